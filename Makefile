@@ -1,0 +1,111 @@
+# Every target installs what it needs first. `make help` lists them.
+
+SHELL := /usr/bin/env bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+# The folders that exist, for tools that refuse a name without Python files.
+CODE := pocketkv tests $(if $(wildcard benchmarks/*.py),benchmarks) $(wildcard setup.py)
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+# The picture in the documentation is of a whole run only.
+BENCH_PLOT := $(if $(BENCH_ARGS),,--plot $(CURDIR)/docs/ratio-over-size.svg)
+
+# Each stands for one thing that is installed, and is as old as that.
+PYTHON_READY := .venv/.ready
+REDIS_READY := .venv/.redis-ready
+NODE_READY := tests/clients/node_modules/.ready
+
+# A checkout that was copied or moved brings an environment that belongs to the old place.
+ifneq ($(shell cat .venv/.place 2>/dev/null),$(CURDIR))
+.PHONY: $(PYTHON_READY)
+endif
+
+.PHONY: help
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+.PHONY: setup
+setup: $(PYTHON_READY) $(REDIS_READY) $(if $(wildcard tests/clients/package.json),$(NODE_READY))  ## install everything
+
+$(PYTHON_READY): pyproject.toml constraints.txt scripts/setup-python.sh $(wildcard setup.py)
+	@PYTHON='$(PYTHON)' scripts/setup-python.sh
+	@touch $@
+
+# The tests compare with a real Redis; the package's own service is not started.
+$(REDIS_READY): $(PYTHON_READY)
+	@command -v redis-server >/dev/null || scripts/install-debian.sh redis-server
+	@touch $@
+
+$(NODE_READY): $(wildcard tests/clients/package*.json) scripts/setup-node.sh
+	@scripts/setup-node.sh
+	@mkdir -p $(@D) && touch $@
+
+.PHONY: demo
+demo: $(PYTHON_READY)  ## run the main job: an inverted index over real files
+	@.venv/bin/pocketkv demo $(DEMO_ARGS)
+
+.PHONY: test
+test: setup lint types contracts pytest test-compiled  ## check everything
+
+.PHONY: lint
+lint: $(PYTHON_READY)  ## ruff: rules and format
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+.PHONY: types
+types: $(PYTHON_READY)  ## mypy --strict
+	$(RUN) mypy $(CODE)
+
+.PHONY: contracts
+contracts: $(PYTHON_READY)  ## import-linter: who may import whom
+	.venv/bin/lint-imports --no-logo
+
+.PHONY: pytest
+pytest: setup  ## the tests alone; PYTEST_ARGS="-k word"
+	$(RUN) pytest $(PYTEST_ARGS)
+
+# A copy of this tree with the hot path compiled. It is a copy, so that nothing compiled lies beside
+# what is being edited.
+COMPILED := build/compiled
+IN_COMPILED = cd $(COMPILED) && PYTHONPATH=$$PWD ../../.venv/bin/python -m
+
+.PHONY: compiled
+compiled: $(PYTHON_READY)  ## build the compiled hot path, in a copy
+	@mkdir -p $(COMPILED)
+	@git ls-files -co --exclude-standard -z | tar --null --ignore-failed-read -T - -cf - | tar -xf - -C $(COMPILED)
+	cd $(COMPILED) && POCKETKV_COMPILE=require ../../.venv/bin/python setup.py -q build_ext --inplace --parallel 2
+
+.PHONY: test-compiled
+test-compiled: setup compiled  ## the tests of the hot path, on the compiled one
+	$(IN_COMPILED) pytest tests/compiled tests/resp tests/engine tests/oracle tests/serving $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: setup  ## the tests that take minutes or gigabytes
+	$(RUN) pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: format
+format: $(PYTHON_READY)  ## mend what ruff can mend
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+.PHONY: bench
+bench: setup compiled  ## all benchmarks, with a real Redis beside; BENCH_ARGS="..."
+	$(IN_COMPILED) benchmarks --json $(CURDIR)/build/bench.json $(BENCH_PLOT) $(BENCH_ARGS)
+
+.PHONY: bench-quick
+bench-quick: setup compiled  ## a minute's worth of the benchmarks
+	$(IN_COMPILED) benchmarks --quick --json $(CURDIR)/build/bench-quick.json $(BENCH_ARGS)
+
+.PHONY: pins
+pins: $(PYTHON_READY)  ## write constraints.txt anew; PINS_ARGS=--upgrade for newer versions
+	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras \
+	  --custom-compile-command 'make pins' $(PINS_ARGS) pyproject.toml --output-file constraints.txt
+
+.PHONY: clean
+clean:  ## remove all that was made here
+	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
+	  .ruff_cache .coverage htmlcov tests/clients/node_modules
+	find pocketkv tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
