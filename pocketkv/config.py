@@ -1,0 +1,443 @@
+"""Configuration: one frozen dataclass per process, from flags and ``POCKETKV_*`` variables.
+
+``--metrics-port`` and ``POCKETKV_METRICS_PORT`` are the same option; a flag wins over a variable,
+a variable over the default, and an empty variable counts as not set. Everything is checked here,
+once, so that a process that has its configuration need not doubt it. What only trying can tell
+(a port in use, a directory that cannot be written) is found by the process itself.
+
+Secrets come from a file or the environment, never from the command line, which other users of
+the machine can read; and they are left out of the dataclasses' `repr`. Reading those files is the
+only I/O here, and a parameter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pocketkv.amounts import format_bytes
+from pocketkv.catalog import TIER_NAMES
+from pocketkv.options import (
+    MEMORY_BYTES_MIN,
+    PORT_MAX,
+    ConfigError,
+    Given,
+    Option,
+    parse_address,
+    parse_choice,
+    parse_host,
+    parse_identifier,
+    parse_memory,
+    parse_metrics_port,
+    parse_number,
+    parse_path,
+    parse_port,
+    parse_switch,
+)
+from pocketkv.tokens import SECRET_BYTES
+
+__all__ = [
+    "ConfigError",
+    "ControllerConfig",
+    "ProcessConfig",
+    "RouterConfig",
+    "ServeConfig",
+    "StorageConfig",
+    "add_controller_arguments",
+    "add_router_arguments",
+    "add_serve_arguments",
+    "add_storage_arguments",
+    "controller_config",
+    "router_config",
+    "serve_config",
+    "storage_config",
+]
+
+ROUTER_PORT: Final = 6379
+"""Where Redis clients look when they are told nothing."""
+
+CONTROLLER_PORT: Final = 7379
+STORAGE_PORT: Final = 7380
+
+MEMORY_SHARE: Final = 0.5
+"""Part of the machine's memory that values may take if nothing is said; the rest is for
+connections' buffers, the processes themselves, and whatever else runs there."""
+
+LOCAL_SERVERS_MAX: Final = 64
+"""Most processes of one kind that `pocketkv serve` starts: one machine has no more cores to
+give them, and a slip of the finger should not start thousands."""
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """What every process has: where it listens, and how it is watched.
+
+    Port 0 is any free port, also for `metrics_port`; a `metrics_port` of None serves no metrics.
+    The process writes the ports that it got to `announce_fd`, if it has one, when it is ready.
+    """
+
+    host: str
+    port: int
+    metrics_port: int | None
+    log_level: str
+    log_format: str
+    announce_fd: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageConfig(ProcessConfig):
+    """A storage server. Without `controller` it is complete by itself, and owns every slot."""
+
+    tier: str
+    memory_bytes: int
+    dir: Path | None
+    controller: tuple[str, int] | None
+    server_id: str | None
+    machine: str | None
+    secret: bytes | None = field(repr=False)
+    require_auth: bool
+    advertise_host: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterConfig(ProcessConfig):
+    """A router. With `reuse_port`, several share one port."""
+
+    controller: tuple[str, int]
+    router_id: str | None
+    secret: bytes = field(repr=False)
+    require_auth: bool
+    advertise_host: str | None
+    reuse_port: bool
+    admin_password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerConfig(ProcessConfig):
+    """The controller. Without `state` it remembers jobs only as long as it runs."""
+
+    state: Path | None
+    catalog: Path | None
+    secret: bytes = field(repr=False)
+    admin_password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(ProcessConfig):
+    """A whole cluster on this machine; `host` and `port` are the routers'.
+
+    `memory_bytes` is for all storage servers together. Without `secret`, one is made for as long
+    as the cluster runs. With a `metrics_port` above 0, processes have it and those that follow.
+    """
+
+    dram: int
+    nvme: int
+    routers: int
+    memory_bytes: int
+    dir: Path | None
+    state: Path | None
+    catalog: Path | None
+    require_auth: bool
+    secret: bytes | None = field(repr=False)
+    admin_password: str | None = field(repr=False)
+
+    @property
+    def server_memory_bytes(self) -> int:
+        """The part of `memory_bytes` that each storage server gets."""
+        return self.memory_bytes // (self.dram + self.nvme)
+
+
+def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `pocketkv storage`; all default to None, which means not given."""
+    _add_process_arguments(parser, STORAGE_PORT)
+    _TIER.add_to(parser, "dram")
+    _MEMORY.add_to(parser, "half of the machine's")
+    _DIR.add_to(parser, "a temporary one")
+    _CONTROLLER.add_to(parser, "none: a server by itself, that owns every slot")
+    _SERVER_ID.add_to(parser, "a new one")
+    _MACHINE.add_to(parser, "its host name")
+    _SECRET_FILE.add_to(parser, "none")
+    _REQUIRE_AUTH.add_to(parser, "no")
+    _ADVERTISE_HOST.add_to(parser, "--host")
+
+
+def storage_config(
+    namespace: argparse.Namespace,
+    environ: Mapping[str, str],
+    *,
+    machine_memory_bytes: int,
+    read_file: Callable[[Path], bytes] | None = None,
+) -> StorageConfig:
+    """Return a storage server's configuration.
+
+    Raises:
+        ConfigError: an option is wrong, or one that another needs is missing.
+    """
+    given = Given(namespace, environ, read_file)
+    config = StorageConfig(
+        **_process(given, STORAGE_PORT),
+        tier=given(_TIER, "dram"),
+        memory_bytes=given(_MEMORY, _memory_share(machine_memory_bytes)),
+        dir=given(_DIR, None),
+        controller=given(_CONTROLLER, None),
+        server_id=given(_SERVER_ID, None),
+        machine=given(_MACHINE, None),
+        secret=_secret(given),
+        require_auth=given(_REQUIRE_AUTH, False),
+        advertise_host=given(_ADVERTISE_HOST, None),
+    )
+    if config.secret is None and config.controller is not None:
+        raise ConfigError(f"{given.source(_CONTROLLER)} needs {_SECRET_OPTIONS}")
+    if config.secret is None and config.require_auth:
+        raise ConfigError(f"{given.source(_REQUIRE_AUTH)} needs {_SECRET_OPTIONS}")
+    if config.controller and config.host in _WILDCARD_HOSTS and not config.advertise_host:
+        raise ConfigError(
+            f"{given.source(_HOST)}: {config.host} is no address for clients;"
+            f" {_ADVERTISE_HOST.either} is needed too"
+        )
+    return config
+
+
+def add_router_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `pocketkv router`; all default to None, which means not given."""
+    _add_process_arguments(parser, ROUTER_PORT)
+    _CONTROLLER.add_to(parser, "needed")
+    _ROUTER_ID.add_to(parser, "a new one")
+    _SECRET_FILE.add_to(parser, "needed")
+    _REQUIRE_AUTH.add_to(parser, "no")
+    _ADVERTISE_HOST.add_to(parser, "--host")
+    _REUSE_PORT.add_to(parser, "no")
+    _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
+
+
+def router_config(
+    namespace: argparse.Namespace,
+    environ: Mapping[str, str],
+    *,
+    read_file: Callable[[Path], bytes] | None = None,
+) -> RouterConfig:
+    """Return a router's configuration.
+
+    Raises:
+        ConfigError: an option is wrong, or one that is needed is missing.
+    """
+    given = Given(namespace, environ, read_file)
+    controller = given(_CONTROLLER, None)
+    if controller is None:
+        raise ConfigError(f"{_CONTROLLER.either} is needed")
+    return RouterConfig(
+        **_process(given, ROUTER_PORT),
+        controller=controller,
+        router_id=given(_ROUTER_ID, None),
+        secret=_needed_secret(given),
+        require_auth=given(_REQUIRE_AUTH, False),
+        advertise_host=given(_ADVERTISE_HOST, None),
+        reuse_port=given(_REUSE_PORT, False),
+        admin_password=_admin_password(given),
+    )
+
+
+def add_controller_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `pocketkv controller`; all default to None, which means not given."""
+    _add_process_arguments(parser, CONTROLLER_PORT)
+    _STATE.add_to(parser, "none: jobs are forgotten when the controller stops")
+    _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
+    _SECRET_FILE.add_to(parser, "needed")
+    _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
+
+
+def controller_config(
+    namespace: argparse.Namespace,
+    environ: Mapping[str, str],
+    *,
+    read_file: Callable[[Path], bytes] | None = None,
+) -> ControllerConfig:
+    """Return the controller's configuration.
+
+    Raises:
+        ConfigError: an option is wrong, or one that is needed is missing.
+    """
+    given = Given(namespace, environ, read_file)
+    return ControllerConfig(
+        **_process(given, CONTROLLER_PORT),
+        state=given(_STATE, None),
+        catalog=given(_CATALOG, None),
+        secret=_needed_secret(given),
+        admin_password=_admin_password(given),
+    )
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `pocketkv serve`; all default to None, which means not given."""
+    _add_process_arguments(parser, ROUTER_PORT)
+    _DRAM.add_to(parser, "2")
+    _NVME.add_to(parser, "1")
+    _ROUTERS.add_to(parser, "1")
+    _MEMORY.add_to(parser, "half of the machine's, for all servers together")
+    _DIR.add_to(parser, "a temporary one")
+    _STATE.add_to(parser, "none: jobs are forgotten when the cluster stops")
+    _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
+    _REQUIRE_AUTH.add_to(parser, "no")
+    _SECRET_FILE.add_to(parser, "a new secret each time")
+    _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
+
+
+def serve_config(
+    namespace: argparse.Namespace,
+    environ: Mapping[str, str],
+    *,
+    machine_memory_bytes: int,
+    read_file: Callable[[Path], bytes] | None = None,
+) -> ServeConfig:
+    """Return the configuration of a whole cluster on this machine.
+
+    Raises:
+        ConfigError: an option is wrong, no storage server is left, or memory for none.
+    """
+    given = Given(namespace, environ, read_file)
+    dram, nvme = given(_DRAM, 2), given(_NVME, 1)
+    if dram + nvme == 0:
+        raise ConfigError(f"{_DRAM.flag} and {_NVME.flag}: no storage server is left")
+    memory_bytes = given(_MEMORY, _memory_share(machine_memory_bytes))
+    if memory_bytes // (dram + nvme) < MEMORY_BYTES_MIN:
+        raise ConfigError(
+            f"{given.source(_MEMORY)}: {format_bytes(memory_bytes)} is less than"
+            f" {format_bytes(MEMORY_BYTES_MIN)} for each of {dram + nvme} storage servers"
+        )
+    config = ServeConfig(
+        **_process(given, ROUTER_PORT),
+        dram=dram,
+        nvme=nvme,
+        routers=given(_ROUTERS, 1),
+        memory_bytes=memory_bytes,
+        dir=given(_DIR, None),
+        state=given(_STATE, None),
+        catalog=given(_CATALOG, None),
+        require_auth=given(_REQUIRE_AUTH, False),
+        secret=_secret(given),
+        admin_password=_admin_password(given),
+    )
+    # One port each, for the controller too; 0 and None need none of their own.
+    if config.metrics_port and config.metrics_port + dram + nvme + config.routers > PORT_MAX:
+        raise ConfigError(f"{given.source(_METRICS_PORT)}: the ports that follow end at {PORT_MAX}")
+    return config
+
+
+def _add_process_arguments(parser: argparse.ArgumentParser, port: int) -> None:
+    _HOST.add_to(parser, "127.0.0.1")
+    _PORT.add_to(parser, str(port))
+    _METRICS_PORT.add_to(parser, "any free one")
+    _LOG_LEVEL.add_to(parser, "info")
+    _LOG_FORMAT.add_to(parser, "text")
+    _ANNOUNCE_FD.add_to(parser, "none")
+
+
+def _process(given: Given, port: int) -> dict[str, Any]:
+    return {
+        "host": given(_HOST, "127.0.0.1"),
+        "port": given(_PORT, port),
+        "metrics_port": given(_METRICS_PORT, 0),
+        "log_level": given(_LOG_LEVEL, "info"),
+        "log_format": given(_LOG_FORMAT, "text"),
+        "announce_fd": given(_ANNOUNCE_FD, None),
+    }
+
+
+def _memory_share(machine_memory_bytes: int) -> int:
+    return max(MEMORY_BYTES_MIN, int(machine_memory_bytes * MEMORY_SHARE))
+
+
+def _secret(given: Given) -> bytes | None:
+    found = given.confidential(_SECRET_FILE, "POCKETKV_SECRET")
+    if found is None:
+        return None
+    source, text = found
+    # The text itself stays out of the message: messages end up in logs.
+    digits = text.strip()
+    if not re.fullmatch(rf"[0-9a-fA-F]{{{2 * SECRET_BYTES}}}", digits):
+        raise ConfigError(f"{source}: a secret is {2 * SECRET_BYTES} hexadecimal digits")
+    return bytes.fromhex(digits)
+
+
+def _needed_secret(given: Given) -> bytes:
+    secret = _secret(given)
+    if secret is None:
+        raise ConfigError(f"{_SECRET_OPTIONS} is needed")
+    return secret
+
+
+def _admin_password(given: Given) -> str | None:
+    found = given.confidential(_ADMIN_PASSWORD_FILE, "POCKETKV_ADMIN_PASSWORD")
+    if found is None:
+        return None
+    source, text = found
+    if not text:
+        raise ConfigError(f"{source}: the password is empty")
+    return text
+
+
+_WILDCARD_HOSTS: Final = ("0.0.0.0", "::")  # an address to listen on, not to be told to clients
+
+_count = parse_number("a number of processes", 0, LOCAL_SERVERS_MAX)
+
+_HOST: Final = Option("host", parse_host, "address to listen on", "HOST")
+_PORT: Final = Option("port", parse_port, "port to listen on, 0 for any free one", "PORT")
+_METRICS_PORT: Final = Option(
+    "metrics-port", parse_metrics_port, "port of /metrics, /healthz and /readyz, or 'off'", "PORT"
+)
+_LOG_LEVEL: Final = Option(
+    "log-level", parse_choice(LOG_LEVELS), "least important events to log", "|".join(LOG_LEVELS)
+)
+_LOG_FORMAT: Final = Option(
+    "log-format", parse_choice(LOG_FORMATS), "form of a line of the log", "|".join(LOG_FORMATS)
+)
+_ANNOUNCE_FD: Final = Option(
+    "announce-fd",
+    parse_number("a file descriptor", 0, 1_048_576),
+    "inherited descriptor to write the ports to",
+    "FD",
+    is_hidden=True,
+)
+_TIER: Final = Option("tier", parse_choice(TIER_NAMES), "kind of storage", "|".join(TIER_NAMES))
+_MEMORY: Final = Option("memory", parse_memory, "memory for values, such as 512mb", "SIZE")
+_DIR: Final = Option("dir", parse_path, "directory for values that are kept in files", "PATH")
+_CONTROLLER: Final = Option("controller", parse_address, "the controller", "HOST:PORT")
+_SERVER_ID: Final = Option("server-id", parse_identifier, "id of this server", "ID")
+_ROUTER_ID: Final = Option("router-id", parse_identifier, "id of this router", "ID")
+_MACHINE: Final = Option("machine", parse_identifier, "machine that this server shares", "NAME")
+_REQUIRE_AUTH: Final = Option(
+    "require-auth", parse_switch, "serve only connections that have authenticated", is_switch=True
+)
+_ADVERTISE_HOST: Final = Option(
+    "advertise-host", parse_host, "host that clients are told to connect to", "HOST"
+)
+_REUSE_PORT: Final = Option(
+    "reuse-port", parse_switch, "share the port with others", is_switch=True
+)
+_STATE: Final = Option("state", parse_path, "SQLite file of jobs and placements", "PATH")
+_CATALOG: Final = Option("catalog", parse_path, "TOML file of tiers and their prices", "PATH")
+_DRAM: Final = Option("dram", _count, "number of dram servers", "N")
+_NVME: Final = Option("nvme", _count, "number of nvme servers", "N")
+_ROUTERS: Final = Option(
+    "routers", parse_number("a number of processes", 1, LOCAL_SERVERS_MAX), "number of routers", "N"
+)
+_SECRET_FILE: Final = Option(
+    "secret-file",
+    parse_path,
+    f"file with the cluster's secret, {2 * SECRET_BYTES} hexadecimal digits; or POCKETKV_SECRET",
+    "PATH",
+)
+_SECRET_OPTIONS: Final = f"{_SECRET_FILE.flag} or POCKETKV_SECRET"
+_ADMIN_PASSWORD_FILE: Final = Option(
+    "admin-password-file",
+    parse_path,
+    "file with the password that administration of jobs needs; or POCKETKV_ADMIN_PASSWORD",
+    "PATH",
+)

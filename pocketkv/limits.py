@@ -1,0 +1,157 @@
+"""Every limit of PocketKV's servers, each with its reason.
+
+Client bytes are hostile: a limit is checked before memory is reserved for what was announced, and
+it is tighter before AUTH. The values are Redis's where Redis has the limit, so that a client that
+works against Redis works here. Sizes are in bytes, times in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# --- one request -------------------------------------------------------------------------------
+
+# Redis's proto-max-bulk-len: the largest string that it takes.
+BULK_BYTES_MAX: Final = 512 * MIB
+# Redis accepts INT_MAX arguments; a list of 16 M empty ones is already 128 MiB of pointers.
+ARGUMENTS_MAX: Final = 1024 * 1024
+# Redis's client-query-buffer-limit: all arguments of one request together.
+REQUEST_BYTES_MAX: Final = GIB
+# Redis's PROTO_INLINE_MAX_SIZE: an inline request, or a line that announces a length.
+LINE_BYTES_MAX: Final = 64 * KIB
+# Redis's limits for a connection that still has to authenticate.
+UNAUTHENTICATED_ARGUMENTS_MAX: Final = 10
+UNAUTHENTICATED_BULK_BYTES_MAX: Final = 16 * KIB
+# From this size on, an argument is received into a buffer of its own instead of being cut out of
+# the stream, which saves copying it.
+LARGE_BULK_BYTES: Final = 16 * KIB
+# A large argument's buffer grows with what has arrived, so that announcing 512 MiB and sending
+# nothing costs the server no more than this.
+LARGE_BULK_FIRST_BYTES: Final = MIB
+
+# --- one connection ----------------------------------------------------------------------------
+
+# What is asked of the kernel in one receive; one connection cannot hold up the others for longer
+# than it takes to serve this much.
+RECEIVE_BYTES: Final = 64 * KIB
+# A large argument is received in larger pieces, since nothing is executed until it is whole.
+RECEIVE_LARGE_BYTES: Final = MIB
+# What is sent to one connection before the others' turn, however fast it takes.
+SEND_BYTES_PER_TURN: Final = MIB
+# Requests that one connection may have served before the next connection's turn.
+REQUESTS_PER_TURN: Final = 128
+# Unsent replies from which on a connection's further requests wait (they are still received).
+REPLY_BACKLOG_HIGH_BYTES: Final = 8 * MIB
+# Received requests that wait behind unsent replies; from here on nothing more is received. A
+# client that sends a whole pipeline before it reads the first reply (redis-py does) must fit.
+REQUEST_BACKLOG_MAX_BYTES: Final = 256 * MIB
+# A client that takes none of its waiting replies for so long is dropped.
+REPLY_STALL_TIMEOUT_S: Final = 30.0
+# A request that has begun and not ended for so long is answered with an error and dropped.
+PARTIAL_REQUEST_TIMEOUT_S: Final = 300.0
+# The same for a connection that has not authenticated although it must.
+UNAUTHENTICATED_TIMEOUT_S: Final = 30.0
+# Replies of this size and above are sent from where they are stored instead of being copied.
+SHARED_REPLY_BYTES: Final = 16 * KIB
+# Unread bytes from which on a further out-of-band message means that the client is dropped; the
+# value is Redis's for clients that subscribe.
+PUSH_BACKLOG_MAX_BYTES: Final = 32 * MIB
+# Pieces handed to the kernel in one sendmsg (the kernel's IOV_MAX is 1024).
+SEND_PIECES_MAX: Final = 64
+# Replies that a router may owe one client before it stops taking that client's requests.
+OUTSTANDING_REQUESTS_MAX: Final = 4096
+
+# --- one server --------------------------------------------------------------------------------
+
+# Redis's maxclients; a server also keeps descriptors for its own connections and files.
+CONNECTIONS_MAX: Final = 10_000
+RESERVED_DESCRIPTORS: Final = 64
+# Buffers of all connections together, as a part of the machine's memory.
+CONNECTION_BUFFERS_SHARE: Final = 0.25
+CONNECTION_BUFFERS_MIN_BYTES: Final = 512 * MIB
+# Connections accepted in one wake-up, so that a connect storm does not hold up served ones.
+ACCEPTS_PER_TURN: Final = 64
+# The kernel's queue of connections that are not accepted yet.
+LISTEN_BACKLOG: Final = 1024
+# Databases of one job (SELECT 0..15), as in Redis's default configuration.
+DATABASES: Final = 16
+# How long the reactor keeps the thread while traffic is hot, before other trio tasks run.
+BURST_S: Final = 0.002
+
+# --- background work ---------------------------------------------------------------------------
+
+# One slice of background work (freeing, expiring) before waiting requests are served.
+BACKGROUND_SLICE_S: Final = 0.001
+# Keys that one slice of active expiry looks at.
+EXPIRE_KEYS_PER_SLICE: Final = 200
+# Orders of containers that are being walked (SCAN, SSCAN ...), kept per database. Each has 16
+# bytes per element; a walk whose order was dropped sorts anew.
+SCAN_ORDERS_MAX: Final = 16
+# Members that SRANDMEMBER draws with repetition: any number may be asked for, of any small set.
+RANDOM_MEMBERS_MAX: Final = 16 * 1024 * 1024
+# Codes of error replies that are counted one by one: scripts may make up their own.
+ERROR_CODES_MAX: Final = 128
+
+# --- jobs --------------------------------------------------------------------------------------
+
+# A job's name becomes part of its id, of URLs, metrics and file names.
+JOB_NAME_CHARACTERS_MAX: Final = 64
+JOBS_MAX: Final = 100_000
+LEASE_MAX_S: Final = 30 * 24 * 3600
+
+# --- between our own servers -------------------------------------------------------------------
+
+# A server that has not answered for so long is taken not to answer at all.
+UPSTREAM_CONNECT_TIMEOUT_S: Final = 1.0
+UPSTREAM_REPLY_TIMEOUT_S: Final = 5.0
+# One reply of a server: a router holds it whole before it passes it on. Several values of the
+# largest size fit.
+REPLY_BYTES_MAX: Final = 2 * GIB
+# Bytes that may be on their way to one storage server before its clients are held back.
+UPSTREAM_BACKLOG_MAX_BYTES: Final = 64 * MIB
+
+# --- what an operator sees ---------------------------------------------------------------------
+
+# The port for metrics and health: a few scrapers and probes, which send short requests.
+HTTP_CONNECTIONS_MAX: Final = 64
+HTTP_REQUEST_BYTES_MAX: Final = 16 * KIB
+# From the first byte of a request until its response was taken.
+HTTP_REQUEST_TIMEOUT_S: Final = 10.0
+# For a client that is refused to take its answer.
+HTTP_REFUSAL_TIMEOUT_S: Final = 1.0
+# A connection that is kept open between scrapes.
+HTTP_IDLE_TIMEOUT_S: Final = 120.0
+# One value in a log line may come from a client, and must not fill the disk.
+LOG_VALUE_CHARACTERS_MAX: Final = 1024
+LOG_TRACE_CHARACTERS_MAX: Final = 16 * 1024
+
+# --- the router --------------------------------------------------------------------------------
+
+# Connections to one server that the clients of one job share: with several, one large value does
+# not hold up everybody; with few, the requests of many clients leave in one send.
+UPSTREAM_LANES: Final = 4
+# A shared connection that nobody used for so long is closed.
+UPSTREAM_IDLE_TIMEOUT_S: Final = 15.0
+# After a server could not be reached, requests for it fail at once for so long, so that a dead
+# server costs its clients an error and not a wait.
+UPSTREAM_SUSPEND_S: Final = 0.5
+# What a request under way is reckoned to cost beside its bytes.
+UPSTREAM_REQUEST_OVERHEAD_BYTES: Final = 512
+# How long a request that no server takes (its slot moves, the map is late) is tried again, how
+# often it is redirected at once, and the pause between later attempts.
+REDIRECT_TIMEOUT_S: Final = 3.0
+REDIRECTS_AT_ONCE: Final = 3
+REDIRECT_PAUSE_S: Final = 0.02
+# Replies that may be on their way to one client, by the size of its last ones: what was asked
+# for cannot be taken back, so a client that reads slowly is held back before it asks.
+CLIENT_REPLIES_TARGET_BYTES: Final = 32 * MIB
+# What a reply is taken to be as long as a client has had none.
+CLIENT_REPLY_GUESS_BYTES: Final = 256 * KIB
+# Replies that wait to be sent to one client; a client that owes its reading more is dropped.
+CLIENT_REPLIES_MAX_BYTES: Final = GIB
+# How long the controller may take over a command that a router passes on.
+CONTROL_TIMEOUT_S: Final = 5.0
