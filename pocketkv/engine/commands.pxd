@@ -1,0 +1,11 @@
+cdef class Command:
+    cdef public str name
+    cdef public object handler
+    cdef public object flags, categories, keys, key_flags, route, merge
+    cdef public object group, since, complexity, summary, usage, tips
+    cdef public dict subcommands
+    cdef public bint is_local, is_write, denies_oom, no_auth, single_key
+    cdef public Py_ssize_t arity, arity_min, arity_max, first_key
+
+
+cpdef Command find_command(list request)

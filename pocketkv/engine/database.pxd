@@ -1,0 +1,35 @@
+cimport cython
+
+from pocketkv.engine.keyspace cimport Clock, JobSpace
+from pocketkv.engine.sizes cimport key_cost
+from pocketkv.engine.values cimport Collection, value_cost
+from pocketkv.slots cimport key_slot
+
+
+cdef class Database:
+    cdef public dict _due
+    cdef public list _due_order
+    cdef public object accessed_s
+    cdef public Clock clock
+    cdef public dict expires
+    cdef public Py_ssize_t expires_count, size
+    cdef public int index
+    cdef public bytearray occupied
+    cdef public object scans
+    cdef public JobSpace space
+    cdef public dict tables
+
+    @cython.locals(slot=cython.int, table=dict, expires=dict)
+    cpdef lookup(self, bytes key)
+    cpdef read(self, bytes key)
+    cpdef read_string(self, bytes key)
+    cpdef lookup_string(self, bytes key)
+    @cython.locals(slot=cython.int)
+    cpdef put(self, bytes key, value)
+    cpdef put_keeping_expiry(self, bytes key, value)
+    @cython.locals(table=dict)
+    cdef _store(self, bytes key, value, int slot)
+    cpdef modified(self, bytes key, long long grown_bytes)
+    @cython.locals(slot=cython.int, table=dict)
+    cdef _drop(self, bytes key)
+    cdef bint _forget_expiry(self, bytes key, int slot) except -1

@@ -1,0 +1,394 @@
+"""One numbered database of one job: its keys by slot, their expiry, their size.
+
+Keys are kept in one table per slot, so that a slot can be counted, listed, moved and dropped
+without touching the others. Every change goes through the few methods under "changes": what must
+happen with each change (accounting, expiry, and whatever later has to know) has one place.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from pocketkv.engine.errors import WRONG_TYPE, CommandError
+from pocketkv.engine.scan import ScanCache
+from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
+from pocketkv.engine.values import Collection, Value, value_cost
+from pocketkv.slots import SLOT_COUNT, key_slot
+
+if TYPE_CHECKING:
+    from pocketkv.engine.keyspace import JobSpace, Randomness
+
+Table = dict[bytes, Value]
+
+# Active expiry looks at keys in buckets of 2**7 = 128 ms of their due time.
+_BUCKET_SHIFT: Final = 7
+# Empty buckets stay in the schedule's order until they are this many more than half of it.
+_EMPTY_BUCKETS_MAX: Final = 1024
+
+
+class Database:
+    """The keys of one database. All times are milliseconds of the Unix epoch.
+
+    Attributes:
+        space: The job that it belongs to.
+        index: Its number, as in SELECT.
+        size: How many keys it has.
+        tables: Keys and values by slot; a slot without keys has no table.
+        occupied: One byte per slot, 1 where there is a table: finding the next one is memchr.
+        expires: Due times by slot.
+        scans: Orders of the containers here that are being walked.
+    """
+
+    __slots__ = (
+        "_due",
+        "_due_order",
+        "accessed_s",
+        "clock",
+        "expires",
+        "expires_count",
+        "index",
+        "occupied",
+        "scans",
+        "size",
+        "space",
+        "tables",
+    )
+
+    def __init__(self, space: JobSpace, index: int) -> None:
+        self.space = space
+        self.clock = space.clock
+        self.index = index
+        self._reset()
+
+    def _reset(self) -> None:
+        self.size = 0
+        self.tables: dict[int, Table] = {}
+        self.occupied = bytearray(SLOT_COUNT)
+        self.expires: dict[int, dict[bytes, int]] = {}
+        self.expires_count = 0
+        # When a slot's keys were last used, in seconds; by slot, since a time per key would cost
+        # more memory than many a value.
+        self.accessed_s = array("I", bytes(4 * SLOT_COUNT))
+        # The keys that expire by bucket of due time, and the buckets as a heap. A bucket that is
+        # no longer in `_due` may still be in the heap, and one may be there twice.
+        self._due: dict[int, set[bytes]] = {}
+        self._due_order: list[int] = []
+        self.scans = ScanCache()
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def lookup(self, key: bytes) -> Value | None:
+        """The value of a key that exists and has not expired; an expired one is removed."""
+        slot = key_slot(key)
+        table = self.tables.get(slot)
+        if table is None:
+            return None
+        value = table.get(key)
+        if value is None:
+            return None
+        expires = self.expires.get(slot)
+        if expires is not None:
+            due_ms = expires.get(key)
+            if due_ms is not None and due_ms <= self.clock.now_ms:
+                self._expire(key)
+                return None
+        self.accessed_s[slot] = self.clock.now_s
+        return value
+
+    def peek(self, key: bytes) -> Value | None:
+        """`read` for a command that looks at a key without using it (TYPE, TTL, OBJECT ...)."""
+        slot = key_slot(key)
+        accessed_s = self.accessed_s[slot]
+        value = self.read(key)
+        self.accessed_s[slot] = accessed_s
+        return value
+
+    def read(self, key: bytes) -> Value | None:
+        """`lookup` for a command that reads: it counts as a hit or a miss."""
+        value = self.lookup(key)
+        stats = self.space.stats
+        if value is None:
+            stats.misses += 1
+        else:
+            stats.hits += 1
+        return value
+
+    def read_string(self, key: bytes) -> bytes | bytearray | None:
+        """`read`, refusing anything but a string.
+
+        Raises:
+            CommandError: WRONGTYPE.
+        """
+        value = self.read(key)
+        if isinstance(value, Collection):
+            raise CommandError(WRONG_TYPE)
+        return value
+
+    def lookup_string(self, key: bytes) -> bytes | bytearray | None:
+        """`lookup`, refusing anything but a string.
+
+        Raises:
+            CommandError: WRONGTYPE.
+        """
+        value = self.lookup(key)
+        if isinstance(value, Collection):
+            raise CommandError(WRONG_TYPE)
+        return value
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.lookup(key) is not None
+
+    def expiry_ms(self, key: bytes) -> int | None:
+        """When the key expires; ``None`` if it does not, or does not exist."""
+        expires = self.expires.get(key_slot(key))
+        return None if expires is None else expires.get(key)
+
+    def idle_s(self, key: bytes) -> int:
+        """Seconds since a key of the same slot was used: at most how long this one was not."""
+        return max(0, self.clock.now_s - self.accessed_s[key_slot(key)])
+
+    # --- changes -------------------------------------------------------------------------------
+
+    def put(self, key: bytes, value: Value) -> None:
+        """Set a key, whatever it held; its expiry is forgotten."""
+        slot = key_slot(key)
+        if slot in self.expires:
+            self._forget_expiry(key, slot)
+        self._store(key, value, slot)
+
+    def put_keeping_expiry(self, key: bytes, value: Value) -> None:
+        """Set a key to a new value; its expiry stays."""
+        self._store(key, value, key_slot(key))
+
+    def _store(self, key: bytes, value: Value, slot: int) -> None:
+        table = self.tables.get(slot)
+        if table is None:
+            table = self.tables[slot] = {}
+            self.occupied[slot] = 1
+        old = table.get(key)
+        table[key] = value
+        self.accessed_s[slot] = self.clock.now_s
+        if old is None:
+            self.size += 1
+            self.space.account(key_cost(key) + value_cost(value))
+        else:
+            self.space.account(value_cost(value) - value_cost(old))
+
+    def modified(self, key: bytes, grown_bytes: int) -> None:
+        """A value was changed in place and now costs so much more (or less, if negative)."""
+        self.space.account(grown_bytes)
+
+    def remove(self, key: bytes) -> bool:
+        """Remove a key; false if it does not exist (or has expired)."""
+        if self.lookup(key) is None:
+            return False
+        self._drop(key)
+        return True
+
+    def _drop(self, key: bytes) -> Value:
+        """Remove a key that exists."""
+        slot = key_slot(key)
+        if slot in self.expires:
+            self._forget_expiry(key, slot)
+        table = self.tables[slot]
+        value = table.pop(key)
+        if not table:
+            del self.tables[slot]
+            self.occupied[slot] = 0
+        if self.scans.orders:
+            self.scans.forget(value)
+            if not table:
+                self.scans.forget(table)
+        self.size -= 1
+        self.space.account(-(key_cost(key) + value_cost(value)))
+        return value
+
+    def take(self, key: bytes) -> Value | None:
+        """Remove a key and give its value; ``None`` if it does not exist."""
+        return None if self.lookup(key) is None else self._drop(key)
+
+    def clear(self) -> None:
+        """Remove every key; the memory is freed in the background."""
+        self.space.account(-self.used_bytes())
+        self.discard()
+
+    def discard(self) -> None:
+        """`clear`, where the caller has accounted for it."""
+        self.space.expiring.discard(self)
+        self.space.discard(list(self.tables.values()))
+        self._reset()
+
+    def used_bytes(self) -> int:
+        """What this database's keys cost, O(keys) unless the job has no other database."""
+        if all(db is self or not db.size for db in self.space.databases.values()):
+            return self.space.used_bytes
+        return self.count_bytes()
+
+    def count_bytes(self) -> int:
+        """What this database's keys cost, counted key by key."""
+        cost = self.expires_count * EXPIRY_BYTES
+        for table in self.tables.values():
+            cost += sum(key_cost(key) + value_cost(value) for key, value in table.items())
+        return cost
+
+    # --- expiry --------------------------------------------------------------------------------
+
+    def set_expiry(self, key: bytes, due_ms: int) -> None:
+        """Have an existing key expire at `due_ms`; a time in the past removes it at once."""
+        if due_ms <= self.clock.now_ms:
+            self._expire(key)
+            return
+        slot = key_slot(key)
+        expires = self.expires.get(slot)
+        if expires is None:
+            expires = self.expires[slot] = {}
+        old_ms = expires.get(key)
+        expires[key] = due_ms
+        if old_ms is None:
+            self.expires_count += 1
+            self.space.account(EXPIRY_BYTES)
+        else:
+            self._unschedule(key, old_ms)
+        self._schedule(key, due_ms)
+
+    def persist(self, key: bytes) -> bool:
+        """Forget a key's expiry; false if it has none."""
+        return self._forget_expiry(key, key_slot(key))
+
+    def _forget_expiry(self, key: bytes, slot: int) -> bool:
+        expires = self.expires.get(slot)
+        if expires is None:
+            return False
+        due_ms = expires.pop(key, None)
+        if due_ms is None:
+            return False
+        if not expires:
+            del self.expires[slot]
+        self._unschedule(key, due_ms)
+        self.expires_count -= 1
+        self.space.account(-EXPIRY_BYTES)
+        return True
+
+    def _expire(self, key: bytes) -> None:
+        """Remove a key because its time has come."""
+        self._drop(key)
+        self.space.stats.expired += 1
+
+    def _schedule(self, key: bytes, due_ms: int) -> None:
+        bucket = due_ms >> _BUCKET_SHIFT
+        keys = self._due.get(bucket)
+        if keys is not None:
+            keys.add(key)
+            return
+        self._due[bucket] = {key}
+        heapq.heappush(self._due_order, bucket)
+        self.space.expiring.add(self)
+
+    def _unschedule(self, key: bytes, due_ms: int) -> None:
+        # What is scheduled is what expires and nothing else: keys that are set with an expiry and
+        # removed before, as locks are, must not pile up here.
+        bucket = due_ms >> _BUCKET_SHIFT
+        keys = self._due[bucket]
+        keys.discard(key)
+        if keys:
+            return
+        del self._due[bucket]
+        if len(self._due_order) > 2 * len(self._due) + _EMPTY_BUCKETS_MAX:
+            self._due_order = list(self._due)
+            heapq.heapify(self._due_order)
+
+    def expire_due(self, keys_max: int) -> int:
+        """Remove keys whose time has come, at most about `keys_max`; how much work it was."""
+        now_ms = self.clock.now_ms
+        work = 0
+        while work < keys_max and self._due_order:
+            bucket = self._due_order[0]
+            # A bucket is due when its last millisecond is.
+            if (bucket + 1) << _BUCKET_SHIFT > now_ms:
+                break
+            keys = self._due.get(bucket)
+            if keys is None:
+                heapq.heappop(self._due_order)
+                work += 1
+                continue
+            while keys and work < keys_max:
+                self._expire(keys.pop())
+                work += 1
+        if not self._due_order:
+            self.space.expiring.discard(self)
+        return work
+
+    # --- many keys -----------------------------------------------------------------------------
+
+    def live(self, key: bytes, slot: int) -> bool:
+        """Whether a key that stands in a table has not expired."""
+        expires = self.expires.get(slot)
+        if expires is None:
+            return True
+        due_ms = expires.get(key)
+        return due_ms is None or due_ms > self.clock.now_ms
+
+    def next_occupied(self, slot: int) -> int:
+        """The first slot from `slot` on that has keys; -1 if there is none."""
+        return self.occupied.find(1, slot)
+
+    def _next_served(self, slot: int) -> int:
+        """The first slot from `slot` on that has keys and is served here, or -1."""
+        owned = self.space.owned
+        slot = self.next_occupied(slot)
+        while slot >= 0 and not owned[slot]:
+            slot = self.next_occupied(slot + 1)
+        return slot
+
+    def served_slots(self) -> list[int]:
+        """The slots that have keys and are served here, in no order."""
+        owned = self.space.owned
+        return [slot for slot in self.tables if owned[slot]]
+
+    def keys_in_slot(self, slot: int) -> list[bytes]:
+        """The keys of one slot that have not expired."""
+        return [key for key in self.tables.get(slot, ()) if self.live(key, slot)]
+
+    def iter_keys(self) -> Iterator[bytes]:
+        """All keys that have not expired. Nothing may be changed meanwhile."""
+        for slot, table in self.tables.items():
+            if slot not in self.expires:
+                yield from table
+            else:
+                yield from (key for key in table if self.live(key, slot))
+
+    def random_key(self, randomness: Randomness) -> bytes | None:
+        """A key that has not expired; ``None`` if there is none.
+
+        Only of slots that are served here. They are drawn evenly from those next to a random
+        position, then a key within its slot.
+        """
+        while self.size:
+            slot = self._next_served(randomness.randrange(SLOT_COUNT))
+            if slot < 0:
+                slot = self._next_served(0)
+            if slot < 0:
+                return None
+            keys = list(self.tables[slot])
+            key = keys[randomness.randrange(len(keys))]
+            if self.lookup(key) is not None:
+                return key
+        return None
+
+    def validate(self) -> None:
+        """Check what must always hold; tests call it."""
+        assert self.size == sum(len(table) for table in self.tables.values())
+        assert all(self.tables.values())
+        assert all(self.occupied[slot] == 1 for slot in self.tables)
+        assert sum(self.occupied) == len(self.tables)
+        assert all(key_slot(key) == slot for slot, table in self.tables.items() for key in table)
+        due = {key: ms for expires in self.expires.values() for key, ms in expires.items()}
+        assert self.expires_count == len(due)
+        assert all(key in self.tables[key_slot(key)] for key in due)
+        assert all(key in self._due[ms >> _BUCKET_SHIFT] for key, ms in due.items())
+        assert sum(map(len, self._due.values())) == len(due)
+        assert set(self._due) <= set(self._due_order)
+        assert not due or self in self.space.expiring

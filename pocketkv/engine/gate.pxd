@@ -1,0 +1,17 @@
+cimport cython
+
+from pocketkv.engine.commands cimport Command, find_command
+from pocketkv.engine.keyspace cimport JobSpace
+from pocketkv.engine.node cimport Node
+from pocketkv.engine.session cimport Session
+from pocketkv.slots cimport key_slot
+
+
+cpdef Command admit(Session session, list request)
+@cython.locals(space=JobSpace)
+cpdef check_slots(Session session, Command command, list request)
+cpdef check_memory(Session session, list request)
+@cython.locals(space=JobSpace)
+cpdef require_memory(Session session, long long grown_bytes)
+@cython.locals(node=Node, started_ns=cython.longlong, command=Command)
+cpdef run(Session session, list request)

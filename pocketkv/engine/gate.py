@@ -1,0 +1,175 @@
+"""Refusals, in one ordered place, and the call of the handler.
+
+The order is Redis's ``processCommand``: unknown command, arity, authentication, slot, memory;
+then a command may have to wait for the end of a pause.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from pocketkv.engine.commands import Command, find_command
+from pocketkv.engine.errors import (
+    CLUSTER_DOWN,
+    CROSS_SLOT,
+    NO_AUTH,
+    OUT_OF_MEMORY,
+    SPEAKS_NO_HTTP,
+    CommandError,
+)
+from pocketkv.engine.pauses import hold, holds
+from pocketkv.resp.replies import NO_REPLY, Deferred, ErrorReply, Reply
+from pocketkv.slots import key_slot
+
+if TYPE_CHECKING:
+    from pocketkv.engine.session import Session
+
+# First words of the lines of an HTTP request that are no commands; Redis knows the same two.
+_HTTP_WORDS: Final = frozenset((b"POST", b"HOST:"))
+
+
+def admit(session: Session, request: list[bytes]) -> Command:
+    """The record of a request that this session may send, wherever it will be served.
+
+    Raises:
+        CommandError: Unknown, wrong arity, or not authenticated.
+    """
+    command = find_command(request)
+    if not session.authenticated and not command.no_auth:
+        raise CommandError(NO_AUTH)
+    return command
+
+
+def check_slots(session: Session, command: Command, request: list[bytes]) -> None:
+    """Refuse a command whose keys are not served here.
+
+    Raises:
+        CommandError: MOVED to the owner of all keys, CROSSSLOT if they have several owners,
+            CLUSTERDOWN if nobody is known to own them.
+    """
+    space = session.space
+    if space.owns_all:
+        return
+    owned = space.owned
+    slots = [key_slot(request[position]) for position in command.keys.positions(request)]
+    foreign = [slot for slot in slots if not owned[slot]]
+    if foreign:
+        _refuse_slots(session, slots, foreign)
+
+
+def check_slot(session: Session, slot: int) -> None:
+    """Refuse a slot that is not served here, for commands that name slots instead of keys.
+
+    Raises:
+        CommandError: MOVED to the owner, CLUSTERDOWN if nobody is known to own it.
+    """
+    if not session.space.owned[slot]:
+        _refuse_slots(session, [slot], [slot])
+
+
+def _refuse_slots(session: Session, slots: list[int], foreign: list[int]) -> NoReturn:
+    """Say where the slots of a request are, of which some are not served here."""
+    if len(foreign) < len(slots):
+        raise CommandError(CROSS_SLOT)
+    owners = {session.node.topology.owner(session.job_id, slot) for slot in foreign}
+    if len(owners) > 1:
+        raise CommandError(CROSS_SLOT)
+    owner = owners.pop()
+    if owner is None or owner.id == session.node.id:
+        # Ours by a map whose slots have not been handed over yet.
+        raise CommandError(CLUSTER_DOWN)
+    host, port = owner.public_address
+    raise CommandError(b"MOVED %d %b:%d" % (foreign[0], host.encode(), port))
+
+
+def check_memory(session: Session, request: list[bytes]) -> None:
+    """Refuse a write that does not fit into the job's quota or the server's memory.
+
+    Raises:
+        CommandError: OOM.
+    """
+    require_memory(session, sum(map(len, request)))
+
+
+def require_memory(session: Session, grown_bytes: int) -> None:
+    """Refuse a write that makes more of its arguments than their size (SETRANGE, COPY).
+
+    Raises:
+        CommandError: OOM.
+    """
+    if session.space.refuses_write(grown_bytes):
+        session.space.stats.refused_oom += 1
+        raise CommandError(OUT_OF_MEMORY)
+
+
+def run(session: Session, request: list[bytes]) -> Reply:
+    """Answer a request here; what the client did wrong becomes an error reply."""
+    node = session.node
+    started_ns = node.timer_ns()
+    command = None
+    try:
+        command = admit(session, request)
+        if not command.is_local:
+            check_slots(session, command, request)
+            if command.denies_oom:
+                check_memory(session, request)
+    except CommandError as error:
+        return refuse(session, request, command, error)
+    if node.pauses and holds(session, command):
+        return hold(session, request, run)
+    session.last_command = command.name
+    try:
+        if session.no_touch:
+            reply = _call_without_touching(session, command, request)
+        else:
+            reply = command.handler(session, request)
+    except CommandError as error:
+        reply = ErrorReply(error.text)
+    session.last_active_ms = node.clock.now_ms
+    node.record_call(session, command, request, node.timer_ns() - started_ns, reply)
+    if session.reply_off or session.reply_skip:
+        return without_reply(session, reply)
+    return reply
+
+
+def refuse(
+    session: Session, request: list[bytes], command: Command | None, error: CommandError
+) -> Reply:
+    """The reply to a request that is not executed; `command` is its record if it has one."""
+    node = session.node
+    session.last_active_ms = node.clock.now_ms
+    reply = ErrorReply(error.text)
+    if command is None and request[0].upper() in _HTTP_WORDS:
+        # A browser must not be able to have commands executed out of a request's body.
+        session.transport.close_when_sent()
+        reply = ErrorReply(SPEAKS_NO_HTTP)
+    node.record_refusal(reply, command)
+    if session.reply_off or session.reply_skip:
+        return without_reply(session, reply)
+    return reply
+
+
+def without_reply(session: Session, reply: Reply) -> Reply:
+    """CLIENT REPLY OFF and SKIP: SKIP counts itself, and one more command."""
+    if session.reply_skip:
+        session.reply_skip -= 1
+    if not isinstance(reply, Deferred):
+        return NO_REPLY
+    # What comes after this command still has to wait for it.
+    silent = Deferred(exclusive=reply.exclusive, on_abandon=reply.abandon)
+    reply.listen(lambda: silent.complete(NO_REPLY))
+    return silent
+
+
+def _call_without_touching(session: Session, command: Command, request: list[bytes]) -> Reply:
+    """CLIENT NO-TOUCH: keys are as long unused after a command as before, but for TOUCH."""
+    if command.name == "touch":
+        return command.handler(session, request)
+    accessed_s = session.db.accessed_s
+    slots = [key_slot(request[position]) for position in command.keys.positions(request)]
+    before = [(slot, accessed_s[slot]) for slot in slots if accessed_s[slot]]
+    try:
+        return command.handler(session, request)
+    finally:
+        for slot, time_s in before:
+            accessed_s[slot] = time_s

@@ -1,0 +1,283 @@
+"""DEBUG: what programs, and the tests of clients, ask of it, as far as it harms nobody else.
+
+What would stop, crash or reconfigure the server is unknown here. Redis's DEBUG is one command;
+here it is a container, so that each subcommand says which servers it concerns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pocketkv.amounts import AmountError, parse_bytes
+from pocketkv.engine.arguments import parse_double
+from pocketkv.engine.blocking import block
+from pocketkv.engine.commands import (
+    NO_KEYS,
+    Handler,
+    KeySpec,
+    Merge,
+    Route,
+    command,
+    not_callable,
+)
+from pocketkv.engine.errors import NO_SUCH_KEY, CommandError, wrong_subcommand
+from pocketkv.engine.handlers.keys import encoding_of, refcount_of
+from pocketkv.engine.help_text import help_lines
+from pocketkv.engine.scan import position_of
+from pocketkv.engine.set_value import SetValue
+from pocketkv.engine.values import Collection, Value
+from pocketkv.resp.encoder import encode_reply
+from pocketkv.resp.replies import OK, Encoded, ErrorReply, Push, Reply, SetReply, Simple, Verbatim
+
+if TYPE_CHECKING:
+    from pocketkv.engine.database import Database
+    from pocketkv.engine.session import Session
+
+# Nobody waits for longer, and added to the time of day this is still a time.
+_SLEEP_MAX_S: Final = 1e9
+# Redis's clock of 24 bits, in seconds.
+_LRU_CLOCK_MAX: Final = 2**24 - 1
+
+command(
+    "DEBUG",
+    arity=-2,
+    flags="admin noscript loading stale",
+    group="server",
+    since="1.0.0",
+    complexity="Depends on the subcommand.",
+    summary="Serves tests and curiosity.",
+)(not_callable)
+
+
+def _debug(
+    name: str,
+    summary: str,
+    usage: str = "",
+    keys: KeySpec = NO_KEYS,
+    route: Route | None = None,
+    merge: Merge = Merge.NONE,
+) -> Callable[[Handler], Handler]:
+    """Declare a subcommand. Its handler counts the arguments itself, as Redis's does."""
+    return command(
+        f"DEBUG|{name}",
+        arity=-2,
+        flags="admin noscript loading stale",
+        group="server",
+        since="1.0.0",
+        complexity="Depends on the subcommand.",
+        summary=summary,
+        usage=usage,
+        keys=keys,
+        key_flags="RO" if keys is not NO_KEYS else "",
+        route=route,
+        merge=merge,
+    )
+
+
+def _expect(request: list[bytes], count: int) -> None:
+    """Refuse a request that has not just `count` arguments, the two names included."""
+    if len(request) != count:
+        raise wrong_subcommand("debug", request[1])
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+@_debug("OBJECT", "Describes how a key's value is kept.", "key", KeySpec(2, 2, 1))
+def debug_object(session: Session, request: list[bytes]) -> Reply:
+    """Redis's line of figures.
+
+    `serializedlength` of a string is its length and one: so it is in Redis for a short string
+    that is no number, and programs (Lithops) reckon the size of every value that way, which in
+    Redis is wrong for all others.
+    """
+    _expect(request, 3)
+    db = session.db
+    key = request[2]
+    value = db.peek(key)
+    if value is None:
+        raise CommandError(NO_SUCH_KEY)
+    length = value.size_bytes if isinstance(value, Collection) else len(value) + 1
+    idle_s = db.idle_s(key)
+    return Simple(
+        # The address is made up, and the same for the same key.
+        b"Value at:0x%012x refcount:%d encoding:%b serializedlength:%d lru:%d lru_seconds_idle:%d"
+        % (
+            position_of(key),
+            refcount_of(value),
+            encoding_of(value).encode(),
+            length,
+            (session.node.clock.now_s - idle_s) & _LRU_CLOCK_MAX,
+            idle_s,
+        )
+    )
+
+
+@_debug(
+    "DIGEST-VALUE", "Computes Redis's digests of keys' values.", "key [key ...]", KeySpec(2, -1, 1)
+)
+def debug_digest_value(session: Session, request: list[bytes]) -> Reply:
+    """40 hexadecimal digits for each key; zeros if it does not exist."""
+    digests: list[Reply] = []
+    for key in request[2:]:
+        value = session.db.peek(key)
+        digest = 0 if value is None else _digest_value(session.db, key, value, 0)
+        digests.append(Simple(b"%040x" % digest))
+    return digests
+
+
+@_debug("DIGEST", "Computes Redis's digest of all keys of the job on this server.")
+def debug_digest(session: Session, request: list[bytes]) -> Reply:
+    """40 hexadecimal digits; zeros if there are no keys."""
+    _expect(request, 2)
+    digest = 0
+    for index, db in sorted(session.space.databases.items()):
+        if not db.size:
+            continue
+        digest = _mixed(digest, index.to_bytes(4, "big"))
+        for slot, table in db.tables.items():
+            for key, value in table.items():
+                if db.live(key, slot):
+                    of_key = _digest_value(db, key, value, _mixed(0, key))
+                    digest ^= _sha1(of_key.to_bytes(20, "big"))
+    return Simple(b"%040x" % digest)
+
+
+def _digest_value(db: Database, key: bytes, value: Value, digest: int) -> int:
+    """Redis's digest of a value and of whether it expires, on top of `digest`."""
+    if not isinstance(value, Collection):
+        digest = _mixed(_mixed(digest, b"\0\0\0\0"), bytes(value))
+    elif isinstance(value, SetValue):
+        digest = _mixed(digest, b"\0\0\0\2")
+        for member in value.members():
+            digest ^= _sha1(member)
+    else:
+        raise TypeError(f"no digest for the type {value.type_name}")
+    if db.expiry_ms(key) is not None:
+        digest ^= _sha1(b"!!expire!!")
+    return digest
+
+
+def _sha1(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha1(data, usedforsecurity=False).digest(), "big")
+
+
+def _mixed(digest: int, data: bytes) -> int:
+    """A digest that depends on the order of what was mixed in."""
+    return _sha1((digest ^ _sha1(data)).to_bytes(20, "big"))
+
+
+# --- the server --------------------------------------------------------------------------------
+
+
+@_debug("SLEEP", "Lets this client wait; nobody else does.", "seconds")
+def debug_sleep(session: Session, request: list[bytes]) -> Reply:
+    """OK, when the time is up."""
+    _expect(request, 3)
+    try:
+        seconds = min(parse_double(request[2]), _SLEEP_MAX_S)
+    except CommandError:
+        # Redis takes what is no number for 0.
+        seconds = 0.0
+    milliseconds = int(seconds * 1000)
+    if milliseconds <= 0:
+        return OK
+    return block(session, timeout_ms=milliseconds, timeout_reply=OK).deferred
+
+
+@_debug(
+    "SET-ACTIVE-EXPIRE",
+    "Says whether the job's expired keys are removed before they are asked for.",
+    "<0 | 1>",
+    route=Route.ALL,
+    merge=Merge.OK,
+)
+def debug_set_active_expire(session: Session, request: list[bytes]) -> Reply:
+    """OK."""
+    _expect(request, 3)
+    session.space.expires_actively = request[2].strip() not in (b"0", b"")
+    return OK
+
+
+@_debug("RELOAD", "Does nothing: no key is in a file, so none would be other than it is.")
+def debug_reload(session: Session, request: list[bytes]) -> Reply:
+    """OK."""
+    _expect(request, 2)
+    return OK
+
+
+@_debug(
+    "QUICKLIST-PACKED-THRESHOLD", "Does nothing: lists have no nodes that could be plain.", "size"
+)
+def debug_quicklist_packed_threshold(session: Session, request: list[bytes]) -> Reply:
+    """OK, if it is a size that Redis takes."""
+    _expect(request, 3)
+    try:
+        fits = parse_bytes(request[2].lower()) < 4 * 1024**3
+    except AmountError:
+        fits = False
+    if not fits:
+        raise CommandError(
+            b"ERR argument must be a memory value bigger than 1 and smaller than 4gb"
+        )
+    return OK
+
+
+# --- replies -----------------------------------------------------------------------------------
+
+
+@_debug("ERROR", "Returns an error with any text.", "message")
+def debug_error(session: Session, request: list[bytes]) -> Reply:
+    """The error."""
+    _expect(request, 3)
+    return ErrorReply(request[2])
+
+
+_FLAGS_BY_NUMBER: Final[dict[int, Reply]] = {0: False, 1: True, 2: False}
+_PROTOCOL_REPLIES: Final[dict[bytes, Reply]] = {
+    b"string": b"Hello World",
+    b"integer": 12345,
+    b"double": 3.141,
+    b"null": None,
+    b"array": [0, 1, 2],
+    b"set": SetReply([0, 1, 2]),
+    b"map": _FLAGS_BY_NUMBER,
+    b"verbatim": Verbatim(b"This is a verbatim\nstring"),
+    b"true": True,
+    b"false": False,
+}
+_BIG_NUMBER: Final = b"1234567999999999999999999999999999999"
+_ATTRIBUTE: Final = b"|1\r\n$14\r\nkey-popularity\r\n*2\r\n$7\r\nkey:123\r\n:90\r\n"
+
+
+@_debug("PROTOCOL", "Returns a reply of any type of the protocol.", "type")
+def debug_protocol(session: Session, request: list[bytes]) -> Reply:
+    """The same reply as Redis's."""
+    _expect(request, 3)
+    kind = request[2].lower()
+    resp3 = session.protocol == 3
+    if kind in _PROTOCOL_REPLIES:
+        return _PROTOCOL_REPLIES[kind]
+    if kind == b"bignum":
+        return Encoded(b"(%b\r\n" % _BIG_NUMBER) if resp3 else _BIG_NUMBER
+    if kind == b"attrib":
+        text = b"Some real reply following the attribute"
+        return Encoded(_ATTRIBUTE + encode_reply(text, 3)) if resp3 else text
+    if kind == b"push":
+        if not resp3:
+            raise CommandError(b"ERR RESP2 is not supported by this command")
+        session.transport.push(Push([b"server-cpu-usage", 42]))
+        return b"Some real reply following the push reply"
+    raise CommandError(
+        b"ERR Wrong protocol type name. Please use one of the following: "
+        b"string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false"
+    )
+
+
+@_debug("HELP", "Tells what subcommands there are.")
+def debug_help(session: Session, request: list[bytes]) -> Reply:
+    """The lines that redis-cli shows."""
+    _expect(request, 2)
+    return help_lines(b"debug")

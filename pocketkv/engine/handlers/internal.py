@@ -1,0 +1,58 @@
+"""Commands between the cluster's own servers, which a client has no use for.
+
+A router that opens a connection to a storage server proves that it is one of the cluster. From
+then on it gets ``-MOVED`` instead of help for clients, SCAN cursors that tell where the server's
+slots end, and a fence (`pocketkv.engine.fence`) that keeps its requests in order.
+The proof is worth nothing on another connection, since every connection has its own challenge.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pocketkv.engine.commands import command
+from pocketkv.engine.errors import CommandError, wrong_arity
+from pocketkv.engine.fence import FencedHandler
+from pocketkv.engine.session import Session
+from pocketkv.resp.replies import OK, Reply
+from pocketkv.tokens import verify_member_proof
+
+_NO_SECRET: Final = b"ERR this server is in no cluster that has a secret"
+_NOT_PROVEN: Final = b"NOPERM the proof is not one of this cluster"
+_CHALLENGE_ARGUMENTS: Final = 1
+_PROOF_ARGUMENTS: Final = 3
+
+
+@command(
+    "POCKETKV.PROXY",
+    arity=-1,
+    flags="admin noscript loading stale",
+    group="pocketkv",
+    since="0.1.0",
+    complexity="O(1)",
+    summary="Proves that the connection is a router's. Without arguments: the challenge.",
+    usage="[router-id proof]",
+)
+def proxy(session: Session, request: list[bytes]) -> Reply:
+    """The challenge, then the proof of having the secret."""
+    secret = session.node.secret
+    if not secret:
+        raise CommandError(_NO_SECRET)
+    if len(request) == _CHALLENGE_ARGUMENTS:
+        return challenge(session)
+    if len(request) != _PROOF_ARGUMENTS:
+        raise wrong_arity("pocketkv.proxy")
+    if not verify_member_proof(secret, request[1], challenge(session), request[2]):
+        raise CommandError(_NOT_PROVEN)
+    session.proxied = True
+    session.transport.hand_over(FencedHandler(session))
+    return OK
+
+
+def challenge(session: Session) -> bytes:
+    """What the proof must be made for: this server, and this connection of it.
+
+    It need not be secret, only never come twice: a session's number does not while the server
+    runs, and a server that started again makes its sessions at a later time.
+    """
+    return f"{session.node.id}:{session.id}:{session.created_ms}".encode()

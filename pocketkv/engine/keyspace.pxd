@@ -1,0 +1,36 @@
+cdef class Clock:
+    cdef public long long now_ms, now_s
+
+    cpdef set(self, long long now_ms)
+
+
+cdef class KeyStats:
+    cdef public long long hits, misses, expired, commands, received_bytes, sent_bytes, refused_oom
+
+
+cdef class JobSpace:
+    cdef public Clock clock
+    cdef public dict databases
+    cdef public long long epoch
+    cdef public bint expires_actively
+    cdef public set expiring
+    cdef public str job_id
+    cdef public object quota_bytes
+    cdef public Keyspace keyspace
+    cdef public bytearray owned
+    cdef public bint owns_all
+    cdef public KeyStats stats
+    cdef public long long used_bytes
+
+    cpdef account(self, long long grown_bytes)
+    cpdef bint refuses_write(self, long long request_bytes) except -1
+
+
+cdef class Keyspace:
+    cdef object _freeing
+    cdef public Clock clock
+    cdef public list discarded
+    cdef public long long memory_bytes
+    cdef public object randomness
+    cdef public dict spaces
+    cdef public long long used_bytes

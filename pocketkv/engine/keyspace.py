@@ -1,0 +1,242 @@
+"""Everything that one server stores: a space per job, with its quota and the slots it owns here.
+
+The clock is set from outside once per round of service, and randomness is passed in, so that
+everything here is a function of its inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from pocketkv import limits
+from pocketkv.engine.database import Database, Table
+from pocketkv.engine.values import value_cost
+from pocketkv.slots import SLOT_COUNT
+
+DEFAULT_JOB: Final = "default"
+# 2**11 bytes are about as quick to give back as one more key is to forget.
+_FREEING_SHIFT: Final = 11
+
+
+class Randomness(Protocol):
+    """What the engine asks of `random.Random`."""
+
+    def randrange(self, stop: int, /) -> int:
+        """A number from 0 to `stop` - 1."""
+        ...
+
+
+class Clock:
+    """The time of the round under way, of the Unix epoch."""
+
+    __slots__ = ("now_ms", "now_s")
+
+    def __init__(self, now_ms: int = 0) -> None:
+        self.set(now_ms)
+
+    def set(self, now_ms: int) -> None:
+        """Move to `now_ms`."""
+        self.now_ms = now_ms
+        self.now_s = now_ms // 1000
+
+
+class KeyStats:
+    """Counts of one job on this server; bytes are those of connections that were closed."""
+
+    __slots__ = (
+        "commands",
+        "expired",
+        "hits",
+        "misses",
+        "received_bytes",
+        "refused_oom",
+        "sent_bytes",
+    )
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from zero again: CONFIG RESETSTAT."""
+        self.hits = 0
+        self.misses = 0
+        self.expired = 0
+        self.commands = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.refused_oom = 0
+
+
+class JobSpace:
+    """The keys of one job on this server.
+
+    Attributes:
+        job_id: The job.
+        quota_bytes: What it may use here; ``None``: as much as the server has.
+        used_bytes: What it uses here (see `sizes`).
+        owned: One byte per slot, 1 where this server serves it.
+        owns_all: Whether all slots are served here, so that nothing has to be checked.
+        epoch: Of the placement that `owned` follows.
+        expires_actively: Whether expired keys are removed before they are asked for.
+    """
+
+    __slots__ = (
+        "clock",
+        "databases",
+        "epoch",
+        "expires_actively",
+        "expiring",
+        "job_id",
+        "keyspace",
+        "owned",
+        "owns_all",
+        "quota_bytes",
+        "stats",
+        "used_bytes",
+    )
+
+    def __init__(self, keyspace: Keyspace, job_id: str) -> None:
+        self.keyspace = keyspace
+        self.clock = keyspace.clock
+        self.job_id = job_id
+        self.quota_bytes: int | None = None
+        self.used_bytes = 0
+        self.owned = bytearray(SLOT_COUNT)
+        self.owns_all = False
+        self.epoch = 0
+        self.databases: dict[int, Database] = {}
+        self.expiring: set[Database] = set()
+        self.expires_actively = True
+        self.stats = KeyStats()
+
+    def database(self, index: int) -> Database:
+        """Database number `index`, made when it is first asked for."""
+        database = self.databases.get(index)
+        if database is None:
+            database = self.databases[index] = Database(self, index)
+        return database
+
+    def own(self, owned: bytes | bytearray) -> None:
+        """Serve just these slots from now on (one byte per slot)."""
+        self.owned = bytearray(owned)
+        self.owns_all = 0 not in self.owned
+
+    def own_everything(self) -> None:
+        """Serve all slots: a server without a controller does."""
+        self.own(b"\x01" * SLOT_COUNT)
+
+    def drop_slot(self, slot: int) -> int:
+        """Remove all keys of one slot; how many there were."""
+        dropped = 0
+        for database in self.databases.values():
+            for key in list(database.tables.get(slot, ())):
+                database.remove(key)
+                dropped += 1
+        return dropped
+
+    def account(self, grown_bytes: int) -> None:
+        """The job now uses so much more here (or less, if negative)."""
+        self.used_bytes += grown_bytes
+        self.keyspace.used_bytes += grown_bytes
+
+    def discard(self, tables: list[Table]) -> None:
+        """Leave tables that nobody sees any more to be freed in the background."""
+        self.keyspace.discarded.extend(tables)
+
+    def clear(self) -> None:
+        """Remove every key of the job."""
+        self.account(-self.used_bytes)
+        for database in self.databases.values():
+            database.discard()
+
+    def refuses_write(self, request_bytes: int) -> bool:
+        """Whether a write of this size would exceed the job's quota or the server's memory."""
+        used_bytes = self.used_bytes + request_bytes
+        if self.quota_bytes is not None and used_bytes > self.quota_bytes:
+            return True
+        return self.keyspace.used_bytes + request_bytes > self.keyspace.memory_bytes
+
+    def validate(self) -> None:
+        """Check what must always hold; tests call it."""
+        for database in self.databases.values():
+            database.validate()
+        assert self.used_bytes == sum(db.count_bytes() for db in self.databases.values())
+
+
+class Keyspace:
+    """All jobs of one server.
+
+    Args:
+        memory_bytes: What all jobs together may use.
+        clock: The time, set by the server's shell.
+        randomness: For RANDOMKEY, SPOP and the like.
+
+    Attributes:
+        used_bytes: What all jobs use.
+        discarded: Tables that nobody sees any more, to be freed in the background.
+    """
+
+    __slots__ = (
+        "_freeing",
+        "clock",
+        "discarded",
+        "memory_bytes",
+        "randomness",
+        "spaces",
+        "used_bytes",
+    )
+
+    def __init__(self, memory_bytes: int, clock: Clock, randomness: Randomness) -> None:
+        self.memory_bytes = memory_bytes
+        self.used_bytes = 0
+        self.clock = clock
+        self.randomness = randomness
+        self.spaces: dict[str, JobSpace] = {}
+        self.discarded: list[Table] = []
+        self._freeing: Table | None = None
+
+    def open(self, job_id: str) -> JobSpace:
+        """The space of a job, made if it is new here."""
+        space = self.spaces.get(job_id)
+        if space is None:
+            space = self.spaces[job_id] = JobSpace(self, job_id)
+        return space
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job with all of its keys."""
+        space = self.spaces.pop(job_id, None)
+        if space is not None:
+            space.clear()
+
+    def expire_some(self) -> bool:
+        """One slice of active expiry; whether there is more to do now."""
+        left = limits.EXPIRE_KEYS_PER_SLICE
+        for space in self.spaces.values():
+            if not space.expires_actively:
+                continue
+            for database in list(space.expiring):
+                left -= database.expire_due(left)
+                if left <= 0:
+                    return True
+        return False
+
+    def free_some(self, effort_max: int) -> bool:
+        """Free about so many discarded keys; whether there are more.
+
+        A large value counts as the more keys the larger it is: unmapping it takes the system time.
+        """
+        while effort_max > 0 and (self._freeing or self.discarded):
+            if not self._freeing:
+                self._freeing = self.discarded.pop()
+            table = self._freeing
+            first = next(iter(table.values()))
+            if len(table) <= effort_max and value_cost(first) >> _FREEING_SHIFT == 0:
+                # Values of one slot are much of a size: nearly every table is freed here.
+                effort_max -= len(table)
+                self._freeing = None
+                table.clear()
+                continue
+            while table and effort_max > 0:
+                _, value = table.popitem()
+                effort_max -= 1 + (value_cost(value) >> _FREEING_SHIFT)
+        return bool(self._freeing or self.discarded)

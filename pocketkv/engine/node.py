@@ -1,0 +1,247 @@
+"""One node, router or storage server, as the commands see it: identity, clients, counts, maps.
+
+A node is made by its plane's shell, which also moves its clock; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pocketkv import limits
+from pocketkv.engine.commands import Command
+from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
+from pocketkv.engine.pauses import Pause, unpause
+from pocketkv.engine.session import Session, Transport
+from pocketkv.engine.settings import Settings
+from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog
+from pocketkv.engine.timers import Timer, Timers
+from pocketkv.engine.topology import Topology
+from pocketkv.resp.replies import ErrorReply, Reply
+from pocketkv.tokens import verify_job_token, verify_password
+
+# The Redis version whose behaviour is offered; clients decide by it what they may send.
+REDIS_VERSION: Final = "7.0.15"
+# Whom ``AUTH`` makes administrator. No job has this id: a job's ends in a random part.
+ADMIN_USER: Final = "admin"
+
+
+@dataclass(slots=True)
+class ProcessFigures:
+    """What the operating system knows of this process; refreshed by the shell, shown by INFO."""
+
+    pid: int = 0
+    rss_bytes: int = 0
+    rss_peak_bytes: int = 0
+    cpu_user_s: float = 0.0
+    cpu_system_s: float = 0.0
+    machine_memory_bytes: int = 0
+    operating_system: str = ""
+    python_version: str = ""
+
+
+class Node:
+    """A running server.
+
+    Args:
+        node_id: 40 hex digits, as Redis Cluster's node ids.
+        role: ``storage``, ``router`` or ``controller``.
+        keyspace: What it stores; a router's stays empty.
+        topology: What it knows of the cluster.
+        timer_ns: A monotonic clock, for latencies.
+        secret: The cluster's secret, by which tokens are verified; empty: there are no jobs.
+        require_auth: Whether a connection must authenticate before it does anything.
+        admin_password: What ``AUTH admin`` demands; empty: everybody may administer.
+
+    Attributes:
+        clock: Time of the round under way, moved by the shell.
+        sessions: Connected clients by id.
+        command_stats: Counts by command name.
+        error_stats: Error replies by code.
+        settings: What CONFIG GET shows and CONFIG SET changes (see `engine.settings`).
+        timers: What is to be done later; the shell sees to it that it is.
+        blocked_clients: Sessions that wait in a blocking command.
+        pauses: CLIENT PAUSE under way, by job id (see `engine.pauses`).
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        role: str,
+        tier: str,
+        keyspace: Keyspace,
+        topology: Topology,
+        timer_ns: Callable[[], int],
+        secret: bytes = b"",
+        require_auth: bool = False,
+        admin_password: bytes = b"",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clustered: bool = False,
+    ) -> None:
+        self.id = node_id
+        self.role = role
+        self.tier = tier
+        self.keyspace = keyspace
+        self.clock: Clock = keyspace.clock
+        self.topology = topology
+        self.timer_ns = timer_ns
+        self.secret = secret
+        self.require_auth = require_auth
+        self.admin_password = admin_password
+        self.host = host
+        self.port = port
+        # Whether direct clients may meet MOVED here (INFO's redis_mode, HELLO's mode).
+        self.clustered = clustered
+        self.started_ms = self.clock.now_ms
+        self.sessions: dict[int, Session] = {}
+        self.connections_received = 0
+        self.connections_rejected = 0
+        self.command_stats: dict[str, CommandStats] = {}
+        self.error_stats: dict[str, int] = {}
+        self.commands_processed = 0
+        self.slow_log = SlowLog()
+        self.settings = Settings()
+        self.timers = Timers(self.clock)
+        self.blocked_clients = 0
+        # The timer by which idle clients are looked for, while `timeout` is set.
+        self.idle_sweep: Timer | None = None
+        # What CONFIG SET maxmemory 0 goes back to.
+        self.memory_bytes = keyspace.memory_bytes
+        self.pauses: dict[str, Pause] = {}
+        self.process = ProcessFigures()
+        # Tells of the medium under the values, for INFO; set by the plane.
+        self.medium = ""
+        self.bulk_bytes_max = limits.BULK_BYTES_MAX
+        self._next_session_id = 0
+
+    # --- clients -------------------------------------------------------------------------------
+
+    def open_session(self, transport: Transport, address: str, local_address: str) -> Session:
+        """The session of a new connection."""
+        self._next_session_id += 1
+        self.connections_received += 1
+        session = Session(self, self._next_session_id, transport, address, local_address)
+        self.sessions[session.id] = session
+        return session
+
+    def close_session(self, session: Session) -> None:
+        """The connection is gone."""
+        if self.sessions.pop(session.id, None) is not None:
+            stats = session.space.stats
+            stats.received_bytes += session.transport.received_bytes
+            stats.sent_bytes += session.transport.sent_bytes
+
+    def accepts(self, user: str, password: bytes) -> bool:
+        """Whether a user's password (a job's token) is right, and the job is known here."""
+        if user == DEFAULT_JOB and not self.require_auth:
+            return True
+        if not self.secret or user not in self.topology.placements:
+            return False
+        return verify_job_token(self.secret, user, password.decode("ascii", "replace"))
+
+    def accepts_admin(self, user: str, password: bytes) -> bool:
+        """Whether this is the administrator; nobody is where there is no such password."""
+        if user != ADMIN_USER or not self.admin_password:
+            return False
+        return verify_password(self.admin_password, password)
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is a storage server without a controller, which nobody else relies on."""
+        return self.role == "storage" and not self.clustered
+
+    def memory_limit_bytes(self, job_id: str) -> int:
+        """What a job may use on this server; at a router, on all of its servers together."""
+        if self.role == "storage":
+            memory_bytes = self.keyspace.memory_bytes
+            quota_bytes = self.keyspace.open(job_id).quota_bytes
+            return memory_bytes if quota_bytes is None else min(quota_bytes, memory_bytes)
+        placement = self.topology.placements.get(job_id)
+        limit_bytes = 0
+        for server in self.topology.job_servers(job_id):
+            quota_bytes = None if placement is None else placement.quotas.get(server.id)
+            limit_bytes += server.capacity_bytes if quota_bytes is None else quota_bytes
+        return limit_bytes
+
+    def sessions_of(self, job_id: str) -> list[Session]:
+        """The clients of one job."""
+        return [s for s in self.sessions.values() if s.job_id == job_id]
+
+    # --- maps ----------------------------------------------------------------------------------
+
+    def end_job(self, job_id: str) -> None:
+        """The job is over: its keys are dropped and its clients sent away.
+
+        What a client asked before is still answered, such as the very command that ended its job;
+        one that blocks would never be.
+        """
+        for session in self.sessions_of(job_id):
+            if session.blocked is not None:
+                session.transport.close()
+            else:
+                session.transport.close_when_sent()
+        unpause(self, job_id)
+        self.keyspace.drop(job_id)
+
+    # --- counts --------------------------------------------------------------------------------
+
+    def record_call(
+        self,
+        session: Session,
+        command: Command,
+        request: list[bytes],
+        duration_ns: int,
+        reply: Reply,
+    ) -> None:
+        """Count a call that reached its handler."""
+        stats = self.command_stats.get(command.name)
+        if stats is None:
+            stats = self.command_stats[command.name] = CommandStats()
+        stats.calls += 1
+        stats.total_ns += duration_ns
+        bucket = 0
+        while duration_ns >> bucket and bucket < LATENCY_BUCKETS - 1:
+            bucket += 1
+        stats.buckets[bucket] += 1
+        self.commands_processed += 1
+        session.space.stats.commands += 1
+        if type(reply) is ErrorReply:
+            stats.failed += 1
+            self._count_error(reply)
+        log = self.slow_log
+        # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
+        if 0 <= log.threshold_us < duration_ns // 1000 and not command.no_auth:
+            log.add(
+                request,
+                self.clock.now_s,
+                duration_ns // 1000,
+                session.address,
+                session.name,
+                session.job_id,
+            )
+
+    def reset_stats(self) -> None:
+        """Count commands and errors from zero again: CONFIG RESETSTAT."""
+        self.command_stats.clear()
+        self.error_stats.clear()
+        self.connections_received = 0
+        self.connections_rejected = 0
+        self.commands_processed = 0
+
+    def record_refusal(self, reply: ErrorReply, command: Command | None) -> None:
+        """Count a request that did not reach its handler; `command` is its record if known."""
+        if command is not None:
+            stats = self.command_stats.get(command.name)
+            if stats is None:
+                stats = self.command_stats[command.name] = CommandStats()
+            stats.rejected += 1
+        self._count_error(reply)
+
+    def _count_error(self, reply: ErrorReply) -> None:
+        """Count an error reply by its code, as INFO errorstats does."""
+        code = reply.text.split(b" ", 1)[0].decode("ascii", "replace")[:64]
+        if code in self.error_stats or len(self.error_stats) < limits.ERROR_CODES_MAX:
+            self.error_stats[code] = self.error_stats.get(code, 0) + 1

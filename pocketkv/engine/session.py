@@ -1,0 +1,187 @@
+"""The state of one client's connection, and what a handler may ask of the connection itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from pocketkv.engine.errors import WRONG_PASS, CommandError
+from pocketkv.engine.keyspace import DEFAULT_JOB
+from pocketkv.resp.encoder import Outbox
+from pocketkv.resp.replies import Reply
+
+if TYPE_CHECKING:
+    from pocketkv.engine.blocking import Blocked
+    from pocketkv.engine.database import Database
+    from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.node import Node
+
+
+class Executor(Protocol):
+    """What executes the requests of a connection."""
+
+    def execute(self, request: list[bytes]) -> Reply:
+        """Answer one request; never raises for what a client did wrong."""
+        ...
+
+    def on_close(self) -> None:
+        """The connection is gone."""
+        ...
+
+
+class Transport(Protocol):
+    """A connection as handlers see it (`pocketkv.resp.connection.ClientConnection` is one)."""
+
+    fd: int
+    outbox: Outbox
+    received_bytes: int
+    sent_bytes: int
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes that were received and not executed yet."""
+        ...
+
+    def push(self, reply: Reply) -> None:
+        """Send an out-of-band message."""
+        ...
+
+    def hand_over(self, handler: Executor) -> None:
+        """Have another handler execute the requests, from the next one on."""
+        ...
+
+    def restrict_input(self) -> None:
+        """Apply the limits for a client that has not authenticated although it must."""
+        ...
+
+    def unrestrict_input(self, bulk_bytes_max: int) -> None:
+        """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
+        ...
+
+    def close_when_sent(self) -> None:
+        """Serve nothing more, and close when every reply that is due was sent."""
+        ...
+
+    def close(self) -> None:
+        """Close at once."""
+        ...
+
+
+class Session:
+    """One client.
+
+    Attributes:
+        id: Unique on its node, never used again; CLIENT ID.
+        job_id: The job that it is in.
+        space, db: The job's keys on this node and the selected database.
+        authenticated: Whether it has given a token, or needs none.
+        admin: Whether it has given the administrator's password, and so may look at all jobs.
+        blocked: The command that it waits in, if it does.
+        proxied: Whether it is one of our own routers, which wants `-MOVED` instead of help.
+        reply_off, reply_skip: CLIENT REPLY.
+        last_command: Name of the last command's record, or of the one under way.
+    """
+
+    __slots__ = (
+        "address",
+        "admin",
+        "authenticated",
+        "blocked",
+        "created_ms",
+        "db",
+        "id",
+        "job_id",
+        "last_active_ms",
+        "last_command",
+        "lib_name",
+        "lib_version",
+        "local_address",
+        "name",
+        "no_evict",
+        "no_touch",
+        "node",
+        "proxied",
+        "reply_off",
+        "reply_skip",
+        "space",
+        "transport",
+    )
+
+    def __init__(
+        self, node: Node, session_id: int, transport: Transport, address: str, local_address: str
+    ) -> None:
+        self.node = node
+        self.id = session_id
+        self.transport = transport
+        self.address = address
+        self.local_address = local_address
+        self.created_ms = node.clock.now_ms
+        self.last_active_ms = self.created_ms
+        self.last_command = ""
+        self.lib_name = b""
+        self.lib_version = b""
+        self.proxied = False
+        self.blocked: Blocked | None = None
+        self.job_id = DEFAULT_JOB
+        self.space: JobSpace
+        self.db: Database
+        self.reset()
+
+    def reset(self) -> None:
+        """Be as a new connection is: RESET. Only what the client told of its library stays."""
+        self.name = b""
+        self.no_evict = False
+        self.no_touch = False
+        self.reply_off = False
+        self.reply_skip = 0
+        self.protocol = 2
+        self.admin = False
+        self.authenticated = not self.node.require_auth
+        self.enter_job(DEFAULT_JOB)
+        self.limit_input()
+
+    def limit_input(self) -> None:
+        """Have the connection take no more than this client may send."""
+        if self.authenticated:
+            self.transport.unrestrict_input(self.node.bulk_bytes_max)
+        else:
+            self.transport.restrict_input()
+
+    @property
+    def may_administer(self) -> bool:
+        """Whether it may administer jobs and this server: where nobody needs a password, it may."""
+        return self.admin or not self.node.admin_password
+
+    @property
+    def protocol(self) -> int:
+        """The RESP version, 2 or 3."""
+        return self.transport.outbox.protocol
+
+    @protocol.setter
+    def protocol(self, version: int) -> None:
+        self.transport.outbox.protocol = version
+
+    def login(self, user: str, password: bytes) -> None:
+        """Move into a job, or become administrator (in the job `default`).
+
+        Redis's user ``default`` means the job `default`, which has no token.
+
+        Raises:
+            CommandError: WRONGPASS; nothing has changed then.
+        """
+        is_admin = self.node.accepts_admin(user, password)
+        if not is_admin and not self.node.accepts(user, password):
+            raise CommandError(WRONG_PASS)
+        self.enter_job(DEFAULT_JOB if is_admin else user)
+        self.admin = is_admin
+        self.authenticated = True
+        self.limit_input()
+
+    def enter_job(self, job_id: str) -> None:
+        """Be in a job, on its database 0."""
+        self.job_id = job_id
+        self.space = self.node.keyspace.open(job_id)
+        self.db = self.space.database(0)
+
+    def select(self, index: int) -> None:
+        """Use another database of the same job."""
+        self.db = self.space.database(index)

@@ -1,0 +1,345 @@
+"""The set type: integers in a sorted array while they are few, otherwise members in segments.
+
+A set begins as ``intset`` if its first member is a 64-bit integer, and becomes ``hashtable`` for
+good when another kind of member comes or the integers are more than `set-max-intset-entries`.
+
+A hashtable is a list of small dicts, the segments. A set that grows splits one segment after the
+other (linear hashing), so no step ever takes longer than a segment: there is no pause in which a
+large table is copied, a random member is found in a random segment, and a cursor is the number of
+a segment, in Redis's order of reversed bits, which outlives every split and merge. A member's
+segment follows from its CRC, so a cursor also means the same on every server.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from itertools import islice
+from typing import Final
+from zlib import crc32
+
+from pocketkv.engine.arguments import canonical_integer
+from pocketkv.engine.keyspace import Randomness
+from pocketkv.engine.sizes import DICT_ENTRY_BYTES, bytes_object
+from pocketkv.engine.values import Collection
+
+# Members per segment, on average, above which the next segment is split and below which the last
+# one is merged: far apart, so that a set of a steady size does neither.
+_SPLIT_ABOVE: Final = 64
+_MERGE_BELOW: Final = 16
+# Random draws that may miss before the segments' sizes are added up instead.
+_DRAWS_MAX: Final = 64
+
+# The object, its numbers, the list or the array.
+_BASE_BYTES: Final = 200
+# An empty dict, its place in the list.
+_SEGMENT_BYTES: Final = 72
+# Eight, and the room that an array keeps to grow.
+_INTEGER_BYTES: Final = 9
+# However many are configured, an array of more is not moved in one step (Redis's own bound).
+_INTSET_ENTRIES_MAX: Final = 1 << 30
+
+
+# Of every intset; never changed.
+_NO_SEGMENTS: Final[list[dict[bytes, None]]] = []
+
+
+def member_cost(member: bytes) -> int:
+    """What a member of a hashtable costs."""
+    return DICT_ENTRY_BYTES + bytes_object(len(member))
+
+
+class SetValue(Collection):
+    """A set of byte strings.
+
+    Args:
+        first: The member that will be added first: it decides the encoding to begin with.
+    """
+
+    __slots__ = ("_integers", "_largest", "_merge_at", "_segments", "_size", "_split_at")
+
+    type_name = "set"
+
+    def __init__(self, first: bytes) -> None:
+        self.size_bytes = _BASE_BYTES
+        # Sorted; ``None`` once the members are in segments.
+        self._integers: array[int] | None = array("q")
+        self._segments = _NO_SEGMENTS
+        self._size = 0
+        self._split_at = _SPLIT_ABOVE
+        self._merge_at = -1
+        # No segment has more members.
+        self._largest = 0
+        if canonical_integer(first) is None:
+            self._to_segments()
+
+    @classmethod
+    def of(cls, members: list[bytes], integers_max: int) -> SetValue:
+        """A set of these members (at least one), which may repeat, added in this order."""
+        made = cls(members[0])
+        for member in members:
+            made.add(member, integers_max)
+        return made
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._size if self._integers is None else len(self._integers)
+
+    def __contains__(self, member: bytes) -> bool:
+        if self._integers is not None:
+            value = canonical_integer(member)
+            return value is not None and self._position(value) >= 0
+        segments = self._segments
+        if len(segments) == 1:
+            return member in segments[0]
+        return member in segments[self._segment_of(member)]
+
+    def members(self) -> list[bytes]:
+        """All members; those of an intset in ascending order."""
+        if self._integers is not None:
+            return [b"%d" % value for value in self._integers]
+        return [member for segment in self._segments for member in segment]
+
+    def encoding(self) -> str:
+        """What OBJECT ENCODING answers."""
+        return "hashtable" if self._integers is None else "intset"
+
+    def copy(self) -> SetValue:
+        """A set of the same members and encoding, to be changed on its own."""
+        copied = SetValue.__new__(SetValue)
+        copied.size_bytes = self.size_bytes
+        copied._integers = None if self._integers is None else self._integers[:]
+        copied._segments = [segment.copy() for segment in self._segments]
+        copied._size = self._size
+        copied._split_at = self._split_at
+        copied._merge_at = self._merge_at
+        copied._largest = self._largest
+        return copied
+
+    def scan(self, cursor: int, count: int) -> tuple[int, list[bytes]]:
+        """One step of a walk: the next cursor (0 at the end), and about `count` members.
+
+        What is in the set from the walk's beginning to its end is met at least once.
+        """
+        segments = self._segments
+        if self._integers is not None or len(segments) == 1:
+            return 0, self.members()
+        half = _power_of_two(len(segments))
+        found: list[bytes] = []
+        cursor &= half - 1
+        while True:
+            found.extend(segments[cursor])
+            if cursor + half < len(segments):
+                # Split off from this one, and not yet a number of its own in the walk.
+                found.extend(segments[cursor + half])
+            cursor = _next_reversed(cursor, half)
+            if cursor == 0 or len(found) >= count:
+                return cursor, found
+
+    # --- changing ------------------------------------------------------------------------------
+
+    def add(self, member: bytes, integers_max: int) -> bool:
+        """Add a member; false if it is there. An intset keeps up to `integers_max`."""
+        if self._integers is not None:
+            value = canonical_integer(member)
+            if value is not None:
+                return self._add_integer(value, integers_max)
+            self._to_segments()
+        segments = self._segments
+        if len(segments) == 1:
+            segment = segments[0]
+        else:
+            segment = segments[self._segment_of(member)]
+        before = len(segment)
+        segment[member] = None
+        if len(segment) == before:
+            return False
+        self._size += 1
+        self.size_bytes += DICT_ENTRY_BYTES + bytes_object(len(member))
+        if before >= self._largest:
+            self._largest = before + 1
+        if self._size > self._split_at:
+            self._split()
+        return True
+
+    def discard(self, member: bytes) -> bool:
+        """Remove a member; false if it is not there."""
+        if self._integers is not None:
+            value = canonical_integer(member)
+            position = -1 if value is None else self._position(value)
+            if position < 0:
+                return False
+            del self._integers[position]
+            self.size_bytes -= _INTEGER_BYTES
+            return True
+        segments = self._segments
+        segment = segments[0] if len(segments) == 1 else segments[self._segment_of(member)]
+        if member not in segment:
+            return False
+        self._remove(segment, member)
+        return True
+
+    def mark_had(self, other: SetValue, integers_max: int) -> None:
+        """Have the encoding that this set would have if it had held all members of `other`."""
+        if self._integers is None:
+            return
+        if len(other) > integers_max or any(canonical_integer(m) is None for m in other.members()):
+            self._to_segments()
+
+    # --- at random -----------------------------------------------------------------------------
+
+    def random_member(self, randomness: Randomness) -> bytes:
+        """Any member, each as likely as the others; the set is not empty."""
+        if self._integers is not None:
+            return b"%d" % self._integers[randomness.randrange(len(self._integers))]
+        number, position = self._draw(randomness)
+        return next(islice(self._segments[number], position, None))
+
+    def pop_random(self, randomness: Randomness) -> bytes:
+        """Remove and return any member; the set is not empty."""
+        member = self.random_member(randomness)
+        self.discard(member)
+        return member
+
+    def sample(self, count: int, randomness: Randomness) -> list[bytes]:
+        """Any `count` different members; the set has at least so many."""
+        size = len(self)
+        if count * 3 > size:
+            members = self.members()
+            for i in range(count):
+                other = i + randomness.randrange(size - i)
+                members[i], members[other] = members[other], members[i]
+            return members[:count]
+        drawn: dict[bytes, None] = {}
+        while len(drawn) < count:
+            drawn[self.random_member(randomness)] = None
+        return list(drawn)
+
+    def _draw(self, randomness: Randomness) -> tuple[int, int]:
+        """A random member as its segment's number and its position in the segment."""
+        segments = self._segments
+        if len(segments) == 1:
+            return 0, randomness.randrange(self._size)
+        for _ in range(_DRAWS_MAX):
+            number = randomness.randrange(len(segments))
+            position = randomness.randrange(self._largest)
+            if position < len(segments[number]):
+                return number, position
+        # Members that were made to share a segment: no draw is likely to hit another one.
+        position = randomness.randrange(self._size)
+        number = 0
+        while position >= len(segments[number]):
+            position -= len(segments[number])
+            number += 1
+        return number, position
+
+    # --- integers ------------------------------------------------------------------------------
+
+    def _position(self, value: int) -> int:
+        integers = self._integers
+        assert integers is not None
+        position = bisect_left(integers, value)
+        return position if position < len(integers) and integers[position] == value else -1
+
+    def _add_integer(self, value: int, integers_max: int) -> bool:
+        integers = self._integers
+        assert integers is not None
+        position = bisect_left(integers, value)
+        if position < len(integers) and integers[position] == value:
+            return False
+        integers.insert(position, value)
+        self.size_bytes += _INTEGER_BYTES
+        if len(integers) > integers_max or len(integers) > _INTSET_ENTRIES_MAX:
+            self._to_segments()
+        return True
+
+    def _to_segments(self) -> None:
+        members = self.members()
+        self._integers = None
+        self._segments = [{}]
+        self.size_bytes = _BASE_BYTES + _SEGMENT_BYTES
+        for member in members:
+            self.add(member, 0)
+
+    # --- segments ------------------------------------------------------------------------------
+
+    def _segment_of(self, member: bytes) -> int:
+        segments = self._segments
+        half = _power_of_two(len(segments))
+        number = crc32(member) & (2 * half - 1)
+        return number if number < len(segments) else number - half
+
+    def _remove(self, segment: dict[bytes, None], member: bytes) -> None:
+        del segment[member]
+        self._size -= 1
+        self.size_bytes -= member_cost(member)
+        if self._size < self._merge_at:
+            self._merge()
+
+    def _split(self) -> None:
+        """Give the next segment that is due half of its members to a new one."""
+        segments = self._segments
+        number = len(segments)
+        half = _power_of_two(number)
+        old = segments[number - half]
+        mask = 2 * half - 1
+        stay: dict[bytes, None] = {}
+        moved: dict[bytes, None] = {}
+        for member in old:
+            if crc32(member) & mask == number:
+                moved[member] = None
+            else:
+                stay[member] = None
+        segments[number - half] = stay
+        segments.append(moved)
+        self._segments_changed(_SEGMENT_BYTES)
+
+    def _merge(self) -> None:
+        """Undo the last split."""
+        segments = self._segments
+        last = segments.pop()
+        half = _power_of_two(len(segments))
+        segments[len(segments) - half].update(last)
+        self._segments_changed(-_SEGMENT_BYTES)
+
+    def _segments_changed(self, grown_bytes: int) -> None:
+        count = len(self._segments)
+        self.size_bytes += grown_bytes
+        self._split_at = count * _SPLIT_ABOVE
+        self._merge_at = count * _MERGE_BELOW if count > 1 else -1
+        if count & (count - 1) == 0:
+            # Once per doubling or halving, so that it costs nothing per member.
+            self._largest = max(len(segment) for segment in self._segments)
+        else:
+            merged = self._segments[count - _power_of_two(count)]
+            self._largest = max(self._largest, len(merged))
+
+    def validate(self) -> None:
+        """Check what must always hold; tests call it."""
+        if self._integers is not None:
+            integers = self._integers.tolist()
+            assert integers == sorted(set(integers))
+            assert self.size_bytes == _BASE_BYTES + _INTEGER_BYTES * len(integers)
+            return
+        members = self.members()
+        assert len(members) == len(set(members)) == self._size
+        cost = sum(member_cost(member) for member in members)
+        assert self.size_bytes == _BASE_BYTES + _SEGMENT_BYTES * len(self._segments) + cost
+        assert all(len(segment) <= self._largest for segment in self._segments)
+        for number, segment in enumerate(self._segments):
+            assert all(self._segment_of(member) == number for member in segment)
+
+
+def _power_of_two(count: int) -> int:
+    """The largest power of two that is not more than `count`."""
+    return 1 << (count.bit_length() - 1)
+
+
+def _next_reversed(cursor: int, size: int) -> int:
+    """The number below `size` whose bits, read backwards, are the next; 0 after the last one."""
+    bit = size >> 1
+    while bit and cursor & bit:
+        cursor ^= bit
+        bit >>= 1
+    return cursor | bit

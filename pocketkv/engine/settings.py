@@ -1,0 +1,402 @@
+"""Settings: what CONFIG GET shows and CONFIG SET changes, over a table of those that exist.
+
+A setting of Redis that nothing here would obey is not in the table, or is fixed: it shows what is
+true and takes no other value. Settings are a node's, so changing one takes an administrator; what
+a job may know of its own (its quota) is read through its session.
+
+The values that handlers ask for are attributes of `Settings`, called like the setting with ``_``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pocketkv import limits
+from pocketkv.engine.arguments import INT64_MAX, UINT64_MAX, Glob, canonical_integer
+from pocketkv.engine.errors import SYNTAX, CommandError
+
+if TYPE_CHECKING:
+    from pocketkv.engine.node import Node
+    from pocketkv.engine.session import Session
+
+_INT32_MAX: Final = 2**31 - 1
+_IMMUTABLE: Final = "can't set immutable config"
+_UNITS: Final = {
+    b"": 1,
+    b"b": 1,
+    b"k": 1000,
+    b"kb": 1024,
+    b"m": 1000**2,
+    b"mb": 1024**2,
+    b"g": 1000**3,
+    b"gb": 1024**3,
+}
+# How often connections are looked at that may have been idle for too long.
+_IDLE_SWEEP_MS: Final = 1000
+
+
+class SettingError(ValueError):
+    """A value that a setting cannot have; the message is what follows the dash."""
+
+
+class Settings:
+    """The changeable values of one node, each as `_STORED` says."""
+
+    # Encodings of values: the largest that is kept in the compact form.
+    set_max_intset_entries: int
+    list_max_listpack_size: int
+    list_compress_depth: int
+    hash_max_listpack_entries: int
+    hash_max_listpack_value: int
+    zset_max_listpack_entries: int
+    zset_max_listpack_value: int
+    hll_sparse_max_bytes: int
+    stream_node_max_bytes: int
+    stream_node_max_entries: int
+    # Scripts that run for longer may be killed.
+    busy_reply_threshold: int
+    # Connections that are idle for longer, in seconds, are closed; 0: none.
+    timeout: int
+
+    def __init__(self) -> None:
+        for name, (_, default) in _STORED.items():
+            setattr(self, _attribute(name), default)
+
+
+# --- kinds of values ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Number:
+    """A whole number within bounds; `is_amount` takes Redis's units of memory."""
+
+    low: int
+    high: int
+    is_amount: bool = False
+
+    def parse(self, text: bytes) -> int:
+        """The number that `text` is.
+
+        Raises:
+            SettingError: It is none, or out of bounds.
+        """
+        number = _parse_amount(text) if self.is_amount else canonical_integer(text)
+        if number is None and self.is_amount:
+            raise SettingError("argument must be a memory value")
+        if number is None:
+            raise SettingError("argument couldn't be parsed into an integer")
+        if not self.low <= number <= self.high:
+            raise SettingError(f"argument must be between {self.low} and {self.high} inclusive")
+        return number
+
+
+def _parse_amount(text: bytes) -> int | None:
+    """An amount of memory as Redis reads it: digits and ``k kb m mb g gb``."""
+    digits = text.rstrip(b"BGKMbgkm")
+    unit = _UNITS.get(text[len(digits) :].lower())
+    # 20 digits are more than 64 bits have; int() takes long for very many.
+    if unit is None or not digits.isdigit() or len(digits) > 20:
+        return None
+    number = int(digits) * unit
+    return number if number <= UINT64_MAX else None
+
+
+# Settings whose value is kept here, with their defaults, which are Redis's.
+_STORED: Final[dict[str, tuple[Number, int]]] = {
+    "timeout": (Number(0, _INT32_MAX), 0),
+    "set-max-intset-entries": (Number(0, INT64_MAX), 512),
+    "list-max-listpack-size": (Number(-_INT32_MAX - 1, _INT32_MAX), -2),
+    "list-compress-depth": (Number(0, _INT32_MAX), 0),
+    "hash-max-listpack-entries": (Number(0, INT64_MAX), 512),
+    "hash-max-listpack-value": (Number(0, INT64_MAX, is_amount=True), 64),
+    "zset-max-listpack-entries": (Number(0, INT64_MAX), 128),
+    "zset-max-listpack-value": (Number(0, INT64_MAX, is_amount=True), 64),
+    "hll-sparse-max-bytes": (Number(0, INT64_MAX, is_amount=True), 3000),
+    "stream-node-max-bytes": (Number(0, INT64_MAX, is_amount=True), 4096),
+    "stream-node-max-entries": (Number(0, INT64_MAX), 100),
+    "busy-reply-threshold": (Number(0, INT64_MAX), 5000),
+}
+
+# Redis's other names of the same settings.
+_ALIASES: Final = {
+    "list-max-ziplist-size": "list-max-listpack-size",
+    "hash-max-ziplist-entries": "hash-max-listpack-entries",
+    "hash-max-ziplist-value": "hash-max-listpack-value",
+    "zset-max-ziplist-entries": "zset-max-listpack-entries",
+    "zset-max-ziplist-value": "zset-max-listpack-value",
+    "lua-time-limit": "busy-reply-threshold",
+    "slave-read-only": "replica-read-only",
+}
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        read: Its value, as a client of a job sees it.
+        parse: Reads a new value, or raises `SettingError`.
+        write: Puts a value into force; ``None``: it cannot be changed while the server runs.
+    """
+
+    name: str
+    read: Callable[[Session], bytes]
+    parse: Callable[[bytes], Any]
+    write: Callable[[Node, Any], None] | None
+
+
+def _attribute(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _number(value: int) -> bytes:
+    return b"%d" % value
+
+
+def _stored(name: str, kind: Number) -> Setting:
+    attribute = _attribute(name)
+
+    def read(session: Session) -> bytes:
+        return _number(getattr(session.node.settings, attribute))
+
+    def write(node: Node, value: int) -> None:
+        setattr(node.settings, attribute, value)
+        if name == "timeout":
+            _sweep_idle_later(node)
+
+    return Setting(name, read, kind.parse, write)
+
+
+def _immutable(name: str, read: Callable[[Session], bytes | str | int]) -> Setting:
+    def shown(session: Session) -> bytes:
+        value = read(session)
+        return value if isinstance(value, bytes) else str(value).encode()
+
+    return Setting(name, shown, bytes, None)
+
+
+def _fixed(name: str, value: str, refusal: str) -> Setting:
+    """A setting that may be set, as clients and configuration tools do, but to its value only."""
+
+    def parse(text: bytes) -> str:
+        if text.decode("latin-1").lower() != value:
+            raise SettingError(refusal)
+        return value
+
+    return Setting(name, lambda session: value.encode(), parse, _nothing_changes)
+
+
+def _nothing_changes(node: Node, value: str) -> None:
+    """What a fixed setting is set to is what it is."""
+
+
+def _read_maxmemory(session: Session) -> bytes:
+    return _number(session.node.memory_limit_bytes(session.job_id))
+
+
+def _parse_maxmemory(text: bytes) -> int:
+    amount = _parse_amount(text)
+    if amount is None:
+        raise SettingError("argument must be a memory value")
+    return amount
+
+
+def _write_maxmemory(node: Node, memory_bytes: int) -> None:
+    # In Redis 0 means no limit; here it means what the server was started with.
+    node.keyspace.memory_bytes = memory_bytes or node.memory_bytes
+
+
+def _write_bulk_bytes_max(node: Node, value: int) -> None:
+    node.bulk_bytes_max = value
+    for session in node.sessions.values():
+        session.limit_input()
+
+
+def _read_bulk_bytes_max(session: Session) -> bytes:
+    return _number(session.node.bulk_bytes_max)
+
+
+def _read_slow_threshold(session: Session) -> bytes:
+    return _number(session.node.slow_log.threshold_us)
+
+
+def _read_slow_length(session: Session) -> bytes:
+    return _number(session.node.slow_log.length_max)
+
+
+def _read_port(session: Session) -> int:
+    return session.node.port
+
+
+def _read_host(session: Session) -> str:
+    return session.node.host
+
+
+def _read_clustered(session: Session) -> str:
+    return "yes" if session.node.clustered else "no"
+
+
+def _write_slow_threshold(node: Node, value: int) -> None:
+    node.slow_log.threshold_us = value
+
+
+def _write_slow_length(node: Node, value: int) -> None:
+    node.slow_log.length_max = value
+    node.slow_log.trim()
+
+
+_NOT_KEPT: Final = "values are ephemeral, nothing is kept on disk"
+_LIVE: Final = (
+    Setting("maxmemory", _read_maxmemory, _parse_maxmemory, _write_maxmemory),
+    Setting(
+        "proto-max-bulk-len",
+        _read_bulk_bytes_max,
+        Number(limits.MIB, INT64_MAX, is_amount=True).parse,
+        _write_bulk_bytes_max,
+    ),
+    Setting(
+        "slowlog-log-slower-than",
+        _read_slow_threshold,
+        Number(-1, INT64_MAX).parse,
+        _write_slow_threshold,
+    ),
+    Setting(
+        "slowlog-max-len",
+        _read_slow_length,
+        Number(0, INT64_MAX).parse,
+        _write_slow_length,
+    ),
+    _immutable("databases", lambda session: limits.DATABASES),
+    _immutable("port", _read_port),
+    _immutable("bind", _read_host),
+    _immutable("maxclients", lambda session: limits.CONNECTIONS_MAX),
+    _immutable("cluster-enabled", _read_clustered),
+    _immutable("tcp-backlog", lambda session: limits.LISTEN_BACKLOG),
+    _immutable("client-query-buffer-limit", lambda session: limits.REQUEST_BYTES_MAX),
+    _immutable("io-threads", lambda session: 1),
+    _immutable("unixsocket", lambda session: ""),
+    _immutable("tls-port", lambda session: 0),
+    _fixed("save", "", _NOT_KEPT),
+    _fixed("appendonly", "no", _NOT_KEPT),
+    _fixed("replica-read-only", "yes", "there are no replicas"),
+    _fixed("min-replicas-to-write", "0", "there are no replicas"),
+    _fixed(
+        "maxmemory-policy", "noeviction", "argument(s) must be one of the following: noeviction"
+    ),
+    _fixed("requirepass", "", "passwords are the tokens of jobs"),
+    _fixed("notify-keyspace-events", "", "keyspace notifications are not supported"),
+    _fixed("latency-tracking", "yes", "latencies are always tracked"),
+    _fixed("latency-monitor-threshold", "0", "there is no latency monitor, see LATENCY HISTOGRAM"),
+    _fixed("activedefrag", "no", "there is no defragmentation"),
+    _fixed("tracking-table-max-keys", "0", "client side caching is not supported"),
+)
+
+_TABLE: Final[dict[str, Setting]] = {
+    setting.name: setting
+    for setting in (*_LIVE, *(_stored(name, kind) for name, (kind, _) in _STORED.items()))
+}
+_NAMES: Final = {**{name: name for name in _TABLE}, **_ALIASES}
+
+
+# --- CONFIG GET and CONFIG SET -----------------------------------------------------------------
+
+
+def find_settings(session: Session, patterns: list[bytes]) -> dict[bytes, bytes]:
+    """The values of all settings whose names fit one of the patterns, in any case of letters."""
+    found: dict[bytes, bytes] = {}
+    for pattern in patterns:
+        lowered = pattern.lower()
+        exact = _NAMES.get(lowered.decode("latin-1"))
+        if exact is not None:
+            # Redis shows a name that was given in full as it was given, the first time.
+            if not any(shown.lower() == lowered for shown in found):
+                found[pattern] = _TABLE[exact].read(session)
+            continue
+        glob = Glob(lowered)
+        for name, real_name in _NAMES.items():
+            if glob.matches(name.encode()):
+                found[name.encode()] = _TABLE[real_name].read(session)
+    return found
+
+
+def change_settings(node: Node, pairs: list[tuple[bytes, bytes]]) -> None:
+    """Change several settings, or none of them.
+
+    Raises:
+        CommandError: A name that there is not, twice the same, or a value that cannot be.
+    """
+    settings = _settings_to_change(node, pairs)
+    values = []
+    for (name, text), setting in zip(pairs, settings, strict=True):
+        try:
+            values.append(setting.parse(text))
+        except SettingError as error:
+            raise _failed(name.lower(), str(error)) from None
+    for setting, value in zip(settings, values, strict=True):
+        assert setting.write is not None
+        setting.write(node, value)
+
+
+def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Setting]:
+    settings: list[Setting] = []
+    refusal: CommandError | None = None
+    for name, _ in pairs:
+        real_name = _NAMES.get(name.lower().decode("latin-1"))
+        if real_name is None:
+            # Redis names the first setting that is wrong, and the last one that it may not change.
+            raise refusal or CommandError(
+                b"ERR Unknown option or number of arguments for CONFIG SET - '%b'" % name
+            )
+        setting = _TABLE[real_name]
+        if setting.write is None or (real_name == "maxmemory" and not node.alone):
+            refusal = _failed(name, _IMMUTABLE)
+        elif setting in settings:
+            refusal = _failed(name, "duplicate parameter")
+        settings.append(setting)
+    if refusal is not None:
+        raise refusal
+    return settings
+
+
+def _failed(name: bytes, reason: str) -> CommandError:
+    return CommandError(
+        b"ERR CONFIG SET failed (possibly related to argument '%b') - %b" % (name, reason.encode())
+    )
+
+
+def parse_pairs(arguments: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """Names and values as CONFIG SET has them.
+
+    Raises:
+        CommandError: One without the other.
+    """
+    if len(arguments) % 2:
+        raise CommandError(SYNTAX)
+    return list(zip(arguments[::2], arguments[1::2], strict=True))
+
+
+# --- idle connections --------------------------------------------------------------------------
+
+
+def _sweep_idle_later(node: Node) -> None:
+    """See to it that idle connections are closed for as long as `timeout` is set."""
+    if node.idle_sweep is not None:
+        node.timers.cancel(node.idle_sweep)
+        node.idle_sweep = None
+    if node.settings.timeout > 0:
+        due_ms = node.clock.now_ms + _IDLE_SWEEP_MS
+        node.idle_sweep = node.timers.at(due_ms, lambda: _sweep_idle(node))
+
+
+def _sweep_idle(node: Node) -> None:
+    idle_since_ms = node.clock.now_ms - node.settings.timeout * 1000
+    for session in list(node.sessions.values()):
+        # Who waits in a blocking command is not idle, nor is a router whose clients are.
+        if session.last_active_ms < idle_since_ms and not session.blocked and not session.proxied:
+            session.transport.close()
+    _sweep_idle_later(node)

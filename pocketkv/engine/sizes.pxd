@@ -1,0 +1,1 @@
+cpdef long long key_cost(bytes key)

@@ -1,0 +1,88 @@
+"""What a node counts: commands, their latency, errors, slow calls. Read by INFO and metrics."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+# Latency is counted in buckets of powers of two nanoseconds; bucket i holds calls of less than
+# 2**i ns. 2**40 ns are 18 minutes.
+LATENCY_BUCKETS: Final = 41
+_SLOW_ARGUMENTS_MAX: Final = 32
+_SLOW_ARGUMENT_BYTES_MAX: Final = 128
+
+
+class CommandStats:
+    """Counts of one command on one node."""
+
+    __slots__ = ("buckets", "calls", "failed", "rejected", "total_ns")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.failed = 0
+        self.rejected = 0
+        self.total_ns = 0
+        self.buckets = [0] * LATENCY_BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class SlowCall:
+    """One entry of the slow log."""
+
+    id: int
+    time_s: int
+    duration_us: int
+    arguments: list[bytes]
+    address: str
+    client_name: bytes
+    job_id: str
+
+
+@dataclass(slots=True)
+class SlowLog:
+    """The last slow calls of all jobs, newest first; SLOWLOG shows a job its own.
+
+    Attributes:
+        threshold_us: Calls that took longer are kept; negative: none.
+        length_max: How many are kept.
+    """
+
+    threshold_us: int = 10_000
+    length_max: int = 128
+    next_id: int = 0
+    entries: deque[SlowCall] = field(default_factory=deque)
+
+    def add(
+        self,
+        request: list[bytes],
+        time_s: int,
+        duration_us: int,
+        address: str,
+        name: bytes,
+        job_id: str,
+    ) -> None:
+        """Keep a call, its arguments shortened as Redis does."""
+        if self.length_max <= 0:
+            return
+        shown = [_shorten(a) for a in request[:_SLOW_ARGUMENTS_MAX]]
+        if len(request) > _SLOW_ARGUMENTS_MAX:
+            left = len(request) - _SLOW_ARGUMENTS_MAX + 1
+            shown[-1] = b"... (%d more arguments)" % left
+        self.entries.appendleft(
+            SlowCall(self.next_id, time_s, duration_us, shown, address, name, job_id)
+        )
+        self.next_id += 1
+        self.trim()
+
+    def trim(self) -> None:
+        """Forget what is over `length_max`."""
+        while len(self.entries) > max(self.length_max, 0):
+            self.entries.pop()
+
+
+def _shorten(argument: bytes) -> bytes:
+    if len(argument) <= _SLOW_ARGUMENT_BYTES_MAX:
+        return argument
+    left = len(argument) - _SLOW_ARGUMENT_BYTES_MAX
+    return argument[:_SLOW_ARGUMENT_BYTES_MAX] + b"... (%d more bytes)" % left

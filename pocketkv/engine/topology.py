@@ -1,0 +1,94 @@
+"""What a node knows of the cluster: servers, jobs, and each job's placement, under epochs.
+
+The controller alone writes maps; a node keeps the last ones it heard. An older epoch never
+overwrites a newer one, so that late or repeated messages do no harm.
+"""
+
+from __future__ import annotations
+
+from pocketkv.placement import PlacementMap, Server, SlotRange
+from pocketkv.slots import SLOT_COUNT
+
+
+class Topology:
+    """Servers and placements as last heard from the controller.
+
+    Attributes:
+        epoch: The newest epoch heard.
+        servers: By id.
+        placements: By job id; a job that is not here is unknown.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.servers: dict[str, Server] = {}
+        self.placements: dict[str, PlacementMap] = {}
+        # Epochs at which jobs ended, so that an older map does not bring one back.
+        self._ended: dict[str, int] = {}
+
+    def set_servers(self, servers: list[Server], epoch: int) -> bool:
+        """Take the list of servers; false if a newer one is known."""
+        if epoch < self.epoch:
+            return False
+        self.epoch = epoch
+        self.servers = {server.id: server for server in servers}
+        return True
+
+    def set_placement(self, placement: PlacementMap) -> bool:
+        """Take a job's map; false if a newer one is known, or the job ended since."""
+        job_id = placement.job_id
+        known = self.placements.get(job_id)
+        if known is not None and placement.epoch < known.epoch:
+            return False
+        if placement.epoch < self._ended.get(job_id, 0):
+            return False
+        self.placements[job_id] = placement
+        self.epoch = max(self.epoch, placement.epoch)
+        return True
+
+    def end_job(self, job_id: str, epoch: int) -> bool:
+        """Forget a job; false if a newer map of it is known."""
+        known = self.placements.get(job_id)
+        if known is not None and known.epoch > epoch:
+            return False
+        self.placements.pop(job_id, None)
+        self._ended[job_id] = epoch
+        self.epoch = max(self.epoch, epoch)
+        return True
+
+    def owner(self, job_id: str, slot: int) -> Server | None:
+        """The server of a job's slot; ``None`` if the job or the server is unknown."""
+        placement = self.placements.get(job_id)
+        if placement is None:
+            return None
+        return self.servers.get(placement.owner(slot) or "")
+
+    def job_servers(self, job_id: str) -> list[Server]:
+        """The servers that hold a job's slots, in the order of their first slot."""
+        placement = self.placements.get(job_id)
+        if placement is None:
+            return []
+        seen = dict.fromkeys(r.server_id for r in placement.ranges)
+        return [self.servers[s] for s in seen if s in self.servers]
+
+    def ranges(self, job_id: str) -> tuple[SlotRange, ...]:
+        """A job's slot ranges, in order."""
+        placement = self.placements.get(job_id)
+        return () if placement is None else placement.ranges
+
+
+def standalone_topology(server: Server, job_id: str) -> Topology:
+    """The view of a server without a controller: it alone, with all slots of one job."""
+    topology = Topology()
+    topology.set_servers([server], 1)
+    ranges = (SlotRange(0, SLOT_COUNT - 1, server.id),)
+    topology.set_placement(
+        PlacementMap(
+            job_id=job_id,
+            epoch=1,
+            ranges=ranges,
+            quotas={server.id: None},
+            weights={server.id: 1.0},
+        )
+    )
+    return topology

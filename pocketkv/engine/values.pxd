@@ -1,0 +1,5 @@
+cdef class Collection:
+    cdef public long long size_bytes
+
+
+cpdef long long value_cost(value) except? -1

@@ -1,0 +1,270 @@
+"""A server without sockets: sessions over a fake transport, a clock to set, seeded randomness.
+
+    engine = Engine()
+    client = engine.connect()
+    assert client("SET", "key", "value") == "OK"
+    engine.advance(1000)
+    assert client.raw("GET", "key") == b"$5\\r\\nvalue\\r\\n"
+
+Requests go the way of a real connection: encoded, parsed, through the gate to the handler, and the
+reply through the encoder; `tests.replies` says what replies become.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+from pocketkv import limits
+from pocketkv.engine import gate, handlers
+from pocketkv.engine.database import Database
+from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
+from pocketkv.engine.node import Node
+from pocketkv.engine.session import Executor, Session
+from pocketkv.engine.topology import Topology, standalone_topology
+from pocketkv.placement import PlacementMap, Server, SlotRange
+from pocketkv.resp.encoder import Outbox, encode_request
+from pocketkv.resp.parser import NEED_DATA, RequestParser
+from pocketkv.resp.replies import Deferred, Marker, Reply
+from pocketkv.slots import SLOT_COUNT
+from tests.replies import decode
+
+__all__ = ["BLOCKED", "START_MS", "Client", "Engine", "FakeTransport", "handlers", "to_bytes"]
+
+START_MS = 1_700_000_000_000
+# What `Client` answers while the reply is not known.
+BLOCKED = Marker("BLOCKED")
+
+NODE_ID = "a" * 40
+OTHER_ID = "b" * 40
+OTHER_ADDRESS = "127.0.0.1:7001"
+
+
+def to_bytes(argument: object) -> bytes:
+    """An argument as a client would send it."""
+    if isinstance(argument, bytes | bytearray):
+        return bytes(argument)
+    return str(argument).encode()
+
+
+def make_server(server_id: str, port: int) -> Server:
+    """The record of a storage server on this machine."""
+    return Server(
+        id=server_id,
+        tier="dram",
+        host="127.0.0.1",
+        port=port,
+        machine="here",
+        capacity_bytes=limits.GIB,
+        bandwidth_bytes_s=0,
+    )
+
+
+class FakeTransport:
+    """What a session sees of its connection; it keeps what would be sent."""
+
+    def __init__(self) -> None:
+        self.fd = 8
+        self.outbox = Outbox()
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.input_bytes = 0
+        self.closed = False
+        self.closing = False
+        self.restricted = False
+        self.bulk_bytes_max = limits.BULK_BYTES_MAX
+        self.handler: Executor | None = None
+
+    def push(self, reply: Reply) -> None:
+        self.outbox.encode(reply)
+
+    def hand_over(self, handler: Executor) -> None:
+        self.handler = handler
+
+    def restrict_input(self) -> None:
+        self.restricted = True
+
+    def unrestrict_input(self, bulk_bytes_max: int) -> None:
+        self.restricted = False
+        self.bulk_bytes_max = bulk_bytes_max
+
+    def close_when_sent(self) -> None:
+        self.closing = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def take(self) -> bytes:
+        """Everything that waits to be sent; it counts as sent."""
+        data = bytearray()
+        while self.outbox.pending_bytes:
+            pieces = self.outbox.pieces()
+            for piece in pieces:
+                data += piece
+            self.outbox.sent(sum(map(len, pieces)))
+            for piece in pieces:
+                piece.release()
+        self.sent_bytes += len(data)
+        return bytes(data)
+
+
+class Client:
+    """One connection: called with a request, it returns the decoded reply."""
+
+    def __init__(self, engine: Engine, session: Session, transport: FakeTransport) -> None:
+        self.engine = engine
+        self.session = session
+        self.transport = transport
+        self.parser = RequestParser()
+        self.deferred: Deferred | None = None
+
+    @property
+    def db(self) -> Database:
+        """The database that is selected."""
+        return self.session.db
+
+    def __call__(self, *arguments: object) -> Any:
+        raw = self.raw(*arguments)
+        if self.deferred is not None and not self.deferred.done:
+            return BLOCKED
+        # Nothing at all was sent: CLIENT REPLY OFF.
+        return decode(raw) if raw else None
+
+    def raw(self, *arguments: object) -> bytes:
+        """What is sent in reply to one request, as bytes."""
+        return self.send(encode_request([to_bytes(a) for a in arguments]))
+
+    def send(self, data: bytes) -> bytes:
+        """What is sent in reply to bytes, which may hold many requests."""
+        self.transport.received_bytes += len(data)
+        self.parser.feed(data)
+        while isinstance(request := self.parser.next_request(), list):
+            self.execute(request)
+        assert request is NEED_DATA
+        return self.transport.take()
+
+    def execute(self, request: list[bytes]) -> None:
+        """Serve one request; what is sent stays in the outbox."""
+        assert self.deferred is None or self.deferred.done, "the client waits for a reply"
+        reply = gate.run(self.session, request)
+        if isinstance(reply, Deferred):
+            self.deferred = reply
+            reply.listen(self._answer)
+        else:
+            self.transport.outbox.encode(reply)
+
+    def _answer(self) -> None:
+        assert self.deferred is not None
+        reply = self.deferred.reply
+        assert not isinstance(reply, Deferred)
+        self.transport.outbox.encode(reply)
+
+    def result(self) -> Any:
+        """The decoded reply that came after `BLOCKED`; `BLOCKED` if it did not come yet."""
+        assert self.deferred is not None
+        return decode(self.transport.take()) if self.deferred.done else BLOCKED
+
+    def pushed(self) -> Any:
+        """The one decoded message that was sent unasked."""
+        return decode(self.transport.take())
+
+    def disconnect(self) -> None:
+        """The connection is gone."""
+        if self.deferred is not None:
+            self.deferred.abandon()
+        self.engine.node.close_session(self.session)
+
+
+class Engine:
+    """A node with its keyspace; it owns all slots of the job `default`."""
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        memory_bytes: int = limits.GIB,
+        now_ms: int = START_MS,
+        secret: bytes = b"",
+        require_auth: bool = False,
+        role: str = "storage",
+    ) -> None:
+        self.clock = Clock(now_ms)
+        self.keyspace = Keyspace(memory_bytes, self.clock, random.Random(seed))
+        self.server = make_server(NODE_ID, 7000)
+        self.topology: Topology = standalone_topology(self.server, DEFAULT_JOB)
+        self.timer_now_ns = 0
+        self.node = Node(
+            node_id=NODE_ID,
+            role=role,
+            tier="dram",
+            keyspace=self.keyspace,
+            topology=self.topology,
+            timer_ns=self._timer_ns,
+            secret=secret,
+            require_auth=require_auth,
+            port=7000,
+        )
+        self.space.own_everything()
+
+    def _timer_ns(self) -> int:
+        # Every command takes a microsecond.
+        self.timer_now_ns += 1000
+        return self.timer_now_ns
+
+    @property
+    def space(self) -> JobSpace:
+        """The keys of the job `default`."""
+        return self.keyspace.open(DEFAULT_JOB)
+
+    def connect(
+        self, *, protocol: int = 2, job_id: str = DEFAULT_JOB, proxied: bool = False
+    ) -> Client:
+        """A new connection, in a job."""
+        transport = FakeTransport()
+        session = self.node.open_session(transport, "127.0.0.1:50000", "127.0.0.1:7000")
+        session.protocol = protocol
+        session.proxied = proxied
+        if job_id != DEFAULT_JOB:
+            session.enter_job(job_id)
+            session.space.own_everything()
+        return Client(self, session, transport)
+
+    def advance(self, milliseconds: int) -> None:
+        """Let time pass; what is due is done."""
+        self.clock.set(self.clock.now_ms + milliseconds)
+        self.node.timers.run_due()
+
+    def own_only(self, ranges: Iterable[tuple[int, int]], job_id: str = DEFAULT_JOB) -> None:
+        """Leave this server these slot ranges, both ends included; another one gets the rest."""
+        owned = bytearray(SLOT_COUNT)
+        for first, last in ranges:
+            owned[first : last + 1] = b"\x01" * (last + 1 - first)
+        parts: list[SlotRange] = []
+        for slot in range(SLOT_COUNT):
+            owner = NODE_ID if owned[slot] else OTHER_ID
+            if parts and parts[-1].server_id == owner:
+                parts[-1] = SlotRange(parts[-1].start, slot, owner)
+            else:
+                parts.append(SlotRange(slot, slot, owner))
+        epoch = self.topology.epoch + 1
+        servers = [self.server, make_server(OTHER_ID, 7001)]
+        self.topology.set_servers(servers, epoch)
+        self.topology.set_placement(
+            PlacementMap(
+                job_id=job_id,
+                epoch=epoch,
+                ranges=tuple(parts),
+                quotas={NODE_ID: None, OTHER_ID: None},
+                weights={NODE_ID: 1.0, OTHER_ID: 1.0},
+            )
+        )
+        self.keyspace.open(job_id).own(owned)
+
+    def validate(self) -> None:
+        """Check what must always hold."""
+        for space in self.keyspace.spaces.values():
+            space.validate()
+        assert self.keyspace.used_bytes == sum(
+            space.used_bytes for space in self.keyspace.spaces.values()
+        )

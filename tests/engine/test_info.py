@@ -1,0 +1,168 @@
+"""INFO: sections, the fields that clients read, and nothing of other jobs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pocketkv import __version__
+from pocketkv.engine.info import human_bytes, percentile_us
+from pocketkv.engine.stats import CommandStats
+from tests.engine.harness import Client, Engine
+
+DEFAULT = (
+    "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster Keyspace"
+    " Pocketkv"
+).split()
+
+
+def text_of(client: Client, *sections: str) -> str:
+    return str(client("INFO", *sections).decode())
+
+
+def fields_of(client: Client, *sections: str) -> dict[str, str]:
+    lines = text_of(client, *sections).split("\r\n")
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def titles(text: str) -> list[str]:
+    return re.findall(r"^# (\w+)\r$", text, re.MULTILINE)
+
+
+def test_the_default_sections_are_in_redis_s_order(client: Client) -> None:
+    assert titles(text_of(client)) == DEFAULT
+    assert titles(text_of(client, "DEFAULT")) == DEFAULT
+
+
+@pytest.mark.parametrize("name", ["all", "everything", "EVERYTHING"])
+def test_all_sections(client: Client, name: str) -> None:
+    assert set(titles(text_of(client, name))) == {*DEFAULT, "Commandstats", "Latencystats"}
+
+
+def test_sections_are_chosen_by_name(client: Client) -> None:
+    assert titles(text_of(client, "stats", "Server", "nosuch")) == ["Server", "Stats"]
+    assert text_of(client, "nosuch") == ""
+    both = titles(text_of(client, "commandstats", "default"))
+    assert [title for title in both if title != "Commandstats"] == DEFAULT
+    assert len(both) == len(DEFAULT) + 1
+
+
+def test_lines_end_as_redis_s(client: Client) -> None:
+    text = text_of(client, "everything")
+    assert text.replace("\r\n", "").count("\n") == 0
+    assert "\r\n\r\n# Clients\r\n" in text
+    assert text.endswith("\r\n")
+
+
+def test_what_clients_read(client: Client) -> None:
+    fields = fields_of(client)
+    assert (
+        fields
+        | {
+            "redis_version": "7.0.15",
+            "redis_mode": "standalone",
+            "tcp_port": "7000",
+            "loading": "0",
+            "role": "master",
+            "master_repl_offset": "0",
+            "cluster_enabled": "0",
+            "connected_clients": "1",
+            "maxmemory_policy": "noeviction",
+        }
+        == fields
+    )
+    assert re.fullmatch(r"[0-9a-f]{40}", fields["run_id"])
+
+
+def test_a_member_of_a_cluster_says_so(client: Client) -> None:
+    client.engine.node.clustered = True
+    fields = fields_of(client)
+    assert (fields["redis_mode"], fields["cluster_enabled"]) == ("cluster", "1")
+
+
+def test_our_own_section(engine: Engine, client: Client) -> None:
+    engine.node.medium = "memory"
+    engine.space.quota_bytes = 12345
+    client("SET", "k", "v")
+    fields = fields_of(client, "pocketkv")
+    assert (
+        fields
+        | {
+            "pocketkv_version": __version__,
+            "pocketkv_role": "storage",
+            "pocketkv_tier": "dram",
+            "pocketkv_medium": "memory",
+            "pocketkv_job": "default",
+            "pocketkv_job_epoch": "1",
+            "pocketkv_job_quota_bytes": "12345",
+            "pocketkv_job_used_bytes": str(engine.space.used_bytes),
+            "pocketkv_job_slots": "16384",
+            "pocketkv_map_epoch": "1",
+        }
+        == fields
+    )
+    assert fields["pocketkv_core"] in {"python", "compiled"}
+
+
+def test_a_job_reads_about_itself_only(engine: Engine, client: Client) -> None:
+    other = engine.connect(job_id="secret-0123456789abcdef")
+    other("MSET", "a", 1, "b", 2)
+    other("GET", "nosuch")
+    client("SET", "k", 1)
+    client("SELECT", 3)
+    client("SET", "k", 1, "EX", 1000)
+    text = text_of(client, "everything")
+    assert "secret" not in text
+    fields = fields_of(client, "everything")
+    assert fields["db0"] == "keys=1,expires=0,avg_ttl=0"
+    assert fields["db3"] == "keys=1,expires=1,avg_ttl=0"
+    assert fields["used_memory"] == str(engine.space.used_bytes)
+    assert fields["keyspace_misses"] == "0"
+    assert fields["connected_clients"] == "1"
+    assert fields_of(other)["db0"].startswith("keys=2,")
+
+
+def test_calls_failures_and_refusals_are_counted(client: Client) -> None:
+    client("SET", "k", "v")
+    client("INCR", "k")
+    client("GET", "k")
+    client("GET")
+    client.engine.space.quota_bytes = 0
+    client("SET", "k", "v")
+    fields = fields_of(client, "everything")
+    assert fields["cmdstat_set"].startswith("calls=1,usec=")
+    assert fields["cmdstat_set"].endswith("rejected_calls=1,failed_calls=0")
+    assert fields["cmdstat_incr"].endswith("rejected_calls=0,failed_calls=1")
+    assert fields["errorstat_ERR"] == "count=2"
+    assert fields["errorstat_OOM"] == "count=1"
+    assert fields["latency_percentiles_usec_get"].startswith("p50=1.024,p99=")
+
+
+def test_bytes_of_closed_connections_stay_counted(engine: Engine) -> None:
+    client, second = engine.connect(), engine.connect()
+    second("SET", "k", "x" * 1000)
+    second.disconnect()
+    assert int(fields_of(client, "stats")["total_net_input_bytes"]) > 1000
+
+
+def test_info_is_verbatim_text(client3: Client) -> None:
+    assert client3.raw("INFO", "cluster") == b"=34\r\ntxt:# Cluster\r\ncluster_enabled:0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0, "0B"), (1023, "1023B"), (1024, "1.00K"), (1585280, "1.51M"), (2**50, "1.00P")],
+)
+def test_amounts_for_people(amount: int, text: str) -> None:
+    assert human_bytes(amount) == text
+
+
+def test_percentiles() -> None:
+    stats = CommandStats()
+    assert percentile_us(stats, 50) == 0
+    stats.calls = 100
+    stats.buckets[10] = 98
+    stats.buckets[20] = 2
+    assert percentile_us(stats, 50) == 1.024
+    assert percentile_us(stats, 99) == 1048.576

@@ -1,0 +1,76 @@
+"""What the same commands are sent to: our engine in this process, or any server by its socket."""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from pocketkv.resp.encoder import encode_request
+from tests.engine.harness import Client, Engine
+from tests.replies import reply_end
+
+RECEIVE_BYTES = 1 << 16
+
+
+class Target(Protocol):
+    """A server without keys, on database 0, once `begin` returned."""
+
+    def begin(self, protocol: int, now_ms: int) -> None:
+        """Start an example: remove all keys, speak RESP 2 or 3."""
+        ...
+
+    def run(self, requests: list[list[bytes]]) -> list[bytes]:
+        """Send the requests in one go; the bytes of each reply."""
+        ...
+
+
+class EngineTarget:
+    """The engine without sockets. Its clock stands still during an example."""
+
+    def __init__(self) -> None:
+        self.engine = Engine()
+        self.client: Client = self.engine.connect()
+
+    def begin(self, protocol: int, now_ms: int) -> None:
+        """Start anew, with a new connection."""
+        self.client.disconnect()
+        self.engine.clock.set(now_ms)
+        self.engine.space.clear()
+        self.client = self.engine.connect(protocol=protocol)
+
+    def run(self, requests: list[list[bytes]]) -> list[bytes]:
+        """Serve them one by one."""
+        replies = [self.client.send(encode_request(request)) for request in requests]
+        self.engine.validate()
+        return replies
+
+
+class SocketTarget:
+    """A server that is connected already: redis-server, or one of ours."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+
+    def begin(self, protocol: int, now_ms: int) -> None:
+        """Start anew, on the same connection."""
+        setup = [[b"HELLO", b"%d" % protocol], [b"SELECT", b"0"], [b"FLUSHALL"]]
+        replies = self.run(setup)
+        if any(reply.startswith(b"-") for reply in replies):
+            raise RuntimeError(f"the server cannot start an example: {replies}")
+
+    def run(self, requests: list[list[bytes]]) -> list[bytes]:
+        """Send them in one pipeline."""
+        self.socket.sendall(b"".join(map(encode_request, requests)))
+        data = bytearray()
+        replies: list[bytes] = []
+        while len(replies) < len(requests):
+            end = reply_end(data)
+            if end >= 0:
+                replies.append(bytes(data[:end]))
+                del data[:end]
+                continue
+            received = self.socket.recv(RECEIVE_BYTES)
+            if not received:
+                raise RuntimeError(f"the connection was closed after {len(replies)} replies")
+            data += received
+        return replies
