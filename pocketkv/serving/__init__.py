@@ -1,0 +1,1 @@
+"""What every server process shares: its life from start to stop, and its link to the controller."""

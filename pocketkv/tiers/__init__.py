@@ -1,0 +1,1 @@
+"""Storage servers: the engine on a medium."""

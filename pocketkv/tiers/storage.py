@@ -1,0 +1,218 @@
+"""The storage server: serves the slots that it owns, alone or as a member of a cluster.
+
+Without a controller it is a complete server by itself, with all slots of the job `default`.
+With one it follows the maps that it is sent: a slot that a map gives it is served from then on, a
+slot that a map takes away is answered with ``-MOVED`` and its keys are dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from pocketkv.config import StorageConfig
+from pocketkv.engine import handlers
+from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
+from pocketkv.engine.node import Node
+from pocketkv.engine.topology import Topology, standalone_topology
+from pocketkv.observability.process import ProcessSampler
+from pocketkv.placement import PlacementMap, Server
+from pocketkv.serving.membership import Membership
+from pocketkv.serving.memory import configure_allocator
+from pocketkv.serving.shell import GateHandler, Ready, Shell, StartError, listen, serve
+from pocketkv.slots import SLOT_COUNT
+
+__all__ = ["handlers", "run_storage"]
+
+
+class StorageServer:
+    """What a storage server does with the maps that it hears."""
+
+    def __init__(self, config: StorageConfig, log: logging.Logger) -> None:
+        self.config = config
+        self.log = log
+        self.sampler = ProcessSampler()
+        self.machine = config.machine or self.sampler.machine_id()
+        keyspace = Keyspace(
+            config.memory_bytes, Clock(time.time_ns() // 1_000_000), random.Random()
+        )
+        self.topology = Topology()
+        self.node = Node(
+            node_id=config.server_id or secrets.token_hex(20),
+            role="storage",
+            tier=config.tier,
+            keyspace=keyspace,
+            topology=self.topology,
+            timer_ns=time.perf_counter_ns,
+            secret=config.secret or b"",
+            require_auth=config.require_auth,
+            host=config.advertise_host or config.host,
+            clustered=config.controller is not None,
+        )
+        self.node.medium = "memory"
+
+    def prepare(self, shell: Shell) -> None:
+        """Called when the port is known: without a controller, serve everything."""
+        node = self.node
+        if self.config.controller is None:
+            node.topology = standalone_topology(
+                Server(
+                    id=node.id,
+                    tier=node.tier,
+                    host=node.host,
+                    port=node.port,
+                    machine=self.machine,
+                    capacity_bytes=self.config.memory_bytes,
+                    bandwidth_bytes_s=0,
+                ),
+                DEFAULT_JOB,
+            )
+            node.keyspace.open(DEFAULT_JOB).own_everything()
+
+    def _identity(self, shell: Shell) -> dict[str, Any]:
+        assert shell.endpoint is not None  # set before background tasks start
+        return {
+            "id": self.node.id,
+            "role": "storage",
+            "tier": self.node.tier,
+            "host": self.config.host,
+            "advertise_host": self.config.advertise_host,
+            "port": self.node.port,
+            "metrics_port": shell.endpoint.metrics_port,
+            "pid": os.getpid(),
+            "generation": secrets.token_hex(8),
+            "machine": self.machine,
+            "capacity_bytes": self.config.memory_bytes,
+        }
+
+    async def join(self, shell: Shell) -> None:
+        """Stay joined to the controller, if there is one; ready is who has joined once."""
+        if self.config.controller is None:
+            return
+        assert self.config.secret is not None  # checked by `storage_config`
+        shell.ready = False
+        membership = Membership(
+            address=self.config.controller,
+            secret=self.config.secret,
+            identity=self._identity(shell),
+            topology=self.topology,
+            on_update=self.apply,
+            report=lambda: self.figures(shell),
+            log=self.log,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(membership.run)
+            await membership.wait_joined()
+            shell.ready = True
+
+    # --- maps ----------------------------------------------------------------------------------
+
+    def apply(self, changed: list[str], ended: list[str]) -> None:
+        """Follow the topology: it has changed for these jobs, and these have ended."""
+        for job_id in ended:
+            self.log.info("job ended", extra={"job": job_id})
+            self.node.end_job(job_id)
+        for job_id in changed:
+            self.follow(self.topology.placements[job_id])
+
+    def follow(self, placement: PlacementMap) -> None:
+        """Serve just the slots that a map gives this server."""
+        space = self.node.keyspace.open(placement.job_id)
+        owned = bytearray(SLOT_COUNT)
+        for slots in placement.ranges_of(self.node.id):
+            owned[slots.start : slots.end + 1] = b"\x01" * len(slots)
+        lost = self._drop_foreign(space, owned)
+        if lost:
+            self.log.warning(
+                "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}
+            )
+        space.own(owned)
+        space.quota_bytes = placement.quotas.get(self.node.id)
+        space.epoch = placement.epoch
+
+    @staticmethod
+    def _drop_foreign(space: JobSpace, owned: bytearray) -> int:
+        """Remove the keys of slots that are no longer ours: a key is never in two places."""
+        held = {slot for db in space.databases.values() for slot in db.tables}
+        return sum(space.drop_slot(slot) for slot in held if not owned[slot])
+
+    # --- reports -------------------------------------------------------------------------------
+
+    def figures(self, shell: Shell) -> dict[str, Any]:
+        """What the controller is told every second."""
+        keyspace = self.node.keyspace
+        process = self.node.process
+        return {
+            "used_bytes": keyspace.used_bytes,
+            "memory_bytes": keyspace.memory_bytes,
+            "rss_bytes": process.rss_bytes,
+            "cpu": self.sampler.cpu_fraction,
+            "keys": sum(_keys(space) for space in keyspace.spaces.values()),
+            "connections": len(shell.reactor.connections),
+            "received_bytes": shell.reactor.received_bytes,
+            "sent_bytes": shell.reactor.sent_bytes,
+            "jobs": {
+                job_id: {
+                    "used_bytes": space.used_bytes,
+                    "keys": _keys(space),
+                    "commands": space.stats.commands,
+                }
+                for job_id, space in keyspace.spaces.items()
+            },
+        }
+
+
+def _keys(space: JobSpace) -> int:
+    return sum(db.size for db in space.databases.values())
+
+
+def check_directory(path: Path) -> None:
+    """Make sure that files can be kept in a directory, which is made if it does not exist.
+
+    Raises:
+        StartError: They cannot.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise StartError(f"--dir {path}: {error.strerror}") from error
+
+
+async def run_storage(
+    config: StorageConfig,
+    log: logging.Logger,
+    on_ready: Callable[[Ready], None] = lambda ready: None,
+) -> None:
+    """Run a storage server until it is told to stop.
+
+    Raises:
+        StartError: It cannot start.
+    """
+    if config.dir is not None:
+        check_directory(config.dir)
+    configure_allocator()
+    listener: socket.socket = listen(config.host, config.port)
+    server = StorageServer(config, log)
+    await serve(
+        server.node,
+        listener,
+        handler_of=GateHandler,
+        log=log,
+        sampler=server.sampler,
+        metrics_port=config.metrics_port,
+        background=[server.join],
+        on_ready=on_ready,
+        configure=server.prepare,
+    )
