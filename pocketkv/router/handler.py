@@ -1,0 +1,256 @@
+"""What a router does with one client's requests.
+
+Commands about the connection and the router itself are executed here, by the engine's gate. All
+others become exchanges with the storage servers; their replies leave in the order of the
+requests, whichever server answers first.
+
+The order of one client's commands is kept at each server too: all of its requests to a server
+take the same lane. When the lane or the owner of a key may change (another database, a newer map,
+a request that had to be sent again), the next request waits until all before it are answered.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pocketkv import limits
+from pocketkv.engine import gate
+from pocketkv.engine.commands import Route
+from pocketkv.engine.errors import CommandError, unknown_command
+from pocketkv.engine.pauses import hold, holds
+from pocketkv.engine.session import Session
+from pocketkv.resp.connection import ClientConnection
+from pocketkv.resp.encoder import encode_reply
+from pocketkv.resp.replies import NO_REPLY, Deferred, Encoded, ErrorReply, Reply
+from pocketkv.router.control import ControlExchange
+from pocketkv.router.exchange import Exchange, Forward, ScanForward, SlotForward
+from pocketkv.router.info import InfoGather
+from pocketkv.router.routing import Router
+from pocketkv.router.split import AllGather, RandomKey, SplitGather
+from pocketkv.router.upstream import Binding
+from pocketkv.slots import SLOT_COUNT
+
+_NODE: Final = Route.NODE
+_KEYS: Final = Route.KEYS
+_SPLIT: Final = Route.SPLIT
+_KINDS: Final[dict[Route, type[Exchange]]] = {
+    Route.KEYS: Forward,
+    Route.SPLIT: SplitGather,
+    Route.ALL: AllGather,
+    Route.SCAN: ScanForward,
+    Route.RANDOM: RandomKey,
+    Route.CONTROL: ControlExchange,
+}
+# Commands about the node that are answered here, which a job's servers have to be asked about.
+_ASKED: Final[dict[str, type[Exchange]]] = {
+    "info": InfoGather,
+    "cluster|countkeysinslot": SlotForward,
+    "cluster|getkeysinslot": SlotForward,
+}
+# Replies that are small enough for a client to have `OUTSTANDING_REQUESTS_MAX` of them under way.
+_SMALL_REPLY_BYTES: Final = limits.CLIENT_REPLIES_TARGET_BYTES // limits.OUTSTANDING_REQUESTS_MAX
+
+
+class RouterHandler:
+    """One client of the router.
+
+    Attributes:
+        session: Its state, as the engine's commands see it.
+        view: The map that its requests follow.
+        binding: The lanes that they take.
+        in_flight: Requests that are started and not answered.
+        is_unsettled: Whether one of them had to be sent again.
+        closed: Whether it is gone.
+    """
+
+    __slots__ = (
+        "_barrier",
+        "_connection",
+        "_database",
+        "_finished_ns",
+        "_holds",
+        "_protocol",
+        "_reply_bytes",
+        "_unchecked_bytes",
+        "binding",
+        "closed",
+        "in_flight",
+        "is_unsettled",
+        "node",
+        "router",
+        "session",
+        "view",
+    )
+
+    def __init__(self, router: Router, session: Session, connection: ClientConnection) -> None:
+        self.router = router
+        self.node = router.node
+        self.session = session
+        self.closed = False
+        self.in_flight = 0
+        self.is_unsettled = False
+        self._connection = connection
+        # When the last reply came, by the node's timer.
+        self._finished_ns = 0
+        # A request that waits until all before it are answered; then there is no other.
+        self._barrier: Exchange | None = None
+        # Reasons for which nothing more is taken from the client.
+        self._holds = 0
+        # What a reply is taken to be: the largest of the last ones.
+        self._reply_bytes = limits.CLIENT_REPLY_GUESS_BYTES
+        # Large replies since it was last checked how much the client leaves unread.
+        self._unchecked_bytes = 0
+        self._bind()
+        self._open_window()
+
+    def _bind(self) -> None:
+        """Follow the session's job, database and protocol, and the newest map."""
+        session = self.session
+        self._database = session.db
+        self._protocol = session.protocol
+        self.view = self.router.view(session.job_id)
+        number = self.router.lane_number(session.id)
+        self.binding = Binding((session.job_id, session.db.index, session.protocol, number))
+        self.is_unsettled = False
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def execute(self, request: list[bytes]) -> Reply:
+        """Answer one request, here or by asking the storage servers."""
+        session = self.session
+        try:
+            command = gate.admit(session, request)
+        except CommandError:
+            return self._execute_here(request)
+        route = command.route
+        if route is _NODE:
+            kind = _ASKED.get(command.name)
+            if kind is None or not _is_askable(kind, request):
+                return self._execute_here(request)
+        elif route is _KEYS:
+            kind = Forward
+        elif route is _SPLIT and len(request) == command.first_key + command.keys.step:
+            # One key has one owner.
+            kind = Forward
+        else:
+            kind = _KINDS[route]
+        if self.node.pauses and holds(session, command):
+            return hold(session, request, self._resume)
+        return self._begin(kind(self, command, request))
+
+    def _resume(self, _session: Session, request: list[bytes]) -> Reply:
+        """Execute what CLIENT PAUSE has held."""
+        return self.execute(request)
+
+    def _execute_here(self, request: list[bytes]) -> Reply:
+        """Let the engine answer; its reply waits behind those that are still to come."""
+        if request[0][:9].upper() == b"POCKETKV.":
+            # Such commands are between servers.
+            reply: Reply = ErrorReply(unknown_command(request).text)
+        else:
+            reply = gate.run(self.session, request)
+        if not self._connection.outstanding or isinstance(reply, Deferred) or reply is NO_REPLY:
+            return reply
+        # The protocol version may change before its turn comes.
+        return Encoded(encode_reply(reply, self.session.protocol))
+
+    def _begin(self, exchange: Exchange) -> Exchange:
+        session = self.session
+        session.last_active_ms = self.node.clock.now_ms
+        session.last_command = exchange.command.name
+        if session.reply_off or session.reply_skip:
+            exchange.silent = True
+            if session.reply_skip:
+                session.reply_skip -= 1
+        if (
+            session.db is not self._database
+            or session.protocol != self._protocol
+            or self.view.is_stale
+            or self.is_unsettled
+        ):
+            if self.in_flight:
+                self._barrier = exchange
+                self.hold()
+                return exchange
+            self._bind()
+        self._start(exchange)
+        return exchange
+
+    def _start(self, exchange: Exchange) -> None:
+        self.in_flight += 1
+        self.router.counters.proxied += 1
+        exchange.binding = self.binding
+        exchange.start()
+
+    # --- replies -------------------------------------------------------------------------------
+
+    def finished(self, exchange: Exchange, reply: Reply, size_bytes: int) -> None:
+        """A request is answered (its reply has its place in the order already)."""
+        node = self.node
+        now_ns = node.timer_ns()
+        # What a reply took while the client waited for an earlier one is not its time.
+        began_ns = max(exchange.started_ns, self._finished_ns)
+        self._finished_ns = now_ns
+        node.record_call(self.session, exchange.command, exchange.request, now_ns - began_ns, reply)
+        self.in_flight -= 1
+        if size_bytes > _SMALL_REPLY_BYTES or self._reply_bytes > _SMALL_REPLY_BYTES:
+            self._on_large_reply(size_bytes)
+        if self.in_flight == 0 and (self._barrier is not None or self.is_unsettled):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Everything is answered: the request that waited for that may go."""
+        self._bind()
+        exchange, self._barrier = self._barrier, None
+        if exchange is not None:
+            if not self.closed:
+                self._start(exchange)
+            self.release()
+
+    # --- back-pressure -------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Take no more requests until `release` was called as often."""
+        self._holds += 1
+        self._connection.outstanding_max = 0
+
+    def release(self) -> None:
+        """Undo one `hold`."""
+        self._holds -= 1
+        if not self._holds:
+            self._open_window()
+            self.router.reactor.schedule(self._connection)
+
+    def _open_window(self) -> None:
+        """Let the client ask for as much as may be on its way to it at a time."""
+        if self._holds:
+            return
+        allowed = limits.CLIENT_REPLIES_TARGET_BYTES // max(self._reply_bytes, 1)
+        self._connection.outstanding_max = max(1, min(allowed, limits.OUTSTANDING_REQUESTS_MAX))
+
+    def _on_large_reply(self, size_bytes: int) -> None:
+        """Adapt to the size of the replies, and drop a client that leaves too many unread."""
+        if size_bytes > self._reply_bytes:
+            self._reply_bytes = size_bytes
+        else:
+            self._reply_bytes -= (self._reply_bytes - size_bytes + 15) >> 4
+        self._open_window()
+        self._unchecked_bytes += size_bytes
+        if self._unchecked_bytes > limits.CLIENT_REPLIES_TARGET_BYTES and not self.closed:
+            self._unchecked_bytes = 0
+            if self._connection.unsent_reply_bytes > limits.CLIENT_REPLIES_MAX_BYTES:
+                self.router.reactor.drop(self._connection, "too many bytes of replies wait for it")
+
+    def on_close(self) -> None:
+        """The client is gone; what it asked for goes on and is answered to nobody."""
+        self.closed = True
+        self._barrier = None
+        self.node.close_session(self.session)
+
+
+def _is_askable(kind: type[Exchange], request: list[bytes]) -> bool:
+    """Whether the storage servers can be asked; what is wrong is refused by the engine here."""
+    if kind is not SlotForward:
+        return True
+    digits = request[2]
+    return digits.isdigit() and len(digits) <= 5 and int(digits) < SLOT_COUNT

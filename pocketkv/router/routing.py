@@ -1,0 +1,328 @@
+"""What a router knows and decides: views of maps, servers, and what becomes of a failed request.
+
+A request goes to the owner of its keys by the router's map. A server that does not own them (its
+map is newer, or older) refuses it, and tells its map. What was refused is sent again in the same
+order: at once if a newer map names another owner, else after a short pause, for a bounded time.
+The client never sees it.
+
+What a lane that ends still owed is answered with an error that says whether the command may have
+been executed; a command that only reads is asked once more instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from pocketkv import limits
+from pocketkv.engine.errors import CROSS_SLOT, CommandError
+from pocketkv.placement import PlacementError, PlacementMap
+from pocketkv.resp.errors import ProtocolError
+from pocketkv.router.counters import RouterCounters
+from pocketkv.router.upstream import Failure, Upstream, UpstreamConnection
+from pocketkv.router.view import JobView
+from pocketkv.router.wire import bulk_body
+
+if TYPE_CHECKING:
+    from pocketkv.engine.keyspace import Randomness
+    from pocketkv.engine.node import Node
+    from pocketkv.resp.reactor import Reactor
+    from pocketkv.router.exchange import Forward
+    from pocketkv.router.handler import RouterHandler
+    from pocketkv.serving.membership import Membership
+
+_RESOLVE_TIMEOUT_S: Final = 2.0
+
+_NULLS: Final = (b"$-1\r\n", b"_\r\n")
+
+NO_MAP: Final = b"CLUSTERDOWN The router has no map yet: it has not reached the controller"
+NO_PLACEMENT: Final = b"CLUSTERDOWN The job has no placement"
+NOT_SERVED: Final = b"CLUSTERDOWN Hash slot not served"
+
+
+class Router:
+    """The state of one router process.
+
+    Args:
+        node: Identity, sessions, and the topology that views are made of.
+        randomness: For RANDOMKEY.
+        log: The process's log.
+
+    Attributes:
+        reactor: Holds the connections on both sides; set before the first client is served.
+        nursery: Where what cannot be done at once is done; ``None`` while there is none.
+        membership: The link to the controller, if there is one.
+        upstreams: The storage servers by id.
+        lanes_open: Connections to all of them.
+        is_closing: Whether the process is about to stop, so that nothing is tried again.
+    """
+
+    reactor: Reactor
+
+    def __init__(self, node: Node, randomness: Randomness, log: logging.Logger) -> None:
+        self.node = node
+        self.randomness = randomness
+        self.log = log
+        self.nursery: trio.Nursery | None = None
+        self.membership: Membership | None = None
+        self.upstreams: dict[str, Upstream] = {}
+        self.lanes_open = 0
+        self.counters = RouterCounters()
+        self.is_closing = False
+        self._views: dict[str, JobView] = {}
+        self._resolving: set[Upstream] = set()
+        # What is to be sent again, in order, and when.
+        self._delayed: deque[tuple[float, list[Forward]]] = deque()
+        self._delay_began = trio.Event()
+
+    def controller_joined(self) -> bool:
+        """Whether the controller is there."""
+        return self.membership is not None and self.membership.joined
+
+    def held_requests(self) -> int:
+        """Requests that wait for room, or for a server to take them."""
+        delayed = sum(len(batch) for _, batch in self._delayed)
+        return delayed + sum(len(upstream.held) for upstream in self.upstreams.values())
+
+    def lane_number(self, session_id: int) -> int:
+        """Which of a job's lanes a client takes; with many jobs there is only one for each."""
+        if self.lanes_open > self.reactor.connections_max // 4:
+            return 0
+        return session_id % limits.UPSTREAM_LANES
+
+    # --- maps ----------------------------------------------------------------------------------
+
+    def view(self, job_id: str) -> JobView:
+        """The newest view of a job's map."""
+        view = self._views.get(job_id)
+        if view is None:
+            placement = self.node.topology.placements.get(job_id)
+            reason = NOT_SERVED
+            if placement is None:
+                reason = NO_PLACEMENT if self.node.topology.epoch else NO_MAP
+            view = self._views[job_id] = JobView(placement, self.upstreams, reason)
+        return view
+
+    def topology_changed(self) -> None:
+        """Follow the node's topology; called whenever it was brought up to date."""
+        topology = self.node.topology
+        for server in topology.servers.values():
+            known = self.upstreams.get(server.id)
+            if known is None or (known.host, known.port) != (server.host, server.port):
+                self._retire(known)
+                self.upstreams[server.id] = Upstream(self, server.id, server.host, server.port)
+        for gone in [i for i in self.upstreams if i not in topology.servers]:
+            self._retire(self.upstreams.pop(gone))
+        for job_id, view in list(self._views.items()):
+            if not view.agrees(topology.placements.get(job_id), self.upstreams):
+                view.is_stale = True
+                del self._views[job_id]
+        self._retry_due(math.inf)
+
+    def _retire(self, upstream: Upstream | None) -> None:
+        if upstream is not None:
+            upstream.is_retired = True
+
+    def learn(self, job_id: str, frame: bytes) -> None:
+        """Take a job's map from a server that refused a request by it, if it is newer.
+
+        Only that: the epoch of the topology says up to where the controller was heard.
+
+        Raises:
+            ProtocolError: It is no map of this job.
+        """
+        if frame in _NULLS:
+            return
+        try:
+            placement = PlacementMap.from_json(bulk_body(frame))
+        except PlacementError as error:
+            raise ProtocolError(f"not a map: {error}") from error
+        if placement.job_id != job_id:
+            raise ProtocolError("the map of another job")
+        known = self.node.topology.placements.get(job_id)
+        # A job that is not known has ended.
+        if known is not None and known.epoch < placement.epoch:
+            self.node.topology.placements[job_id] = placement
+            self.topology_changed()
+
+    def job_ended(self, job_id: str) -> None:
+        """Send a job's clients away and close its lanes."""
+        self.node.end_job(job_id)
+        for upstream in self.upstreams.values():
+            upstream.close_lanes(job_id)
+
+    # --- sending again -------------------------------------------------------------------------
+
+    def refused(self, batch: list[Forward], refusal: bytes) -> None:
+        """Send requests again that a server has refused, or answer those whose time is up."""
+        if refusal.startswith(b"MOVED"):
+            refusal = NOT_SERVED + b": its owner was not found in time"
+        again = []
+        for forward in batch:
+            if self._may_retry(forward):
+                again.append(forward)
+            else:
+                forward.fail(refusal)
+        if again and self._has_other_owner(again[0]) and not self._lacks_owner(again):
+            self._send_again(again)
+        elif again:
+            self._delayed.append((time.monotonic() + limits.REDIRECT_PAUSE_S, again))
+            self._delay_began.set()
+
+    def _may_retry(self, forward: Forward) -> bool:
+        """Whether a request that was not executed may be sent again; counts it."""
+        now_s = time.monotonic()
+        if forward.refused_s == 0.0:
+            forward.refused_s = now_s
+        if (
+            self.is_closing
+            or forward.client.closed
+            or now_s - forward.refused_s > limits.REDIRECT_TIMEOUT_S
+        ):
+            return False
+        self.counters.retries += 1
+        forward.client.is_unsettled = True
+        return True
+
+    def _has_other_owner(self, forward: Forward) -> bool:
+        """Whether the newest map would not send a request where it was sent last."""
+        view = self.view(forward.binding.key[0])
+        try:
+            return forward.owner(view) is not forward.upstream
+        except CommandError as error:
+            # With several owners a split command is split anew, and any other must be refused.
+            return error.text == CROSS_SLOT
+
+    def _lacks_owner(self, batch: list[Forward]) -> bool:
+        """Whether one of these would go to a server that is not known, or not yet."""
+        for forward in batch:
+            try:
+                forward.owner(self.view(forward.binding.key[0]))
+            except CommandError as error:
+                if error.text != CROSS_SLOT:
+                    return True
+        return False
+
+    @staticmethod
+    def _send_again(batch: list[Forward]) -> None:
+        for forward in batch:
+            forward.reroute()
+
+    def _retry_due(self, now_s: float) -> None:
+        """Send what has waited long enough."""
+        for _ in range(len(self._delayed)):
+            due_s, batch = self._delayed[0]
+            if due_s > now_s:
+                return
+            self._delayed.popleft()
+            if self._lacks_owner(batch):
+                self.refused(batch, NOT_SERVED)
+            else:
+                self._send_again(batch)
+
+    async def retry_delayed(self) -> None:
+        """Send delayed requests when their time has come; a task for as long as the router runs."""
+        while True:
+            await self._delay_began.wait()
+            self._delay_began = trio.Event()
+            while self._delayed:
+                await trio.sleep(limits.REDIRECT_PAUSE_S)
+                self._retry_due(time.monotonic())
+
+    # --- failure -------------------------------------------------------------------------------
+
+    def lane_ended(
+        self, lane: UpstreamConnection, unexecuted: list[Forward], lost: list[Forward]
+    ) -> None:
+        """Deal with what a lane owed when it ended.
+
+        Args:
+            lane: The lane.
+            unexecuted: Requests that were certainly not executed.
+            lost: Requests that were sent, and may have been.
+        """
+        upstream = lane.upstream
+        if lane.failure in (Failure.UNREACHABLE, Failure.SILENT):
+            upstream.suspend(lane.reason)
+        if lane.failure is Failure.UNREACHABLE:
+            self._answer_unsent(unexecuted, lane)
+        elif unexecuted:
+            # The server may not have heard of the job yet; or this was refused before the end.
+            self.refused(unexecuted, upstream.unreachable(lane.reason))
+        # A read must not be asked again after a write of the same client that came behind it.
+        writers = {f.client for f in lost if "readonly" not in f.command.flags}
+        for forward in lost:
+            self._answer_lost(forward, lane, writers)
+        if not upstream.is_open:
+            upstream.relieve()
+
+    def _answer_unsent(self, batch: list[Forward], lane: UpstreamConnection) -> None:
+        """Answer what waited for a connection that was not made."""
+        for forward in batch:
+            if self._has_other_owner(forward) and self._may_retry(forward):
+                forward.reroute()
+            else:
+                forward.fail(lane.upstream.unreachable(lane.reason))
+
+    def _answer_lost(
+        self, forward: Forward, lane: UpstreamConnection, writers: set[RouterHandler]
+    ) -> None:
+        """Ask once more, or say what is not known."""
+        name = lane.upstream.name.encode()
+        is_read = "readonly" in forward.command.flags
+        outcome = b"" if is_read else b"; the command may have been executed"
+        if lane.failure is Failure.SILENT:
+            forward.fail(
+                b"TIMEOUT Storage server %b did not answer within %d s%b"
+                % (name, limits.UPSTREAM_REPLY_TIMEOUT_S, outcome)
+            )
+        elif (
+            lane.failure is Failure.BROKEN
+            and not forward.is_second
+            and forward.client not in writers
+            and self._may_retry(forward)
+        ):
+            forward.is_second = True
+            forward.reroute()
+        else:
+            forward.fail(
+                b"ERR The connection to storage server %b broke: %b%b"
+                % (name, lane.reason.encode(), outcome)
+            )
+
+    # --- names ---------------------------------------------------------------------------------
+
+    def resolve(self, upstream: Upstream) -> None:
+        """Look up a server's address in the background; requests for it are held meanwhile."""
+        if upstream in self._resolving:
+            return
+        if self.nursery is None:
+            self._resolved(upstream, "its name cannot be resolved now")
+            return
+        self._resolving.add(upstream)
+        self.nursery.start_soon(self._resolve, upstream)
+
+    async def _resolve(self, upstream: Upstream) -> None:
+        failure = "its name was not resolved in time"
+        with trio.move_on_after(_RESOLVE_TIMEOUT_S):
+            try:
+                found = await trio.socket.getaddrinfo(
+                    upstream.host, upstream.port, type=trio.socket.SOCK_STREAM
+                )
+            except OSError as error:
+                failure = error.strerror or str(error)
+            else:
+                family, _, _, _, address = found[0]
+                upstream.address = (family, (str(address[0]), int(address[1])))
+        self._resolving.discard(upstream)
+        self._resolved(upstream, failure)
+
+    def _resolved(self, upstream: Upstream, failure: str) -> None:
+        if upstream.address is None:
+            upstream.suspend(failure)
+        upstream.relieve()
