@@ -1,0 +1,1 @@
+"""The controller: it alone decides where jobs' slots are, and tells every server."""

@@ -1,0 +1,63 @@
+"""What a job has cost: a rate per hour, and what it came to until the rate last changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pocketkv.catalog import Catalog, cost_per_hour
+from pocketkv.controller.policy import commitments
+from pocketkv.jobs import Hints
+from pocketkv.placement import PlacementMap, Server
+
+_HOUR_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True)
+class Account:
+    """US dollars; `since_ms` is when `rate_per_hour` began, `accrued` what was due by then."""
+
+    since_ms: int
+    accrued: float = 0.0
+    rate_per_hour: float = 0.0
+
+    def total(self, now_ms: int) -> float:
+        """Return what the job has cost by now."""
+        return self.accrued + self.rate_per_hour * max(0, now_ms - self.since_ms) / _HOUR_MS
+
+    def at_rate(self, rate_per_hour: float, now_ms: int) -> Account:
+        """Return the account with another rate from now on."""
+        return Account(max(now_ms, self.since_ms), self.total(now_ms), rate_per_hour)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the account as what `json.dumps` takes."""
+        return {
+            "since_ms": self.since_ms,
+            "accrued": self.accrued,
+            "rate_per_hour": self.rate_per_hour,
+        }
+
+
+def rate_per_hour(
+    hints: Hints,
+    catalog: Catalog,
+    placement: PlacementMap,
+    servers: Mapping[str, Server],
+    used_bytes: Mapping[str, int],
+) -> float:
+    """Return what a job costs per hour, by the catalog.
+
+    It pays for what is kept for it on its servers or for what it uses there (`used_bytes` by
+    server), whichever is more, and for the throughput that it asked for. `servers` has all of
+    its servers, by id.
+    """
+    capacity: dict[str, int] = {}
+    throughput: dict[str, int] = {}
+    kept = commitments(hints, catalog, placement)
+    for name, commitment in kept.items():
+        tier = servers[name].tier
+        most_bytes = max(commitment.capacity_bytes, used_bytes.get(name, 0))
+        capacity[tier] = capacity.get(tier, 0) + most_bytes
+        throughput[tier] = throughput.get(tier, 0) + commitment.throughput_bytes_s
+    return cost_per_hour(catalog, capacity, throughput)

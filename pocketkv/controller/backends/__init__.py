@@ -1,0 +1,1 @@
+"""Where storage servers run: one module for each kind of cluster, behind one interface."""

@@ -1,0 +1,68 @@
+"""What the controller asks of whatever runs its storage servers.
+
+A backend starts and stops servers, and tells of those that died. It decides nothing: how many
+there are to be is the cluster state's business, and what they hold is none of the backend's. Its
+calls return at once; what comes of them is told later, as `ProcessDied`, or seen when the server
+joins under the id that it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
+
+import trio
+
+from pocketkv.controller.messages import ProcessDied
+
+Tell: TypeAlias = Callable[[ProcessDied], None]
+
+
+class Backend(Protocol):
+    """Runs storage servers."""
+
+    @property
+    def plan(self) -> Mapping[str, int]:
+        """How many servers of each tier a new cluster begins with."""
+        ...
+
+    @property
+    def plan_id(self) -> str:
+        """Tells this plan from others: it replaces what is remembered of another one."""
+        ...
+
+    @property
+    def servers_max(self) -> int:
+        """How many servers one tier can have at most."""
+        ...
+
+    def new_server_id(self, tier: str) -> str:
+        """Return the id of the server of a tier that will be started next; never one again."""
+        ...
+
+    def start(self, server_id: str, tier: str) -> None:
+        """Start a server, which will join under its id. Starting it twice does nothing."""
+        ...
+
+    def watch(self, server_id: str, pid: int) -> None:
+        """Watch a server that joined: one that was started before the controller was."""
+        ...
+
+    def stop(self, server_id: str, *, force: bool) -> None:
+        """Stop a server; with `force`, at once. Its death is told, also if it does not run."""
+        ...
+
+    async def run(
+        self,
+        controller: tuple[str, int],
+        tell: Tell,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Work until cancelled; servers go on. Nothing else may be called before it has begun.
+
+        Args:
+            controller: Where servers find the controller.
+            tell: Is called, in the task's thread, with the deaths of servers.
+            task_status: For `trio.Nursery.start`.
+        """
+        ...

@@ -1,0 +1,268 @@
+"""The controller's core: events go to the state in, one at a time; instructions are carried out.
+
+One event is finished before the next is taken: what it changed is remembered before anybody is
+told, and members are told in the order of the epochs. A controller that cannot write its memory,
+or meets a defect of its own half way, ends: what it would tell could not be undone, and the next
+one goes on from what is remembered. Whoever waits for an update to have arrived
+(`wait_acknowledged`) does not wait long for a member that lags, and not again until it has caught
+up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from pocketkv.catalog import CatalogError
+from pocketkv.controller.backends.base import Backend
+from pocketkv.controller.errors import RefusedError
+from pocketkv.controller.messages import (
+    Event,
+    Instruction,
+    Left,
+    Log,
+    Persist,
+    ProcessDied,
+    Reported,
+    SendUpdate,
+    StartServer,
+    StopServer,
+    Tick,
+    Update,
+    WatchServer,
+)
+from pocketkv.controller.state import ClusterState
+from pocketkv.controller.store import Store, StoreError
+from pocketkv.engine.topology import Topology
+from pocketkv.serving.membership import UPDATE_PUSH, apply_update
+from pocketkv.serving.shell import StartError
+
+# A member that has not taken an update by then is not waited for.
+ACKNOWLEDGE_TIMEOUT_S: Final = 0.1
+TICK_INTERVAL_S: Final = 0.25
+
+__all__ = ["UPDATE_PUSH", "Clock", "Core", "Link", "MemberLink"]
+
+
+class MemberLink(Protocol):
+    """The connection of a member."""
+
+    def send_update(self, text: bytes) -> None:
+        """Send it an update, as JSON."""
+        ...
+
+    def drop(self) -> None:
+        """Close it: the member has connected anew."""
+        ...
+
+
+@dataclass(eq=False)
+class Link:
+    """A member that is connected; `lags` until it has acknowledged what it was last sent."""
+
+    member_id: str
+    connection: MemberLink
+    acknowledged: int = 0
+    lags: bool = False
+
+
+class Clock:
+    """Milliseconds of the Unix epoch that never jump: the system's time may be set, ours not."""
+
+    def __init__(self) -> None:
+        self._ahead_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ms(self) -> int:
+        """Return the time."""
+        return (time.monotonic_ns() + self._ahead_ns) // 1_000_000
+
+
+class Core:
+    """State, store and backend, and the members that are connected.
+
+    Args:
+        state: What is known.
+        store: What is remembered.
+        backend: What runs storage servers; None: they are started by others.
+        topology: The controller's own view, kept like a member's.
+        now_ms: The time.
+        log: The process's log.
+
+    Attributes:
+        links: Connected members, by id.
+        unsettled: Set when there are jobs that might be placed better.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: ClusterState,
+        store: Store,
+        backend: Backend | None,
+        topology: Topology,
+        now_ms: Callable[[], int],
+        log: logging.Logger,
+    ) -> None:
+        self.state = state
+        self.backend = backend
+        self.topology = topology
+        self.now_ms = now_ms
+        self.log = log
+        self.links: dict[str, Link] = {}
+        self.unsettled = trio.Event()
+        self._store = store
+        self._lock = trio.Lock()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._nursery: trio.Nursery | None = None
+
+    # --- running -------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        controller: tuple[str, int],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Work until cancelled; `controller` is where storage servers find this process.
+
+        Raises:
+            StartError: The memory cannot be written any more.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                self._tell_topology(self.state.full_update())
+                if self.backend is not None:
+                    await nursery.start(self.backend.run, controller, self.tell_soon)
+                    await self._carry_out(list(self.state.watched()))
+                task_status.started()
+                while True:
+                    await self.tell(Tick())
+                    await trio.sleep(TICK_INTERVAL_S)
+            finally:
+                self._nursery = None
+
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> bool:
+        """Run a task in the background; false if the core does not run (any more)."""
+        if self._nursery is None:
+            return False
+        self._nursery.start_soon(task)
+        return True
+
+    def tell_soon(self, event: ProcessDied | Left) -> None:
+        """Take an event that nobody waits for, and that is never refused."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self.tell, event)
+
+    # --- events --------------------------------------------------------------------------------
+
+    async def tell(self, event: Event, then: Callable[[], None] = lambda: None) -> int:
+        """Take an event and carry out what follows from it; returns the epoch of all that.
+
+        `then` is called when that is done and before anything else is.
+
+        Raises:
+            RefusedError: It cannot be.
+            CatalogError: The catalog lacks a tier that it needs.
+            StartError: The controller must end; see the module.
+        """
+        async with self._lock:
+            await self._carry_out(self._handle(event))
+            then()
+            if self.state.unsettled:
+                self.unsettled.set()
+            self._changed.unpark_all()
+            return self.state.epoch
+
+    def _handle(self, event: Event) -> list[Instruction]:
+        try:
+            return self.state.handle(event, self.now_ms())
+        except (RefusedError, CatalogError):
+            raise
+        except Exception as error:
+            # The state may be half changed. What is remembered is not, and the next one reads it.
+            self.log.exception("defect: an event was not handled")
+            raise StartError(f"the controller ends: {type(event).__name__}: {error!r}") from error
+
+    def report(self, event: Reported) -> None:
+        """Take a report: it changes nothing that is remembered or told."""
+        self._handle(event)
+
+    async def _carry_out(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Persist():
+                    await self._persist(instruction)
+                case SendUpdate(update):
+                    self._send(update)
+                case Log(level, event, fields):
+                    self.log.log(level, event, extra=dict(fields))
+                case StartServer(server_id, tier) if self.backend is not None:
+                    self.backend.start(server_id, tier)
+                case WatchServer(server_id, pid) if self.backend is not None:
+                    self.backend.watch(server_id, pid)
+                case StopServer(server_id, force) if self.backend is not None:
+                    self.backend.stop(server_id, force=force)
+
+    async def _persist(self, batch: Persist) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._store.write, batch)
+        except StoreError as error:
+            raise StartError(f"the controller ends: {error}") from error
+
+    def _send(self, update: Update) -> None:
+        text = self._tell_topology(update)
+        for link in self.links.values():
+            link.connection.send_update(text)
+
+    def _tell_topology(self, update: Update) -> bytes:
+        text = json.dumps(update.as_json()).encode()
+        apply_update(self.topology, text)
+        return text
+
+    # --- members -------------------------------------------------------------------------------
+
+    def connect(self, link: Link) -> bytes:
+        """Take a member that has just joined; returns the full update that it is to be sent."""
+        known = self.links.get(link.member_id)
+        self.links[link.member_id] = link
+        if known is not None:
+            known.connection.drop()
+        return json.dumps(self.state.full_update().as_json()).encode()
+
+    def disconnect(self, link: Link) -> None:
+        """A member's connection is gone."""
+        if self.links.get(link.member_id) is link:
+            del self.links[link.member_id]
+            self.tell_soon(Left(link.member_id))
+            self._changed.unpark_all()
+
+    def acknowledge(self, link: Link, epoch: int) -> None:
+        """A member has taken everything up to `epoch`."""
+        link.acknowledged = max(link.acknowledged, epoch)
+        if link.acknowledged >= self.state.epoch:
+            link.lags = False
+        self._changed.unpark_all()
+
+    def behind(self, epoch: int) -> list[Link]:
+        """Return the members that have not acknowledged `epoch` and are expected to, soon."""
+        return [k for k in self.links.values() if k.acknowledged < epoch and not k.lags]
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so; it is looked at after each event and acknowledgement."""
+        while not condition():
+            await self._changed.park()
+
+    async def wait_acknowledged(self, epoch: int) -> None:
+        """Wait until the members know of `epoch`, but not long for one that lags."""
+        with trio.move_on_after(ACKNOWLEDGE_TIMEOUT_S):
+            await self.wait_until(lambda: not self.behind(epoch))
+        for link in self.behind(epoch):
+            link.lags = True
+            self.log.warning("member lags", extra={"member": link.member_id, "epoch": epoch})

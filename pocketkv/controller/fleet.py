@@ -1,0 +1,283 @@
+"""The fleet: which storage servers should run, which were asked for, which are there. Pure.
+
+Three things are kept apart: the plan (`wanted` servers per tier), what was `requested` of the
+backend and has not joined yet, and what is observed (`members`). Only their difference leads to
+a request, so nothing is started twice. A tier whose servers keep dying young is given ever longer
+pauses. Whether a server may go is not known here: that depends on the slots that it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from pocketkv.controller.errors import UnknownServerError
+from pocketkv.controller.members import Joining, Report
+from pocketkv.placement import Server, ServerState
+
+# A server that dies younger than this has not worked: starting it again at once may not help.
+YOUNG_MS: Final = 10_000
+# Pauses before such a server is replaced: none, then from the first to the second figure.
+PAUSE_MIN_MS: Final = 500
+PAUSE_MAX_MS: Final = 30_000
+# A requested server that has not joined by then never will.
+START_TIMEOUT_MS: Final = 20_000
+
+
+@dataclass(frozen=True)
+class Member:
+    """A storage server that has joined.
+
+    `managed` ones were started by the backend, so that it may stop and replace them.
+    """
+
+    server: Server
+    generation: str
+    managed: bool
+    joined_ms: int
+    heard_ms: int
+    pid: int | None = None
+    metrics_port: int | None = None
+    connected: bool = True
+    report: Report = field(default_factory=Report)
+
+    @classmethod
+    def joined(
+        cls, joining: Joining, bandwidth_bytes_s: int, *, managed: bool, now_ms: int
+    ) -> Member:
+        """Return the member that a joining server becomes.
+
+        Raises:
+            PlacementError: there can be no such server.
+        """
+        given = joining.bandwidth_bytes_s
+        server = Server(
+            id=joining.id,
+            tier=joining.tier,
+            host=joining.host,
+            port=joining.port,
+            machine=joining.machine,
+            capacity_bytes=joining.capacity_bytes,
+            bandwidth_bytes_s=bandwidth_bytes_s if given is None else given,
+            advertise_host=joining.advertise_host,
+        )
+        return cls(
+            server=server,
+            generation=joining.generation,
+            managed=managed,
+            joined_ms=now_ms,
+            heard_ms=now_ms,
+            pid=joining.pid,
+            metrics_port=joining.metrics_port,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is to be remembered, as what `json.dumps` takes."""
+        return {
+            "server": self.server.as_json(),
+            "generation": self.generation,
+            "managed": self.managed,
+            "pid": self.pid,
+            "metrics_port": self.metrics_port,
+        }
+
+    @classmethod
+    def remembered(cls, record: Mapping[str, Any], now_ms: int) -> Member:
+        """Return the member of a remembered record; it has not been heard of in this life."""
+        return cls(
+            server=Server.from_json(record["server"]),
+            generation=record["generation"],
+            managed=record["managed"],
+            joined_ms=now_ms,
+            heard_ms=now_ms,
+            pid=record["pid"],
+            metrics_port=record["metrics_port"],
+            connected=False,
+        )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A server that the backend was asked to start."""
+
+    tier: str
+    since_ms: int
+
+
+@dataclass
+class _Deaths:
+    """Servers of one tier that died young, in a row."""
+
+    count: int = 0
+    pause_until_ms: int = 0
+
+
+class Fleet:
+    """Plan, requests and members.
+
+    Args:
+        new_server_id: Gives the id of a server of a tier that is about to be requested.
+
+    Attributes:
+        wanted: Servers that the backend is to run, by tier.
+        plan_id: Where that comes from.
+        members: By id.
+        stopping: Ids of servers whose processes were told to end, and have not yet.
+    """
+
+    def __init__(self, new_server_id: Callable[[str], str]) -> None:
+        self._new_server_id = new_server_id
+        self.wanted: dict[str, int] = {}
+        self.plan_id = ""
+        self.members: dict[str, Member] = {}
+        self.stopping: set[str] = set()
+        self._requests: dict[str, _Request] = {}
+        self._deaths: dict[str, _Deaths] = {}
+
+    def up(self) -> list[Server]:
+        """Return the servers that are up, by id."""
+        return [server for server in self.servers() if server.state is ServerState.UP]
+
+    def servers(self) -> tuple[Server, ...]:
+        """Return all servers, by id."""
+        return tuple(member.server for _, member in sorted(self.members.items()))
+
+    def member(self, server_id: str) -> Member:
+        """Return a member.
+
+        Raises:
+            UnknownServerError: There is none of this id.
+        """
+        member = self.members.get(server_id)
+        if member is None:
+            raise UnknownServerError(server_id)
+        return member
+
+    def managed(self, tier: str) -> list[Member]:
+        """Return the members of a tier that the backend started, the latest first."""
+        found = [m for m in self.members.values() if m.managed and m.server.tier == tier]
+        return sorted(found, key=lambda m: (-m.joined_ms, m.server.id))
+
+    def requested(self, tier: str) -> list[str]:
+        """Return the ids of servers of a tier that were asked for and have not joined."""
+        return sorted(name for name, r in self._requests.items() if r.tier == tier)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every server of the plan has joined."""
+        return not self._requests and all(
+            len(self.managed(tier)) >= count for tier, count in self.wanted.items()
+        )
+
+    # --- changes -------------------------------------------------------------------------------
+
+    def expects(self, server_id: str) -> bool:
+        """Return whether a server was requested and has not joined."""
+        return server_id in self._requests
+
+    def add(self, member: Member) -> None:
+        """Take a server that joined, for the first time or again."""
+        self._requests.pop(member.server.id, None)
+        self.members[member.server.id] = member
+
+    def hear(self, server_id: str, now_ms: int, report: Report | None = None) -> None:
+        """Note that a server lives, and what it reported."""
+        member = self.members.get(server_id)
+        if member is not None:
+            self.members[server_id] = replace(
+                member, heard_ms=now_ms, report=member.report if report is None else report
+            )
+
+    def disconnect(self, server_id: str) -> None:
+        """Note that a server's connection is gone."""
+        member = self.members.get(server_id)
+        if member is not None:
+            self.members[server_id] = replace(member, connected=False)
+
+    def forgive(self, pause_ms: int) -> None:
+        """Do not blame servers for a time in which the controller itself stood still."""
+        for name, member in self.members.items():
+            self.members[name] = replace(member, heard_ms=member.heard_ms + pause_ms)
+        for name, request in self._requests.items():
+            self._requests[name] = replace(request, since_ms=request.since_ms + pause_ms)
+
+    def silent(self, now_ms: int, silence_ms: int) -> list[Member]:
+        """Return the members that have not been heard of for longer than `silence_ms`."""
+        found = [m for m in self.members.values() if now_ms - m.heard_ms > silence_ms]
+        return sorted(found, key=lambda m: m.server.id)
+
+    def remove(self, server_id: str, now_ms: int, *, has_died: bool) -> Member | None:
+        """Take a server out; one that `has_died` young makes its tier pause.
+
+        Returns:
+            The member that it was; None if it had not joined.
+        """
+        request = self._requests.pop(server_id, None)
+        member = self.members.pop(server_id, None)
+        if has_died and request is not None:
+            self._count_death(request.tier, now_ms, is_young=True)
+        if has_died and member is not None and member.managed:
+            # One that is only remembered from an earlier life is not young.
+            is_young = 0 <= now_ms - member.joined_ms < YOUNG_MS
+            self._count_death(member.server.tier, now_ms, is_young=is_young)
+        return member
+
+    def _count_death(self, tier: str, now_ms: int, *, is_young: bool) -> None:
+        deaths = self._deaths.setdefault(tier, _Deaths())
+        if not is_young:
+            deaths.count = 0
+            return
+        deaths.count += 1
+        # The first one is replaced at once: something outside may have ended it.
+        if deaths.count > 1:
+            pause_ms = min(PAUSE_MIN_MS << min(deaths.count - 2, 16), PAUSE_MAX_MS)
+            deaths.pause_until_ms = now_ms + pause_ms
+
+    def overdue(self, now_ms: int) -> list[tuple[str, str]]:
+        """Return id and tier of requested servers that should have joined long ago."""
+        return sorted(
+            (name, r.tier)
+            for name, r in self._requests.items()
+            if now_ms - r.since_ms > START_TIMEOUT_MS
+        )
+
+    def request_missing(self, now_ms: int) -> Iterator[tuple[str, str]]:
+        """Request what the plan lacks; yields id and tier of each server to start now."""
+        for tier, count in sorted(self.wanted.items()):
+            deaths = self._deaths.get(tier)
+            if deaths is not None and now_ms < deaths.pause_until_ms:
+                continue
+            missing = count - len(self.managed(tier)) - len(self.requested(tier))
+            for _ in range(missing):
+                server_id = self._new_server_id(tier)
+                self._requests[server_id] = _Request(tier, now_ms)
+                yield server_id, tier
+
+    # --- memory --------------------------------------------------------------------------------
+
+    def record(self, server_id: str) -> dict[str, Any] | None:
+        """Return what is to be remembered of a server; None if there is no such."""
+        member = self.members.get(server_id)
+        if member is not None:
+            return member.as_json()
+        request = self._requests.get(server_id)
+        return None if request is None else {"requested": request.tier}
+
+    def remember(self, server_id: str, record: Mapping[str, Any], now_ms: int) -> None:
+        """Take back what `record` returned in an earlier life.
+
+        Raises:
+            KeyError, TypeError, PlacementError: not such a record.
+        """
+        if "requested" in record:
+            self._requests[server_id] = _Request(str(record["requested"]), now_ms)
+        else:
+            self.members[server_id] = Member.remembered(record, now_ms)
+
+    def validate(self) -> None:
+        """Check what must always hold; tests call it."""
+        assert not self._requests.keys() & self.members.keys()
+        assert not self.stopping & self.members.keys()
+        assert all(count >= 0 for count in self.wanted.values())
+        assert all(name == m.server.id for name, m in self.members.items())

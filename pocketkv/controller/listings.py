@@ -1,0 +1,192 @@
+"""What JOB, TIER and SERVER commands show of the cluster's state, as replies. Pure.
+
+Tokens are shown by ``JOB.REGISTER`` alone, once.
+"""
+
+from __future__ import annotations
+
+from pocketkv.controller.placements import held_slots
+from pocketkv.controller.policy import Commitment
+from pocketkv.controller.state import ClusterState
+from pocketkv.jobs import infer
+from pocketkv.resp.replies import Reply
+
+_NOTHING = Commitment()
+
+
+def url(state: ClusterState, router_id: str | None, job_id: str, token: str) -> bytes | None:
+    """Return a job's URL, at this router or else at any; None if no router has joined."""
+    router = state.routers.get(router_id or "") or next(
+        (router for _, router in sorted(state.routers.items())), None
+    )
+    if router is None:
+        return None
+    host = f"[{router.host}]" if ":" in router.host else router.host
+    return f"redis://{job_id}:{token}@{host}:{router.port}".encode()
+
+
+def placed(state: ClusterState, job_id: str) -> dict[bytes, Reply]:
+    """Return where a job is, and what it has there.
+
+    Raises:
+        UnknownJobError: It has ended.
+    """
+    tenant = state.tenant(job_id)
+    placement = state.placements[job_id]
+    members = state.fleet.members
+    ranges: list[Reply] = []
+    for r in placement.ranges:
+        host, port = members[r.server_id].server.public_address
+        ranges.append([r.start, r.end, host.encode(), port, r.server_id.encode()])
+    tiers = dict.fromkeys(members[name].server.tier for name in placement.owners())
+    quotas = [quota for quota in placement.quotas.values() if quota is not None]
+    lease_s = None if tenant.job is None else tenant.job.hints.lease_s or None
+    return {
+        b"placement": ranges,
+        b"epoch": placement.epoch,
+        b"tiers": [tier.encode() for tier in tiers],
+        b"quota_bytes": sum(quotas) if quotas else None,
+        b"lease_s": lease_s,
+        b"short": [str(shortage).encode() for shortage in tenant.shortages],
+    }
+
+
+def job(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply]:
+    """Return all that is known of a job.
+
+    Raises:
+        UnknownJobError: There is none.
+    """
+    demand = infer(state.tenant(job_id).hints, state.catalog)
+    return {
+        **_summary(state, job_id, now_ms),
+        b"hints": _hints(state, job_id),
+        b"demand": {
+            b"capacity_bytes": demand.capacity_bytes,
+            b"throughput_bytes_s": demand.throughput_bytes_s,
+            b"latency": demand.latency.value.encode(),
+            b"tiers": [tier.encode() for tier in demand.tiers],
+        },
+        **placed(state, job_id),
+        b"servers": _job_servers(state, job_id),
+    }
+
+
+def jobs(state: ClusterState, now_ms: int) -> list[Reply]:
+    """Return a summary of each job, the job `default` among them."""
+    return [_summary(state, job_id, now_ms) for job_id in sorted(state.tenants)]
+
+
+def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply]:
+    tenant = state.tenant(job_id)
+    servers = state.placements[job_id].owners()
+    usages = [
+        usage
+        for name in servers
+        if (usage := state.fleet.members[name].report.jobs.get(job_id)) is not None
+    ]
+    one = tenant.job
+    expires_ms = None if one is None else one.lease_expires_ms
+    return {
+        b"id": job_id.encode(),
+        b"name": (job_id if one is None else one.name).encode(),
+        b"phase": b"active" if one is None else one.phase.value.encode(),
+        b"created_ms": None if one is None else one.created_ms,
+        b"lease_left_s": None if expires_ms is None else max(0, expires_ms - now_ms) / 1000,
+        b"used_bytes": sum(usage.used_bytes for usage in usages),
+        b"keys": sum(usage.keys for usage in usages),
+        b"lost_keys": tenant.lost_keys,
+        b"server_count": len(servers),
+        b"cost_usd": tenant.account.total(now_ms),
+        b"cost_usd_per_hour": tenant.account.rate_per_hour,
+    }
+
+
+def _hints(state: ClusterState, job_id: str) -> dict[bytes, Reply]:
+    hints = state.tenant(job_id).hints
+    return {
+        b"lambdas": hints.lambdas,
+        b"capacity_bytes": hints.capacity_bytes,
+        b"throughput_bytes_s": hints.throughput_bytes_s,
+        b"latency": None if hints.latency is None else hints.latency.value.encode(),
+        b"tiers": None if hints.tiers is None else [tier.encode() for tier in hints.tiers],
+        b"lease_s": hints.lease_s,
+    }
+
+
+def _job_servers(state: ClusterState, job_id: str) -> list[Reply]:
+    placement = state.placements[job_id]
+    found: list[Reply] = []
+    for name, slots in held_slots(placement).items():
+        member = state.fleet.members[name]
+        usage = member.report.jobs.get(job_id)
+        found.append(
+            {
+                b"id": name.encode(),
+                b"tier": member.server.tier.encode(),
+                b"slots": slots,
+                b"quota_bytes": placement.quotas[name],
+                b"used_bytes": 0 if usage is None else usage.used_bytes,
+                b"keys": 0 if usage is None else usage.keys,
+                b"commands": 0 if usage is None else usage.commands,
+            }
+        )
+    return found
+
+
+def tiers(state: ClusterState) -> list[Reply]:
+    """Return each tier of the catalog."""
+    return [tier(state, one.name) for one in state.catalog.tiers]
+
+
+def tier(state: ClusterState, name: str) -> dict[bytes, Reply]:
+    """Return a tier: what there is of it, what is wanted, and what the catalog says."""
+    members = [m for m in state.fleet.members.values() if m.server.tier == name]
+    price = state.catalog.tier(name).server_price_per_hour
+    committed = [state.placements.committed.get(m.server.id, _NOTHING) for m in members]
+    return {
+        b"tier": name.encode(),
+        b"servers": len(members),
+        b"wanted": state.fleet.wanted.get(name, 0) if state.has_backend else None,
+        b"requested": len(state.fleet.requested(name)),
+        b"capacity_bytes": sum(m.server.capacity_bytes for m in members),
+        b"used_bytes": sum(m.report.used_bytes for m in members),
+        b"committed_bytes": sum(c.capacity_bytes for c in committed),
+        b"bandwidth_bytes_s": sum(m.server.bandwidth_bytes_s for m in members),
+        b"committed_bytes_s": sum(c.throughput_bytes_s for c in committed),
+        b"server_price_usd_per_hour": price,
+        b"cost_usd_per_hour": price * len(members),
+    }
+
+
+def servers(state: ClusterState, now_ms: int) -> list[Reply]:
+    """Return each storage server, by tier and id."""
+    members = sorted(state.fleet.members.values(), key=lambda m: (m.server.tier, m.server.id))
+    found: list[Reply] = []
+    for member in members:
+        server, report = member.server, member.report
+        host, port = server.public_address
+        kept = state.placements.committed.get(server.id, _NOTHING)
+        found.append(
+            {
+                b"id": server.id.encode(),
+                b"tier": server.tier.encode(),
+                b"state": server.state.value.encode(),
+                b"host": host.encode(),
+                b"port": port,
+                b"metrics_port": member.metrics_port,
+                b"pid": member.pid,
+                b"machine": server.machine.encode(),
+                b"managed": member.managed,
+                b"heard_ms_ago": max(0, now_ms - member.heard_ms),
+                b"jobs": len(state.placements.jobs_on(server.id)),
+                b"keys": report.keys,
+                b"used_bytes": report.used_bytes,
+                b"capacity_bytes": server.capacity_bytes,
+                b"committed_bytes": kept.capacity_bytes,
+                b"rss_bytes": report.rss_bytes,
+                b"cpu": report.cpu,
+                b"connections": report.connections,
+            }
+        )
+    return found

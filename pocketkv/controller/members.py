@@ -1,0 +1,199 @@
+"""Members of the cluster as they present themselves: what they join with and what they report.
+
+Members are our own processes and have proved it, yet what they send is checked: an older or newer
+version may run somewhere, and one bad message must not confuse the cluster's state.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pocketkv.catalog import TIER_NAMES
+
+STORAGE: Final = "storage"
+ROUTER: Final = "router"
+
+_AMOUNT_MAX: Final = 2**63 - 1
+_TEXT_CHARACTERS_MAX: Final = 255
+
+
+class MemberError(ValueError):
+    """What a member sent is not understood; the message is one line."""
+
+
+@dataclass(frozen=True)
+class JobUsage:
+    """What one job has and did on one server."""
+
+    used_bytes: int = 0
+    keys: int = 0
+    commands: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a member says of itself once a second; `cpu` is a part of one core."""
+
+    used_bytes: int = 0
+    memory_bytes: int = 0
+    rss_bytes: int = 0
+    cpu: float = 0.0
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    keys: int = 0
+    connections: int = 0
+    jobs: Mapping[str, JobUsage] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, document: str | bytes) -> Report:
+        """Return the report of a JSON text; figures that are not there are 0.
+
+        Raises:
+            MemberError: not such a document.
+        """
+        fields = _object(document)
+        jobs = fields.get("jobs") or {}
+        if not isinstance(jobs, dict):
+            raise MemberError("the jobs of a report are not an object")
+        return cls(
+            **{name: _amount(fields, name) for name in _REPORTED},
+            cpu=_cpu(fields.get("cpu", 0.0)),
+            jobs={name: _usage(usage) for name, usage in jobs.items()},
+        )
+
+
+_REPORTED: Final = (
+    "used_bytes",
+    "memory_bytes",
+    "rss_bytes",
+    "received_bytes",
+    "sent_bytes",
+    "keys",
+    "connections",
+)
+
+
+@dataclass(frozen=True)
+class Joining:
+    """What a member joins with.
+
+    `epoch` is the newest that it has heard of, `generation` tells one run of the process from the
+    next: what an earlier run held is gone. A router has no tier, and no capacity.
+    """
+
+    id: str
+    role: str
+    host: str
+    port: int
+    generation: str
+    tier: str = ""
+    metrics_port: int | None = None
+    pid: int | None = None
+    machine: str = ""
+    capacity_bytes: int = 0
+    bandwidth_bytes_s: int | None = None
+    advertise_host: str | None = None
+    epoch: int = 0
+
+    @classmethod
+    def from_json(cls, document: str | bytes) -> Joining:
+        """Return what a JSON text says.
+
+        Raises:
+            MemberError: not such a document, or not a member that there can be.
+        """
+        fields = _object(document)
+        role = _text(fields, "role")
+        if role not in (STORAGE, ROUTER):
+            raise MemberError(f"a member's role is {STORAGE} or {ROUTER}")
+        tier = _text(fields, "tier") if role == STORAGE else ""
+        if role == STORAGE and tier not in TIER_NAMES:
+            raise MemberError(f"a server's tier is one of {', '.join(TIER_NAMES)}")
+        port = _amount(fields, "port")
+        if not 1 <= port <= 65535:
+            raise MemberError("a member's port is not 1..65535")
+        return cls(
+            id=_text(fields, "id"),
+            role=role,
+            host=_text(fields, "host"),
+            port=port,
+            # A process that tells none is another one when its number is another.
+            generation=str(
+                fields.get("generation") or f"{fields.get('machine')}:{fields.get('pid')}"
+            ),
+            tier=tier,
+            metrics_port=_optional_amount(fields, "metrics_port"),
+            pid=_optional_amount(fields, "pid"),
+            machine=str(fields.get("machine") or ""),
+            capacity_bytes=_amount(fields, "capacity_bytes") if role == STORAGE else 0,
+            bandwidth_bytes_s=_optional_amount(fields, "bandwidth_bytes_s"),
+            advertise_host=_text(fields, "advertise_host")
+            if fields.get("advertise_host")
+            else None,
+            epoch=_amount(fields, "epoch"),
+        )
+
+
+@dataclass(frozen=True)
+class Router:
+    """A router that is connected; `host` and `port` are where clients reach it."""
+
+    id: str
+    host: str
+    port: int
+    pid: int | None
+    metrics_port: int | None
+    heard_ms: int
+    report: Report = field(default_factory=Report)
+
+    @classmethod
+    def joined(cls, joining: Joining, now_ms: int) -> Router:
+        """Return the router that a joining member is."""
+        host = joining.advertise_host or joining.host
+        return cls(joining.id, host, joining.port, joining.pid, joining.metrics_port, now_ms)
+
+
+def _object(document: str | bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise MemberError(f"not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise MemberError("not a JSON object")
+    return fields
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= _TEXT_CHARACTERS_MAX:
+        raise MemberError(f"a member's {name} is not a text")
+    return value
+
+
+def _amount(fields: Mapping[str, Any], name: str) -> int:
+    value = fields.get(name, 0)
+    if type(value) is not int or not 0 <= value <= _AMOUNT_MAX:
+        raise MemberError(f"a member's {name} is not 0 or more")
+    return value
+
+
+def _optional_amount(fields: Mapping[str, Any], name: str) -> int | None:
+    return None if fields.get(name) is None else _amount(fields, name)
+
+
+def _cpu(value: object) -> float:
+    if type(value) not in {int, float} or not math.isfinite(value):  # type: ignore[arg-type]
+        raise MemberError("a member's cpu is not a number")
+    return max(0.0, float(value))  # type: ignore[arg-type]
+
+
+def _usage(fields: object) -> JobUsage:
+    if not isinstance(fields, dict):
+        raise MemberError("a job's usage is not an object")
+    return JobUsage(
+        _amount(fields, "used_bytes"), _amount(fields, "keys"), _amount(fields, "commands")
+    )

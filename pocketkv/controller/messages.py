@@ -1,0 +1,227 @@
+"""What the cluster's state is told (events) and what it wants done (instructions).
+
+Events happen: they are past tense or requests, and carry everything that the state needs, so that
+it looks at nothing else. Instructions are imperative and are carried out in their order by
+`pocketkv.controller.service`; what is to be remembered comes before anybody is told of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from pocketkv.controller.members import Joining, Report
+from pocketkv.jobs import Hints, Job
+from pocketkv.placement import PlacementMap, Server
+
+# --- events ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A member has connected and proved itself."""
+
+    member: Joining
+
+
+@dataclass(frozen=True)
+class Left:
+    """A member's connection is gone; a storage server may yet be alive."""
+
+    member_id: str
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A member said how it is."""
+
+    member_id: str
+    report: Report
+
+
+@dataclass(frozen=True)
+class JobRegistered:
+    """A job begins."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class JobUpdated:
+    """A job changed its hints; None among them leaves the old one."""
+
+    job_id: str
+    hints: Hints
+
+
+@dataclass(frozen=True)
+class JobRenewed:
+    """A job asks for its whole lease again."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class JobDeregistered:
+    """A job is over."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class JobSettled:
+    """A job may be placed anew: the servers in `empty` hold no keys of it, and take no writes."""
+
+    job_id: str
+    empty: frozenset[str]
+
+
+@dataclass(frozen=True)
+class TierScaled:
+    """An administrator wants so many servers in a tier."""
+
+    tier: str
+    count: int
+
+
+@dataclass(frozen=True)
+class ServerDrained:
+    """A storage server is to go: it gets no more slots."""
+
+    server_id: str
+
+
+@dataclass(frozen=True)
+class DrainEnded:
+    """What could be done to drain a server was done; with `retire`, it stops if it is empty.
+
+    Otherwise, it may be given slots again.
+    """
+
+    server_id: str
+    retire: bool
+
+
+@dataclass(frozen=True)
+class ProcessDied:
+    """The backend saw a storage server's process end, or could not start it."""
+
+    server_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed; comes several times a second."""
+
+
+Event: TypeAlias = (
+    Joined
+    | Left
+    | Reported
+    | JobRegistered
+    | JobUpdated
+    | JobRenewed
+    | JobDeregistered
+    | JobSettled
+    | TierScaled
+    | ServerDrained
+    | DrainEnded
+    | ProcessDied
+    | Tick
+)
+
+# --- instructions ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Update:
+    """What members are to know; `servers` is all of them, or None if they did not change.
+
+    A `full` update replaces everything: a job that is not in it has ended.
+    """
+
+    epoch: int
+    full: bool = False
+    servers: tuple[Server, ...] | None = None
+    placements: tuple[PlacementMap, ...] = ()
+    ended: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the update as what `json.dumps` takes; what is empty is left out."""
+        document: dict[str, Any] = {"epoch": self.epoch, "full": self.full}
+        if self.servers is not None:
+            document["servers"] = [server.as_json() for server in self.servers]
+        if self.placements:
+            document["placements"] = [placement.as_json() for placement in self.placements]
+        if self.ended:
+            document["ended"] = list(self.ended)
+        return document
+
+
+@dataclass(frozen=True)
+class Persist:
+    """Write all of this, or nothing. Records are what `json.dumps` takes."""
+
+    epoch: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    placements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    removed_jobs: tuple[str, ...] = ()
+    removed_servers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SendUpdate:
+    """Tell every member that is connected."""
+
+    update: Update
+
+
+@dataclass(frozen=True)
+class StartServer:
+    """Have the backend start a storage server that will join under this id."""
+
+    server_id: str
+    tier: str
+
+
+@dataclass(frozen=True)
+class WatchServer:
+    """Have the backend watch a server that it started in an earlier life."""
+
+    server_id: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class StopServer:
+    """Have the backend stop a storage server; with `force`, it gets no time to do anything."""
+
+    server_id: str
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Log:
+    """Write an event to the log."""
+
+    level: int
+    event: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Instruction: TypeAlias = Persist | SendUpdate | StartServer | WatchServer | StopServer | Log
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a controller remembered: the records of `Persist`, by their ids."""
+
+    epoch: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    placements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

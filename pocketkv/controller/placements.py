@@ -1,0 +1,94 @@
+"""The maps of all jobs, and what they keep of each server; the two never differ. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from pocketkv.controller.policy import Commitment
+from pocketkv.placement import PlacementMap
+
+_NOTHING = Commitment()
+
+
+class Placements:
+    """A map for each job, by its id, with an index by server."""
+
+    def __init__(self) -> None:
+        self._maps: dict[str, PlacementMap] = {}
+        self._kept: dict[str, Mapping[str, Commitment]] = {}
+        self._committed: dict[str, Commitment] = {}
+        self._jobs_on: dict[str, set[str]] = {}
+
+    def __getitem__(self, job_id: str) -> PlacementMap:
+        return self._maps[job_id]
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._maps
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def maps(self) -> tuple[PlacementMap, ...]:
+        """Return all maps."""
+        return tuple(self._maps.values())
+
+    def jobs_on(self, server_id: str) -> list[str]:
+        """Return the ids of the jobs that have slots on a server."""
+        return sorted(self._jobs_on.get(server_id, ()))
+
+    @property
+    def committed(self) -> Mapping[str, Commitment]:
+        """What jobs keep, by server; servers of which nothing is kept may be missing."""
+        return self._committed
+
+    def committed_to_others(self, job_id: str) -> Mapping[str, Commitment]:
+        """Return what jobs other than this one keep, by server."""
+        kept = self._kept.get(job_id)
+        if not kept:
+            return self._committed
+        others = {name: self._committed[name] - commitment for name, commitment in kept.items()}
+        return {**self._committed, **others}
+
+    def put(self, placement: PlacementMap, kept: Mapping[str, Commitment]) -> None:
+        """Have a map instead of the job's earlier one; `kept` is what it keeps of its servers."""
+        job_id = placement.job_id
+        self.remove(job_id)
+        self._maps[job_id] = placement
+        self._kept[job_id] = kept
+        for name, commitment in kept.items():
+            self._committed[name] = self._committed.get(name, _NOTHING) + commitment
+            self._jobs_on.setdefault(name, set()).add(job_id)
+
+    def replace(self, placement: PlacementMap) -> None:
+        """Have a map that differs from the job's earlier one in its epoch only."""
+        self._maps[placement.job_id] = placement
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job's map, if there is one."""
+        self._maps.pop(job_id, None)
+        for name, commitment in self._kept.pop(job_id, {}).items():
+            self._committed[name] = self._committed[name] - commitment
+            self._jobs_on[name].discard(job_id)
+            if not self._jobs_on[name]:
+                del self._jobs_on[name], self._committed[name]
+
+    def validate(self, kept: Iterable[Mapping[str, Commitment]]) -> None:
+        """Check that the index says what the maps say, `kept` being counted anew; for tests."""
+        committed: dict[str, Commitment] = {}
+        for commitments in kept:
+            for name, commitment in commitments.items():
+                committed[name] = committed.get(name, _NOTHING) + commitment
+        assert committed == self._committed
+        holders = {name for placement in self._maps.values() for name in placement.owners()}
+        assert holders == self._jobs_on.keys()
+
+
+def held_slots(placement: PlacementMap) -> dict[str, int]:
+    """Return how many slots each server of a map owns."""
+    held: dict[str, int] = {}
+    for r in placement.ranges:
+        held[r.server_id] = held.get(r.server_id, 0) + len(r)
+    return held

@@ -1,0 +1,600 @@
+"""The cluster as the controller knows it: servers, jobs, placements, epochs. Pure.
+
+`ClusterState.handle` takes an event and the time and returns instructions; it is the only way in
+which anything changes, so that the controller, the simulator and the tests run the same code. An
+event that cannot be is refused before anything has changed.
+
+What holds after each event (`validate` checks it): every job has a map; the map covers all slots,
+by servers that are in, as soon as one server is in; the epoch only grows, each changed map has
+the new one; what has ended holds nothing. Slots that a server held when it died go to others at
+once, and what they held is lost: it says how many keys. Otherwise slots change their owner only
+when their owner was shown to hold no keys (`JobSettled`): data cannot be moved yet.
+
+It does not know whether instructions were carried out; what came of them returns as events.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+from pocketkv import limits
+from pocketkv.catalog import Catalog
+from pocketkv.controller.accounts import Account, rate_per_hour
+from pocketkv.controller.changes import Changes
+from pocketkv.controller.errors import (
+    RefusedError,
+    SnapshotError,
+    UnknownJobError,
+)
+from pocketkv.controller.fleet import Fleet, Member
+from pocketkv.controller.members import ROUTER, Joining, Router
+from pocketkv.controller.messages import (
+    DrainEnded,
+    Event,
+    Instruction,
+    JobDeregistered,
+    JobRegistered,
+    JobRenewed,
+    JobSettled,
+    JobUpdated,
+    Joined,
+    Left,
+    ProcessDied,
+    Reported,
+    ServerDrained,
+    Snapshot,
+    StartServer,
+    StopServer,
+    Tick,
+    TierScaled,
+    Update,
+    WatchServer,
+)
+from pocketkv.controller.placements import Placements, held_slots
+from pocketkv.controller.policy import Decision, commitments, place
+from pocketkv.controller.tenants import Leases, Tenant
+from pocketkv.jobs import DEFAULT_JOB_ID, Hints
+from pocketkv.placement import PlacementMap, ServerState, assign_slots
+
+# A storage server that has not been heard of for so long is out.
+SILENCE_MS: Final = 3_000
+# After a restart, members have this much longer to find the controller again.
+RESTART_GRACE_MS: Final = 1_500
+# Longer between two ticks means that the controller itself stood still (or its machine did).
+TICK_GAP_MAX_MS: Final = 1_000
+# Jobs wait no longer than this for the servers of the plan when the cluster starts.
+START_GRACE_MS: Final = 5_000
+
+
+class ClusterState:
+    """The state machine.
+
+    Args:
+        catalog: What servers cost and can do.
+        new_server_id: Gives the ids of servers to be requested.
+        plan: Servers that the backend is to run, by tier; None without a backend. What has
+            become of it wins over it, if that is remembered by the same `plan_id`.
+        snapshot: What an earlier life of the controller remembered.
+        now_ms: The time.
+
+    Raises:
+        SnapshotError: the snapshot is not one.
+
+    Attributes:
+        epoch: The newest epoch that was given to anything.
+        fleet: Storage servers.
+        routers: Connected routers, by id.
+        tenants: By job id, `default` among them.
+        placements: The maps, by job id.
+        unsettled: Jobs that a better placement might be had for, if their servers are empty.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        new_server_id: Callable[[str], str],
+        *,
+        now_ms: int,
+        plan: Mapping[str, int] | None = None,
+        plan_id: str = "",
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        snapshot = snapshot or Snapshot()
+        self.catalog = catalog
+        self.has_backend = plan is not None
+        self.epoch = snapshot.epoch
+        self.fleet = Fleet(new_server_id)
+        self.routers: dict[str, Router] = {}
+        self.tenants: dict[str, Tenant] = {}
+        self.placements = Placements()
+        self.unsettled: set[str] = set()
+        self.is_started = False
+        self._started_ms = self._ticked_ms = now_ms
+        self._leases = Leases()
+        try:
+            if plan is not None:
+                is_known = snapshot.facts.get("plan_id") == plan_id
+                self.fleet.plan_id = plan_id
+                self.fleet.wanted = dict(snapshot.facts["wanted"] if is_known else plan)
+            self._remember(snapshot, now_ms)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SnapshotError(f"what was remembered is not understood: {error!r}") from error
+
+    def _remember(self, snapshot: Snapshot, now_ms: int) -> None:
+        for server_id, record in snapshot.servers.items():
+            # Heard of in the future: that is the grace after a restart.
+            self.fleet.remember(server_id, record, now_ms + RESTART_GRACE_MS)
+        for job_id, record in snapshot.jobs.items():
+            tenant = Tenant.from_json(record)
+            if tenant.job is not None and tenant.job.lease_expires_ms is not None:
+                # Nobody could renew a lease while the controller was away.
+                least_ms = now_ms + RESTART_GRACE_MS + SILENCE_MS
+                expires_ms = max(tenant.job.lease_expires_ms, least_ms)
+                tenant = replace(tenant, job=replace(tenant.job, lease_expires_ms=expires_ms))
+            self._set_tenant(job_id, tenant)
+        for job_id in snapshot.placements:
+            placement = PlacementMap.from_json(snapshot.placements[job_id])
+            if job_id not in self.tenants or set(placement.owners()) - self.fleet.members.keys():
+                raise ValueError(f"the map of {job_id!r} names what is not there")
+            self._keep(placement)
+        if DEFAULT_JOB_ID not in self.tenants:
+            self._set_tenant(DEFAULT_JOB_ID, Tenant(None, Account(now_ms)))
+        for job_id in self.tenants:
+            if job_id not in self.placements:
+                self._keep(PlacementMap(job_id, self.epoch, (), {}, {}))
+        self.is_started = any(placement.ranges for placement in self.placements.maps())
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def tenant(self, job_id: str) -> Tenant:
+        """Return a job's tenant.
+
+        Raises:
+            UnknownJobError: there is none.
+        """
+        tenant = self.tenants.get(job_id)
+        if tenant is None:
+            raise UnknownJobError(job_id)
+        return tenant
+
+    def full_update(self) -> Update:
+        """Return everything, for a member that has just joined."""
+        return Update(
+            self.epoch,
+            full=True,
+            servers=self.fleet.servers(),
+            placements=self.placements.maps(),
+        )
+
+    def watched(self) -> list[WatchServer]:
+        """Return what the backend has to watch from an earlier life of the controller."""
+        return [
+            WatchServer(name, member.pid)
+            for name, member in sorted(self.fleet.members.items())
+            if member.managed and member.pid is not None
+        ]
+
+    def used_bytes(self, job_id: str) -> dict[str, int]:
+        """Return what a job uses, by server, as last reported by the servers of its map."""
+        usage = {}
+        for server_id in self.placements[job_id].owners():
+            member = self.fleet.members.get(server_id)
+            if member is not None and job_id in member.report.jobs:
+                usage[server_id] = member.report.jobs[job_id].used_bytes
+        return usage
+
+    def settling_sources(self, job_id: str) -> list[str]:
+        """Return the servers that would have to be empty for a job to have its best placement."""
+        if job_id not in self.placements or not self.is_started:
+            return []
+        held = held_slots(self.placements[job_id])
+        wanted = self._decide(job_id, {}).slots
+        return sorted(name for name, count in held.items() if wanted.get(name, 0) < count)
+
+    # --- events --------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now_ms: int) -> list[Instruction]:
+        """Take an event; returns what is to be done about it, in order.
+
+        Raises:
+            RefusedError: it cannot be; nothing has changed.
+            CatalogError: as RefusedError, since the catalog lacks a tier that a job needs.
+        """
+        changes = Changes()
+        _HANDLERS[type(event)](self, event, now_ms, changes)
+        if not self.is_started:
+            self._start_if_complete(now_ms, changes)
+        if self.has_backend:
+            for server_id, tier in self.fleet.request_missing(now_ms):
+                changes.records.add(server_id)
+                changes.log(logging.INFO, "server requested", server=server_id, tier=tier)
+                changes.actions.append(StartServer(server_id, tier))
+        return changes.instructions(self.epoch, self.fleet, self.tenants, self.placements)
+
+    # --- members -------------------------------------------------------------------------------
+
+    def _on_joined(self, event: Joined, now_ms: int, changes: Changes) -> None:
+        joining = event.member
+        if joining.id in self.fleet.stopping:
+            raise RefusedError(f"server '{joining.id}' is being stopped")
+        if joining.epoch > self.epoch:
+            # Our own memory was lost: what members know must not be newer than what we say.
+            changes.log(logging.WARNING, "a member knows a newer epoch", epoch=joining.epoch)
+            self.epoch = joining.epoch
+            self._stamp(changes)
+            for placement in self.placements.maps():
+                self.placements.replace(replace(placement, epoch=self.epoch))
+                changes.placements.add(placement.job_id)
+                changes.jobs.add(placement.job_id)
+        if joining.role == ROUTER:
+            self.routers[joining.id] = Router.joined(joining, now_ms)
+        else:
+            self._add_server(joining, now_ms, changes)
+        changes.log(
+            logging.INFO, "member joined", member=joining.id, role=joining.role, tier=joining.tier
+        )
+
+    def _add_server(self, joining: Joining, now_ms: int, changes: Changes) -> None:
+        known = self.fleet.members.get(joining.id)
+        bandwidth_bytes_s = self.catalog.tier(joining.tier).bandwidth_bytes_s
+        managed = self.fleet.expects(joining.id) or (known is not None and known.managed)
+        member = Member.joined(joining, bandwidth_bytes_s, managed=managed, now_ms=now_ms)
+        if known is not None and known.generation == member.generation:
+            server = replace(member.server, state=known.server.state)
+            member = replace(member, server=server, joined_ms=known.joined_ms, report=known.report)
+        elif known is not None:
+            self._count_losses(known, "it was started anew", changes)
+        self.fleet.add(member)
+        changes.records.add(joining.id)
+        if managed and member.pid is not None:
+            changes.actions.append(WatchServer(joining.id, member.pid))
+        if known is None or known.server != member.server:
+            self._stamp(changes)
+            changes.servers = True
+            self._place_the_placeless(now_ms, changes)
+            self._unsettle_after_growth()
+
+    def _on_left(self, event: Left, now_ms: int, changes: Changes) -> None:
+        if self.routers.pop(event.member_id, None) is not None:
+            changes.log(logging.INFO, "router left", member=event.member_id)
+        elif event.member_id in self.fleet.members:
+            self.fleet.disconnect(event.member_id)
+            changes.log(logging.INFO, "server disconnected", server=event.member_id)
+
+    def _on_reported(self, event: Reported, now_ms: int, changes: Changes) -> None:
+        router = self.routers.get(event.member_id)
+        if router is not None:
+            self.routers[event.member_id] = replace(router, heard_ms=now_ms, report=event.report)
+            return
+        member = self.fleet.members.get(event.member_id)
+        if member is None:
+            return
+        before = member.report.jobs
+        self.fleet.hear(event.member_id, now_ms, event.report)
+        for job_id, usage in event.report.jobs.items():
+            old = before.get(job_id)
+            if (old is None or old.used_bytes != usage.used_bytes) and job_id in self.tenants:
+                self._account(job_id, now_ms)
+
+    def _on_process_died(self, event: ProcessDied, now_ms: int, changes: Changes) -> None:
+        server_id = event.server_id
+        if server_id in self.fleet.stopping:
+            self.fleet.stopping.discard(server_id)
+            changes.log(logging.INFO, "server stopped", server=server_id, reason=event.reason)
+            return
+        if not self.fleet.expects(server_id) and server_id not in self.fleet.members:
+            return
+        changes.log(logging.ERROR, "server died", server=server_id, reason=event.reason)
+        self._lose(server_id, event.reason, now_ms, changes)
+
+    # --- jobs ----------------------------------------------------------------------------------
+
+    def _on_registered(self, event: JobRegistered, now_ms: int, changes: Changes) -> None:
+        job = event.job
+        if job.id in self.tenants:
+            raise RefusedError(f"the id '{job.id}' is taken")
+        if len(self.tenants) > limits.JOBS_MAX:
+            raise RefusedError(f"there are {limits.JOBS_MAX} jobs, and no more can be")
+        # The catalog may refuse, so this comes before anything changes.
+        decision = place(job.hints, self.catalog, self.fleet.servers(), self.placements.committed)
+        self._set_tenant(job.id, Tenant(job, Account(now_ms)))
+        self._put(job.id, decision, None, now_ms, changes)
+        changes.log(logging.INFO, "job registered", job=job.id, servers=len(decision.slots))
+
+    def _on_updated(self, event: JobUpdated, now_ms: int, changes: Changes) -> None:
+        tenant = self.tenant(event.job_id)
+        if tenant.job is None:
+            raise RefusedError(f"the job '{event.job_id}' has no hints")
+        updated = replace(tenant, job=tenant.job.updated(event.hints, now_ms))
+        previous = self.placements[event.job_id]
+        decision = self._decide(event.job_id, held_slots(previous), updated.hints)
+        self._set_tenant(event.job_id, updated)
+        self._put(event.job_id, decision, previous, now_ms, changes)
+        self.unsettled.add(event.job_id)
+        changes.log(logging.INFO, "job updated", job=event.job_id)
+
+    def _on_renewed(self, event: JobRenewed, now_ms: int, changes: Changes) -> None:
+        tenant = self.tenant(event.job_id)
+        if tenant.job is None or tenant.job.lease_expires_ms is None:
+            return
+        self._set_tenant(event.job_id, replace(tenant, job=tenant.job.renewed(now_ms)))
+        changes.jobs.add(event.job_id)
+
+    def _on_deregistered(self, event: JobDeregistered, now_ms: int, changes: Changes) -> None:
+        if self.tenant(event.job_id).job is None:
+            raise RefusedError(f"the job '{event.job_id}' never ends")
+        self._end(event.job_id, "deregistered", now_ms, changes)
+
+    def _on_settled(self, event: JobSettled, now_ms: int, changes: Changes) -> None:
+        self.tenant(event.job_id)
+        self.unsettled.discard(event.job_id)
+        if not self.is_started:
+            return
+        previous = self.placements[event.job_id]
+        slots = held_slots(previous)
+        held = {name: n for name, n in slots.items() if name not in event.empty}
+        decision = self._decide(event.job_id, held)
+        if dict(decision.slots) == slots:
+            return
+        self._put(event.job_id, decision, previous, now_ms, changes)
+        changes.log(logging.INFO, "job placed anew", job=event.job_id, servers=len(decision.slots))
+
+    def _end(self, job_id: str, reason: str, now_ms: int, changes: Changes) -> None:
+        tenant = self.tenants.pop(job_id)
+        self._stamp(changes)
+        self.placements.remove(job_id)
+        self.unsettled.discard(job_id)
+        changes.jobs.discard(job_id)
+        changes.placements.discard(job_id)
+        changes.ended.append(job_id)
+        cost = round(tenant.account.total(now_ms), 6)
+        changes.log(logging.INFO, "job ended", job=job_id, reason=reason, cost_usd=cost)
+
+    # --- administration ------------------------------------------------------------------------
+
+    def _on_scaled(self, event: TierScaled, now_ms: int, changes: Changes) -> None:
+        if not self.has_backend:
+            raise RefusedError("this controller starts no servers itself, so it cannot scale them")
+        managed = self.fleet.managed(event.tier)
+        surplus = len(managed) - event.count
+        idle = [m.server.id for m in managed if not self.placements.jobs_on(m.server.id)]
+        if surplus > len(idle):
+            raise RefusedError(
+                f"{event.tier} cannot shrink to {event.count} servers: {len(managed) - len(idle)}"
+                f" of {len(managed)} hold slots of jobs, and live moves do not exist yet"
+            )
+        self.fleet.wanted[event.tier] = event.count
+        changes.facts = True
+        changes.log(logging.INFO, "tier scaled", tier=event.tier, wanted=event.count)
+        for server_id in idle[: max(0, surplus)]:
+            self._stop(server_id, now_ms, changes)
+        pending = self.fleet.requested(event.tier)
+        still_wanted = max(0, event.count - len(self.fleet.managed(event.tier)))
+        for server_id in pending[still_wanted:]:
+            self._stop(server_id, now_ms, changes)
+
+    def _on_drained(self, event: ServerDrained, now_ms: int, changes: Changes) -> None:
+        member = self.fleet.member(event.server_id)
+        jobs = self.placements.jobs_on(event.server_id)
+        if jobs and not [s for s in self.fleet.up() if s.id != event.server_id]:
+            raise RefusedError("there is no other server that could take its slots")
+        self._set_server_state(member, ServerState.DRAINING, changes)
+        changes.log(logging.INFO, "server draining", server=event.server_id, jobs=len(jobs))
+
+    def _on_drain_ended(self, event: DrainEnded, now_ms: int, changes: Changes) -> None:
+        member = self.fleet.member(event.server_id)
+        jobs = self.placements.jobs_on(event.server_id)
+        if jobs or not event.retire:
+            self._set_server_state(member, ServerState.UP, changes)
+            changes.log(logging.INFO, "drain given up", server=event.server_id, jobs=len(jobs))
+        elif member.managed:
+            tier = member.server.tier
+            self.fleet.wanted[tier] = max(0, self.fleet.wanted.get(tier, 0) - 1)
+            changes.facts = True
+            self._stop(event.server_id, now_ms, changes)
+
+    def _set_server_state(self, member: Member, state: ServerState, changes: Changes) -> None:
+        self.fleet.add(replace(member, server=replace(member.server, state=state)))
+        self._stamp(changes)
+        changes.servers = True
+        changes.records.add(member.server.id)
+
+    def _stop(self, server_id: str, now_ms: int, changes: Changes) -> None:
+        """Have a server that holds nothing stopped."""
+        if self.fleet.remove(server_id, now_ms, has_died=False) is not None:
+            self._stamp(changes)
+            changes.servers = True
+        self.fleet.stopping.add(server_id)
+        changes.records.add(server_id)
+        changes.actions.append(StopServer(server_id))
+        changes.log(logging.INFO, "server is to stop", server=server_id)
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def _on_tick(self, event: Tick, now_ms: int, changes: Changes) -> None:
+        gap_ms = now_ms - self._ticked_ms
+        self._ticked_ms = now_ms
+        if gap_ms > TICK_GAP_MAX_MS:
+            changes.log(logging.WARNING, "the controller stood still", gap_ms=gap_ms)
+            self.fleet.forgive(gap_ms)
+        for job_id in list(self._leases.due(now_ms)):
+            self._on_lease_due(job_id, now_ms, changes)
+        for member in self.fleet.silent(now_ms, SILENCE_MS):
+            self._on_silence(member, now_ms, changes)
+        for server_id, tier in self.fleet.overdue(now_ms):
+            changes.log(logging.ERROR, "server did not join", server=server_id, tier=tier)
+            self._lose(server_id, "it did not join", now_ms, changes)
+            self.fleet.stopping.add(server_id)
+            changes.actions.append(StopServer(server_id, force=True))
+
+    def _on_lease_due(self, job_id: str, now_ms: int, changes: Changes) -> None:
+        tenant = self.tenants.get(job_id)
+        if tenant is None or tenant.job is None or tenant.job.lease_expires_ms is None:
+            return
+        if tenant.job.is_expired(now_ms):
+            self._end(job_id, "its lease ran out", now_ms, changes)
+        else:
+            self._leases.put(job_id, tenant.job.lease_expires_ms)
+
+    def _on_silence(self, member: Member, now_ms: int, changes: Changes) -> None:
+        server_id = member.server.id
+        others = [server for server in self.fleet.up() if server.id != server_id]
+        heard = [s for s in others if now_ms - self.fleet.members[s.id].heard_ms <= SILENCE_MS]
+        if not heard and self.placements.jobs_on(server_id) and not member.managed:
+            # Nobody could take its slots, and it may yet come back with everything.
+            return
+        changes.log(logging.ERROR, "server is silent", server=server_id)
+        self._lose(server_id, "it is silent", now_ms, changes)
+        if member.managed:
+            self.fleet.stopping.add(server_id)
+            changes.actions.append(StopServer(server_id, force=True))
+
+    # --- placing -------------------------------------------------------------------------------
+
+    def _start_if_complete(self, now_ms: int, changes: Changes) -> None:
+        """Begin to place jobs when the servers of the plan are there, or have had their time."""
+        is_late = now_ms - self._started_ms > START_GRACE_MS
+        if self.fleet.up() and (self.fleet.is_complete or is_late):
+            self.is_started = True
+            self._place_the_placeless(now_ms, changes)
+
+    def _place_the_placeless(self, now_ms: int, changes: Changes) -> None:
+        if not self.is_started or not self.fleet.up():
+            return
+        for placement in self.placements.maps():
+            if not placement.ranges:
+                decision = self._decide(placement.job_id, {})
+                self._put(placement.job_id, decision, None, now_ms, changes)
+
+    def _unsettle_after_growth(self) -> None:
+        """A new server may help the job `default`, and those that got too little."""
+        self.unsettled.add(DEFAULT_JOB_ID)
+        self.unsettled.update(name for name, t in self.tenants.items() if t.shortages)
+
+    def _lose(self, server_id: str, reason: str, now_ms: int, changes: Changes) -> None:
+        """Take a server out whose data is gone, and give its slots to others."""
+        member = self.fleet.remove(server_id, now_ms, has_died=True)
+        changes.records.add(server_id)
+        if member is None:
+            return
+        self._stamp(changes)
+        changes.servers = True
+        self._count_losses(member, reason, changes)
+        for job_id in self.placements.jobs_on(server_id):
+            previous = self.placements[job_id]
+            held = held_slots(previous)
+            del held[server_id]
+            self._put(job_id, self._decide(job_id, held), previous, now_ms, changes)
+            self.unsettled.add(job_id)
+
+    def _count_losses(self, member: Member, reason: str, changes: Changes) -> None:
+        for job_id in self.placements.jobs_on(member.server.id):
+            usage = member.report.jobs.get(job_id)
+            keys = 0 if usage is None else usage.keys
+            tenant = self.tenants[job_id]
+            self.tenants[job_id] = replace(tenant, lost_keys=tenant.lost_keys + keys)
+            changes.jobs.add(job_id)
+            changes.log(
+                logging.ERROR if keys else logging.WARNING,
+                "data lost",
+                job=job_id,
+                server=member.server.id,
+                keys=keys,
+                reason=reason,
+            )
+
+    def _decide(self, job_id: str, held: Mapping[str, int], hints: Hints | None = None) -> Decision:
+        """Return where a job should be, of which `held` slots stay where they are."""
+        return place(
+            self.tenants[job_id].hints if hints is None else hints,
+            self.catalog,
+            self.fleet.servers(),
+            self.placements.committed_to_others(job_id),
+            held,
+        )
+
+    def _put(
+        self,
+        job_id: str,
+        decision: Decision,
+        previous: PlacementMap | None,
+        now_ms: int,
+        changes: Changes,
+    ) -> None:
+        """Make a decision the job's map, under a new epoch."""
+        self._stamp(changes)
+        slots = decision.slots if self.is_started else {}
+        ranges = assign_slots(slots, previous) if slots else ()
+        quotas = {name: quota for name, quota in decision.quotas.items() if name in slots}
+        weights = {name: float(count) for name, count in slots.items()}
+        self._keep(PlacementMap(job_id, self.epoch, ranges, quotas, weights))
+        self.tenants[job_id] = replace(self.tenants[job_id], shortages=decision.shortages)
+        self._account(job_id, now_ms)
+        changes.placements.add(job_id)
+        changes.jobs.add(job_id)
+        for shortage in decision.shortages if self.is_started else ():
+            changes.log(logging.WARNING, "job gets too little", job=job_id, short=str(shortage))
+
+    def _stamp(self, changes: Changes) -> None:
+        """Give this event an epoch, if it has none yet."""
+        if not changes.stamped:
+            self.epoch += 1
+            changes.stamped = True
+
+    def _keep(self, placement: PlacementMap) -> None:
+        """Have a map, and know what its job keeps of which servers."""
+        hints = self.tenants[placement.job_id].hints
+        self.placements.put(placement, commitments(hints, self.catalog, placement))
+
+    def _set_tenant(self, job_id: str, tenant: Tenant) -> None:
+        self.tenants[job_id] = tenant
+        if tenant.job is not None and tenant.job.lease_expires_ms is not None:
+            self._leases.put(job_id, tenant.job.lease_expires_ms)
+
+    def _account(self, job_id: str, now_ms: int) -> None:
+        """Have the job pay for what it has and uses now."""
+        tenant = self.tenants[job_id]
+        placement = self.placements[job_id]
+        servers = {name: self.fleet.members[name].server for name in placement.owners()}
+        used = self.used_bytes(job_id)
+        rate = rate_per_hour(tenant.hints, self.catalog, placement, servers, used)
+        self.tenants[job_id] = replace(tenant, account=tenant.account.at_rate(rate, now_ms))
+
+    # --- checking ------------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Check what must always hold; tests call it."""
+        self.fleet.validate()
+        assert self.tenants.keys() == set(self.placements)
+        assert DEFAULT_JOB_ID in self.tenants
+        members = self.fleet.members.keys()
+        for placement in self.placements.maps():
+            assert placement.epoch <= self.epoch
+            assert set(placement.owners()) <= members
+            assert bool(placement.ranges) == (self.is_started and bool(members))
+        self.placements.validate(
+            commitments(self.tenants[p.job_id].hints, self.catalog, p)
+            for p in self.placements.maps()
+        )
+
+
+_Handler: TypeAlias = "Callable[[ClusterState, Any, int, Changes], None]"
+
+_HANDLERS: Final[Mapping[type, _Handler]] = {
+    Joined: ClusterState._on_joined,
+    Left: ClusterState._on_left,
+    Reported: ClusterState._on_reported,
+    ProcessDied: ClusterState._on_process_died,
+    JobRegistered: ClusterState._on_registered,
+    JobUpdated: ClusterState._on_updated,
+    JobRenewed: ClusterState._on_renewed,
+    JobDeregistered: ClusterState._on_deregistered,
+    JobSettled: ClusterState._on_settled,
+    TierScaled: ClusterState._on_scaled,
+    ServerDrained: ClusterState._on_drained,
+    DrainEnded: ClusterState._on_drain_ended,
+    Tick: ClusterState._on_tick,
+}

@@ -1,0 +1,292 @@
+"""JOB, TIER and SERVER commands: what they answer, and to whom."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import trio
+
+from pocketkv.resp.peer import Peer, RemoteError
+from pocketkv.tokens import job_token
+from tests.controller.running import SECRET, Running, in_trio, plain, running
+
+PASSWORD = "correct horse"
+
+
+async def refused(peer: Peer, *command: str | int | bytes) -> str:
+    with pytest.raises(RemoteError) as raised:
+        await peer.call(*command)
+    return str(raised.value)
+
+
+async def cluster(controller: Running) -> Peer:
+    """Two storage servers and a router have joined; gives a client's connection."""
+    await controller.joined("a", port=7001)
+    await controller.joined("b", port=7002)
+    await controller.joined("r", "router", port=6379, host="router.example")
+    return await controller.connect()
+
+
+# --- jobs --------------------------------------------------------------------------------------
+
+
+@in_trio
+async def test_the_answer_to_a_registration_has_all_that_a_job_needs() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        reply = plain(await client.call("JOB.REGISTER", "sort", "CAPACITY", "10mb", "LEASE", 60))
+        job_id, token = reply["id"], reply["token"]
+        assert job_id.startswith("sort-")
+        assert token == job_token(SECRET, job_id)
+        assert reply["url"] == f"redis://{job_id}:{token}@router.example:6379"
+        ((first, last, host, port, server_id),) = reply["placement"]
+        assert (first, last, host) == (0, 16383, "127.0.0.1")
+        assert (port, server_id) in {(7001, "a"), (7002, "b")}
+        assert reply["epoch"] == controller.core.state.epoch
+        assert reply["tiers"] == ["dram"]
+        assert (reply["quota_bytes"], reply["lease_s"], reply["short"]) == (10 << 20, 60, [])
+
+
+@in_trio
+async def test_what_is_short_is_told_at_registration() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        reply = plain(await client.call("JOB.REGISTER", "sort", "CAPACITY", "4gb"))
+        assert reply["short"] == ["capacity: 4gb wanted, 2gb free on dram"]
+        assert reply["quota_bytes"] == 2 << 30
+
+
+@in_trio
+async def test_without_servers_and_routers_a_job_is_registered_all_the_same() -> None:
+    async with running() as controller:
+        client = await controller.connect()
+        reply = plain(await client.call("JOB.REGISTER", "sort"))
+        assert (reply["placement"], reply["url"]) == ([], None)
+        await controller.joined("a")
+        assert plain(await client.call("JOB.INFO", reply["id"]))["placement"]
+
+
+@in_trio
+async def test_what_is_known_of_a_job() -> None:
+    async with running() as controller:
+        await controller.joined("a")
+        client = await controller.connect()
+        hints = ("LAMBDAS", "2", "LATENCY", "tolerant", "TIERS", "dram", "nvme", "LEASE", "100")
+        job_id = plain(await client.call("JOB.REGISTER", "sort", *hints))["id"]
+        await controller.joined("b")
+        member = await controller.joined("a")
+        await member.report(**{job_id: {"used_bytes": 1000, "keys": 3, "commands": 9}})
+        info = plain(await client.call("JOB.INFO", job_id))
+        assert (info["name"], info["phase"]) == ("sort", "active")
+        assert (info["used_bytes"], info["keys"], info["lost_keys"]) == (1000, 3, 0)
+        assert info["hints"]["lambdas"] == 2
+        assert info["hints"]["tiers"] == ["dram", "nvme"]
+        assert info["demand"]["throughput_bytes_s"] == 150_000_000
+        assert 99 < info["lease_left_s"] <= 100
+        assert info["cost_usd_per_hour"] > 0
+        (server,) = info["servers"]
+        assert (server["id"], server["slots"], server["keys"]) == ("a", 16384, 3)
+        assert "token" not in info
+
+
+@in_trio
+async def test_jobs_are_listed_without_their_tokens() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        reply = plain(await client.call("JOB.REGISTER", "sort"))
+        listed = plain(await client.call("JOB.LIST"))
+        assert [job["id"] for job in listed] == ["default", reply["id"]]
+        assert reply["token"] not in json.dumps(listed)
+
+
+@in_trio
+async def test_the_life_of_a_job() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        job_id = plain(await client.call("JOB.REGISTER", "sort", "LEASE", "50"))["id"]
+        assert await client.call("JOB.RENEW", job_id) == b"OK"
+        updated = plain(await client.call("JOB.UPDATE", job_id, "CAPACITY", "1mb"))
+        assert updated["quota_bytes"] == 1 << 20
+        assert await client.call("JOB.DEREGISTER", job_id) == b"OK"
+        for command in ("JOB.DEREGISTER", "JOB.RENEW", "JOB.INFO"):
+            assert await refused(client, command, job_id) == f"ERR no such job '{job_id}'"
+
+
+@in_trio
+async def test_a_lease_that_runs_out_ends_the_job() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        job_id = plain(await client.call("JOB.REGISTER", "sort", "LEASE", "1"))["id"]
+        with trio.fail_after(10):
+            await controller.core.wait_until(lambda: job_id not in controller.core.state.tenants)
+        assert "no such job" in await refused(client, "JOB.INFO", job_id)
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (["JOB.REGISTER"], "wrong number of arguments for 'job.register' command"),
+        (["JOB.REGISTER", "a b"], "a job's name is 1 to 64 of letters"),
+        (["JOB.REGISTER", "default"], "the name 'default' is reserved"),
+        (["JOB.REGISTER", "x", "SPEED", "3"], "unknown option 'SPEED'"),
+        (["JOB.REGISTER", "x", "LAMBDAS", "-1"], "LAMBDAS must be a whole number"),
+        (["JOB.REGISTER", "x", "CAPACITY", "-1"], "CAPACITY: '-1' is negative"),
+        (["JOB.REGISTER", "x", "TIERS", "tape"], "TIERS: 'tape' is none of"),
+        (["JOB.INFO", "nobody"], "no such job 'nobody'"),
+        (["JOB.INFO", b"\xff\r\n"], "no such job"),
+        (["JOB.UPDATE", "default", "LAMBDAS", "1"], "the job 'default' has no hints"),
+        (["JOB.UPDATE", "nobody", "LAMBDAS", "1"], "no such job 'nobody'"),
+        (["JOB.DEREGISTER", "default"], "the job 'default' never ends"),
+        (["JOB.PURGE", "default"], "keys cannot be retained yet"),
+        (["JOB.RETAIN", "key"], "keys cannot be retained yet"),
+        (["TIER.SCALE", "tape", "1"], "no tier is called 'tape'"),
+        (["TIER.SCALE", "dram", "-1"], "the number of servers must be a whole number"),
+        (["TIER.SCALE", "dram", "3"], "this controller starts no servers itself"),
+        (["SERVER.DRAIN", "nobody"], "no such server 'nobody'"),
+        (["JOB.NOTHING"], "unknown command 'JOB.NOTHING'"),
+    ],
+)
+def test_what_is_wrong_is_told(command: list[str | bytes], error: str) -> None:
+    @in_trio
+    async def check() -> None:
+        async with running() as controller:
+            client = await cluster(controller)
+            text = await refused(client, *command)
+            assert text.startswith("ERR ")
+            assert error in text
+            assert await client.call("PING") == b"PONG"
+
+    check()
+
+
+# --- tiers and servers -------------------------------------------------------------------------
+
+
+@in_trio
+async def test_tiers_and_servers_are_listed() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        await client.call("JOB.REGISTER", "sort", "CAPACITY", "100mb")
+        dram, nvme, *_ = plain(await client.call("TIER.LIST"))
+        assert (dram["tier"], dram["servers"], dram["wanted"]) == ("dram", 2, None)
+        assert (dram["capacity_bytes"], dram["committed_bytes"]) == (2 << 30, 100 << 20)
+        assert dram["cost_usd_per_hour"] == pytest.approx(0.8)
+        assert (nvme["tier"], nvme["servers"]) == ("nvme", 0)
+        servers = plain(await client.call("SERVER.LIST"))
+        assert [(s["id"], s["port"], s["state"]) for s in servers] == [
+            ("a", 7001, "up"),
+            ("b", 7002, "up"),
+        ]
+        assert sorted(s["committed_bytes"] for s in servers) == [0, 100 << 20]
+
+
+@in_trio
+async def test_a_server_that_cannot_be_asked_whether_it_is_empty_is_not_drained() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        error = await refused(client, "SERVER.DRAIN", "a")
+        assert error.startswith("ERR server 'a' holds data of 1 jobs (default), which needs live")
+        assert {s.state.value for s in controller.core.state.fleet.servers()} == {"up"}
+
+
+@in_trio
+async def test_a_server_that_holds_nothing_is_drained() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        held = {r.server_id for r in controller.core.state.placements["default"].ranges}
+        (idle,) = {"a", "b"} - held
+        assert await client.call("SERVER.DRAIN", idle) == b"OK"
+        (listed,) = [s for s in plain(await client.call("SERVER.LIST")) if s["id"] == idle]
+        assert listed["state"] == "draining"
+
+
+# --- who may -----------------------------------------------------------------------------------
+
+
+@in_trio
+async def test_where_there_is_a_password_only_the_administrator_administers() -> None:
+    async with running(admin_password=PASSWORD) as controller:
+        client = await cluster(controller)
+        for command in (
+            ("JOB.REGISTER", "sort"),
+            ("JOB.LIST",),
+            ("JOB.INFO", "default-not-mine"),
+            ("JOB.DEREGISTER", "x"),
+            ("TIER.LIST",),
+            ("TIER.SCALE", "dram", 1),
+            ("SERVER.LIST",),
+            ("SERVER.DRAIN", "a"),
+        ):
+            text = await refused(client, *command)
+            expected = f"NOPERM User default has no permissions to run the '{command[0].lower()}'"
+            assert text.startswith(expected)
+        assert (await refused(client, "AUTH", "admin", "wrong")).startswith("WRONGPASS")
+        assert (await refused(client, "AUTH", "admin", "")).startswith("WRONGPASS")
+        assert await client.call("AUTH", "admin", PASSWORD) == b"OK"
+        reply = plain(await client.call("JOB.REGISTER", "sort"))
+        assert len(await client.call("JOB.LIST")) == 2
+
+        # The job itself may look after itself, and after nobody else.
+        job = await controller.connect()
+        assert await job.call("AUTH", reply["id"], reply["token"]) == b"OK"
+        assert plain(await job.call("JOB.INFO", reply["id"]))["name"] == "sort"
+        assert await job.call("JOB.RENEW", reply["id"]) == b"OK"
+        other = plain(await client.call("JOB.REGISTER", "other"))
+        for command in (("JOB.INFO", other["id"]), ("JOB.DEREGISTER", other["id"]), ("JOB.LIST",)):
+            assert (await refused(job, *command)).startswith("NOPERM")
+        assert await job.call("JOB.DEREGISTER", reply["id"]) == b"OK"
+
+
+@in_trio
+async def test_a_token_is_good_at_once_and_no_longer_than_the_job() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        reply = await client.call("JOB.REGISTER", "sort")
+        job = await controller.connect()
+        assert await job.call("AUTH", reply[b"id"], reply[b"token"]) == b"OK"
+        assert (await refused(job, "AUTH", reply[b"id"], "guess")).startswith("WRONGPASS")
+        await client.call("JOB.DEREGISTER", reply[b"id"])
+        other = await controller.connect()
+        assert (await refused(other, "AUTH", reply[b"id"], reply[b"token"])).startswith("WRONGPASS")
+
+
+@in_trio
+async def test_routers_pass_commands_on_for_their_clients() -> None:
+    async with running(admin_password=PASSWORD) as controller:
+        await cluster(controller)
+        router = await controller.joined("r2", "router", port=6380, host="10.0.0.2")
+
+        async def forward(job: str, admin: bool, *command: str) -> Any:
+            context = json.dumps({"job": job, "admin": admin})
+            return plain(await router.peer.call("MEMBER.FORWARD", context, *command))
+
+        reply = await forward("default", True, "JOB.REGISTER", "sort")
+        # The client reaches this router, so this is where it is told to go.
+        assert reply["url"].endswith("@10.0.0.2:6380")
+        assert (await forward(reply["id"], False, "JOB.INFO", reply["id"]))["name"] == "sort"
+        with pytest.raises(RemoteError, match="NOPERM User default"):
+            await forward("default", False, "JOB.INFO", reply["id"])
+        for broken in (("GET", "x"), ("JOB.INFO",), ("MEMBER.REPORT", "{}"), ("NOTHING",)):
+            with pytest.raises(RemoteError, match="ERR "):
+                await forward("default", True, *broken)
+        with pytest.raises(RemoteError, match="not the context of a command"):
+            await router.peer.call("MEMBER.FORWARD", "[]", "JOB.LIST")
+
+
+@in_trio
+async def test_a_router_may_ask_while_its_own_acknowledgement_is_waited_for() -> None:
+    async with running() as controller:
+        await cluster(controller)
+        router = await controller.joined("r2", "router")
+        context = json.dumps({"job": "default", "admin": False})
+        names = [f"job-{number}" for number in range(20)]
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(
+                    router.peer.call, "MEMBER.FORWARD", context, "JOB.REGISTER", name
+                )
+        tenants = controller.core.state.tenants.values()
+        assert sorted(t.job.name for t in tenants if t.job) == sorted(names)
+        assert not any(link.lags for link in controller.core.links.values())
