@@ -1,0 +1,120 @@
+"""``pocketkv job | tier | server``: administration from a shell, over RESP like any client.
+
+Each subcommand is one command of the controller, sent to a router. The reply is shown as an
+indented listing, or with ``--json`` as JSON for scripts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, Final
+
+_DEFAULT_URL: Final = "redis://127.0.0.1:6379"
+_URL_VARIABLE: Final = "POCKETKV_URL"
+_PASSWORD_VARIABLE: Final = "POCKETKV_ADMIN_PASSWORD"
+_TIMEOUT_S: Final = 10.0
+
+# Flags of `job register` and `job update`, with the word that the command takes.
+_HINTS: Final = {
+    "lambdas": ("LAMBDAS", "N", "how many functions the job runs at once"),
+    "capacity": ("CAPACITY", "SIZE", "bytes that the job holds at its peak, such as 10gb"),
+    "throughput": ("THROUGHPUT", "RATE", "bytes per second, or bits such as 8gbps"),
+    "latency": ("LATENCY", "sensitive|tolerant", "whether the job waits for single requests"),
+    "lease": ("LEASE", "SECONDS", "the job ends unless it is renewed within this time"),
+}
+
+
+def add_commands(commands: Any) -> None:
+    """Add `job`, `tier` and `server` to the command line's subcommands."""
+    job = _group(commands, "job", "register, look at and end jobs")
+    for name in ("register", "update"):
+        parser = _leaf(job, name, f"JOB.{name.upper()}", ["name" if name == "register" else "id"])
+        for hint, (_, metavar, text) in _HINTS.items():
+            parser.add_argument(f"--{hint}", metavar=metavar, help=text)
+        parser.add_argument("--tiers", nargs="+", metavar="TIER", help="tiers that it may use")
+    _leaf(job, "list", "JOB.LIST", [])
+    for name in ("info", "renew", "deregister", "purge"):
+        _leaf(job, name, f"JOB.{name.upper()}", ["id"])
+    tier = _group(commands, "tier", "look at and scale tiers")
+    _leaf(tier, "list", "TIER.LIST", [])
+    _leaf(tier, "scale", "TIER.SCALE", ["tier", "servers"])
+    server = _group(commands, "server", "look at and drain storage servers")
+    _leaf(server, "list", "SERVER.LIST", [])
+    _leaf(server, "drain", "SERVER.DRAIN", ["id"])
+
+
+def _group(commands: Any, name: str, text: str) -> Any:
+    parser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+    return parser.add_subparsers(required=True, metavar="COMMAND")
+
+
+def _leaf(group: Any, name: str, sent: str, positional: list[str]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = group.add_parser(name, help=f"send {sent}")
+    for argument in positional:
+        parser.add_argument(argument)
+    parser.add_argument(
+        "--url",
+        default=os.environ.get(_URL_VARIABLE, _DEFAULT_URL),
+        help=f"of a router (default: ${_URL_VARIABLE} or {_DEFAULT_URL}); where administration is"
+        f" closed, ${_PASSWORD_VARIABLE} holds its password",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_send, sent=sent, positional=positional)
+    return parser
+
+
+def request_of(namespace: argparse.Namespace) -> list[str]:
+    """The command that a parsed command line stands for."""
+    request = [namespace.sent, *(getattr(namespace, name) for name in namespace.positional)]
+    for hint, (word, _, _) in _HINTS.items():
+        value = getattr(namespace, hint, None)
+        if value is not None:
+            request += [word, value]
+    tiers = getattr(namespace, "tiers", None)
+    return request + (["TIERS", *tiers] if tiers else [])
+
+
+def _send(namespace: argparse.Namespace) -> int:
+    # redis-py takes a while to import; only these subcommands pay for it.
+    import redis
+
+    password = os.environ.get(_PASSWORD_VARIABLE)
+    try:
+        client = redis.Redis.from_url(
+            namespace.url,
+            decode_responses=True,
+            protocol=3,
+            socket_timeout=_TIMEOUT_S,
+            **({"username": "admin", "password": password} if password else {}),
+        )
+        with client:
+            reply = client.execute_command(*request_of(namespace))  # type: ignore[no-untyped-call]
+    except (redis.RedisError, ValueError, OSError) as error:
+        print(f"pocketkv {namespace.command}: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(reply, indent=2, default=sorted) if namespace.json else shown(reply))
+    return 0
+
+
+def shown(reply: Any, indent: int = 0) -> str:
+    """A reply as an indented listing."""
+    pad = "  " * indent
+    if isinstance(reply, dict):
+        return "\n".join(_shown_pair(str(k), v, indent) for k, v in reply.items())
+    if isinstance(reply, list | tuple | set):
+        if not reply:
+            return f"{pad}(none)"
+        if not any(isinstance(item, dict | list) for item in reply):
+            return pad + " ".join(str(item) for item in reply)
+        return "\n".join(pad + "- " + shown(item, indent + 1).lstrip() for item in reply)
+    return f"{pad}{reply}"
+
+
+def _shown_pair(key: str, value: Any, indent: int) -> str:
+    pad = "  " * indent
+    if isinstance(value, dict | list | set) and value:
+        return f"{pad}{key}:\n{shown(value, indent + 1)}"
+    return f"{pad}{key}: {value}"
