@@ -1,0 +1,73 @@
+"""Builds the hot path as extension modules; everything else about the package is in pyproject.toml.
+
+The modules below are plain Python that runs as it is. `pip install .` compiles the same files
+with Cython, with the C types that the ``.pxd`` file beside each of them declares; `syscalls` alone
+has a twin (``syscalls.pyx``), since it calls the C library. Where no C compiler is, the package
+installs without them, and says so. An editable install is never compiled: what is imported must
+be what is edited.
+
+``POCKETKV_COMPILE`` in the environment: ``require`` makes a failed build fail the installation,
+``never`` skips it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from setuptools import Extension, setup
+
+COMPILED = (
+    "pocketkv/slots.py",
+    "pocketkv/resp/syscalls.pyx",
+    "pocketkv/resp/parser.py",
+    "pocketkv/resp/encoder.py",
+    "pocketkv/resp/replies.py",
+    "pocketkv/resp/connection.py",
+    "pocketkv/resp/reactor.py",
+    "pocketkv/engine/sizes.py",
+    "pocketkv/engine/values.py",
+    "pocketkv/engine/commands.py",
+    "pocketkv/engine/stats.py",
+    "pocketkv/engine/keyspace.py",
+    "pocketkv/engine/database.py",
+    "pocketkv/engine/session.py",
+    "pocketkv/engine/node.py",
+    "pocketkv/engine/gate.py",
+    "pocketkv/engine/handlers/strings.py",
+    "pocketkv/engine/handlers/sets.py",
+    "pocketkv/engine/handlers/keys.py",
+)
+
+# The commands that build a wheel, or build in place. Others (an editable install, metadata) must
+# not wait for a compiler.
+BUILDING = frozenset({"bdist_wheel", "build_ext"})
+
+
+def extensions() -> list[Extension]:
+    """The extension modules to build."""
+    choice = os.environ.get("POCKETKV_COMPILE", "")
+    if choice == "never" or not BUILDING.intersection(sys.argv):
+        return []
+    # Only who builds needs Cython.
+    from Cython.Build import cythonize  # noqa: PLC0415
+
+    modules = [
+        Extension(
+            path.rsplit(".", 1)[0].replace("/", "."),
+            [path],
+            extra_compile_args=["-O2"],
+            # setuptools then reports a failed build, and goes on without the module.
+            optional=choice != "require",
+        )
+        for path in COMPILED
+    ]
+    # Annotations are for people and mypy: the types that are compiled stand in the .pxd files.
+    directives = {"language_level": 3, "annotation_typing": False}
+    built: list[Extension] = cythonize(  # type: ignore[no-untyped-call]
+        modules, build_dir="build/cython", compiler_directives=directives
+    )
+    return built
+
+
+setup(ext_modules=extensions())
