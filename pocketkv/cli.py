@@ -20,6 +20,8 @@ from pocketkv.serving.shell import Ready, StartError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+# What a shell reports of a process that SIGPIPE ended.
+PIPE_CLOSED = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pocketkv {namespace.command}: {_first(errors)}", file=sys.stderr)
     except* KeyboardInterrupt:
         status = INTERRUPTED
+    except* BrokenPipeError:
+        # Whoever read the output (`| head`) has seen enough; Python must not flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = PIPE_CLOSED
     return status
 
 
