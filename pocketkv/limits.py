@@ -84,8 +84,6 @@ BURST_S: Final = 0.002
 
 # --- background work ---------------------------------------------------------------------------
 
-# One slice of background work (freeing, expiring) before waiting requests are served.
-BACKGROUND_SLICE_S: Final = 0.001
 # Keys that one slice of active expiry looks at.
 EXPIRE_KEYS_PER_SLICE: Final = 200
 # Orders of containers that are being walked (SCAN, SSCAN ...), kept per database. Each has 16
@@ -141,10 +139,9 @@ UPSTREAM_IDLE_TIMEOUT_S: Final = 15.0
 UPSTREAM_SUSPEND_S: Final = 0.5
 # What a request under way is reckoned to cost beside its bytes.
 UPSTREAM_REQUEST_OVERHEAD_BYTES: Final = 512
-# How long a request that no server takes (its slot moves, the map is late) is tried again, how
-# often it is redirected at once, and the pause between later attempts.
+# How long a request that no server takes (its slot moves, the map is late) is tried again, and
+# the pause between attempts.
 REDIRECT_TIMEOUT_S: Final = 3.0
-REDIRECTS_AT_ONCE: Final = 3
 REDIRECT_PAUSE_S: Final = 0.02
 # Replies that may be on their way to one client, by the size of its last ones: what was asked
 # for cannot be taken back, so a client that reads slowly is held back before it asks.

@@ -145,8 +145,6 @@ class Shell:
         connection = ClientConnection(self.reactor, sock)
         session = self.node.open_session(connection, _address(peer), _address(local))
         connection.handler = handler_of(session)
-        if self.node.require_auth:
-            connection.parser.restrict()
         return connection
 
     # --- background ----------------------------------------------------------------------------
