@@ -10,8 +10,10 @@ CODE := pocketkv tests $(if $(wildcard benchmarks/*.py),benchmarks) $(wildcard s
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
-# The picture in the documentation is of a whole run only.
-BENCH_PLOT := $(if $(BENCH_ARGS),,--plot $(CURDIR)/docs/ratio-over-size.svg)
+FUZZ_ARGS ?= --seconds 300
+# Documentation shows whole runs only.
+BENCH_DOCS := $(if $(BENCH_ARGS),,--plot $(CURDIR)/docs/ratio-over-size.svg \
+  --write-docs $(CURDIR)/docs/performance.md)
 
 # Each stands for one thing that is installed, and is as old as that.
 PYTHON_READY := .venv/.ready
@@ -70,17 +72,29 @@ pytest: setup  ## the tests alone; PYTEST_ARGS="-k word"
 # A copy of this tree with the hot path compiled. It is a copy, so that nothing compiled lies beside
 # what is being edited.
 COMPILED := build/compiled
-IN_COMPILED = cd $(COMPILED) && PYTHONPATH=$$PWD ../../.venv/bin/python -m
+IN_COMPILED = cd $(COMPILED) && PYTHONPATH=$$PWD POCKETKV_TESTS=compiled ../../.venv/bin/python -m
+# All that the hot path can break: protocol, limits, fuzzing, back-pressure, fairness, commands, and
+# servers in processes of their own.
+HOT_PATH_TESTS := tests/compiled tests/resp tests/engine tests/oracle tests/serving tests/router \
+  $(if $(wildcard tests/tiers/*.py),tests/tiers)
 
 .PHONY: compiled
 compiled: $(PYTHON_READY)  ## build the compiled hot path, in a copy
-	@mkdir -p $(COMPILED)
-	@git ls-files -co --exclude-standard -z | tar --null --ignore-failed-read -T - -cf - | tar -xf - -C $(COMPILED)
+	@.venv/bin/python scripts/copy_tree.py $(COMPILED)
 	cd $(COMPILED) && POCKETKV_COMPILE=require ../../.venv/bin/python setup.py -q build_ext --inplace --parallel 2
 
 .PHONY: test-compiled
 test-compiled: setup compiled  ## the tests of the hot path, on the compiled one
-	$(IN_COMPILED) pytest tests/compiled tests/resp tests/engine tests/oracle tests/serving $(PYTEST_ARGS)
+	$(IN_COMPILED) pytest $(HOT_PATH_TESTS) $(PYTEST_ARGS)
+
+.PHONY: test-asan
+test-asan: setup  ## the same with AddressSanitizer: some minutes, not part of `make test`
+	scripts/test-asan.sh $(HOT_PATH_TESTS) $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: compiled  ## fuzz the compiled codec for ten minutes; FUZZ_ARGS="--seconds 60 --seed 7"
+	$(IN_COMPILED) tests.resp.fuzz_parser $(FUZZ_ARGS)
+	$(IN_COMPILED) tests.compiled.fuzz_frames $(FUZZ_ARGS)
 
 .PHONY: test-slow
 test-slow: setup  ## the tests that take minutes or gigabytes
@@ -92,8 +106,8 @@ format: $(PYTHON_READY)  ## mend what ruff can mend
 	$(RUN) ruff format
 
 .PHONY: bench
-bench: setup compiled  ## all benchmarks, with a real Redis beside; BENCH_ARGS="..."
-	$(IN_COMPILED) benchmarks --json $(CURDIR)/build/bench.json $(BENCH_PLOT) $(BENCH_ARGS)
+bench: setup compiled  ## all benchmarks, with a real Redis beside: a quarter of an hour; BENCH_ARGS="..."
+	$(IN_COMPILED) benchmarks --json $(CURDIR)/build/bench.json $(BENCH_DOCS) $(BENCH_ARGS)
 
 .PHONY: bench-quick
 bench-quick: setup compiled  ## a minute's worth of the benchmarks

@@ -1,10 +1,9 @@
 """Builds the hot path as extension modules; everything else about the package is in pyproject.toml.
 
 The modules below are plain Python that runs as it is. `pip install .` compiles the same files
-with Cython, with the C types that the ``.pxd`` file beside each of them declares; `syscalls` alone
-has a twin (``syscalls.pyx``), since it calls the C library. Where no C compiler is, the package
-installs without them, and says so. An editable install is never compiled: what is imported must
-be what is edited.
+with Cython, with the C types that the ``.pxd`` file beside each of them declares; those that need
+the C library have a twin (``.pyx``). Where no C compiler is, the package installs without them,
+and says so. An editable install is never compiled: what is imported must be what is edited.
 
 ``POCKETKV_COMPILE`` in the environment: ``require`` makes a failed build fail the installation,
 ``never`` skips it.
@@ -18,14 +17,23 @@ import sys
 from setuptools import Extension, setup
 
 COMPILED = (
+    "pocketkv/crc16.pyx",
     "pocketkv/slots.py",
+    "pocketkv/stopwatch.py",
     "pocketkv/resp/syscalls.pyx",
+    "pocketkv/resp/byte_sink.pyx",
+    "pocketkv/resp/handler.py",
     "pocketkv/resp/parser.py",
     "pocketkv/resp/encoder.py",
     "pocketkv/resp/replies.py",
     "pocketkv/resp/connection.py",
     "pocketkv/resp/reactor.py",
+    "pocketkv/resp/frames.py",
     "pocketkv/engine/sizes.py",
+    "pocketkv/engine/extents.py",
+    "pocketkv/engine/large_string.py",
+    "pocketkv/engine/sinks.py",
+    "pocketkv/tiers/memfd.py",
     "pocketkv/engine/values.py",
     "pocketkv/engine/commands.py",
     "pocketkv/engine/stats.py",
@@ -34,10 +42,25 @@ COMPILED = (
     "pocketkv/engine/session.py",
     "pocketkv/engine/node.py",
     "pocketkv/engine/gate.py",
+    "pocketkv/engine/fence.py",
     "pocketkv/engine/handlers/strings.py",
+    "pocketkv/engine/handlers/strings_ranges.py",
     "pocketkv/engine/handlers/sets.py",
     "pocketkv/engine/handlers/keys.py",
+    "pocketkv/router/counters.py",
+    "pocketkv/router/wire.py",
+    "pocketkv/router/upstream.py",
+    "pocketkv/router/view.py",
+    "pocketkv/router/exchange.py",
+    "pocketkv/router/lane.py",
+    "pocketkv/router/merge.py",
+    "pocketkv/router/split.py",
+    "pocketkv/router/handler.py",
 )
+
+# In these, annotations are C types as well: a decorated function cannot be declared elsewhere. In
+# the others they are for people and mypy, and what is compiled stands in the .pxd files.
+ANNOTATED = "pocketkv.engine.handlers."
 
 # The commands that build a wheel, or build in place. Others (an editable install, metadata) must
 # not wait for a compiler.
@@ -62,11 +85,13 @@ def extensions() -> list[Extension]:
         )
         for path in COMPILED
     ]
-    # Annotations are for people and mypy: the types that are compiled stand in the .pxd files.
-    directives = {"language_level": 3, "annotation_typing": False}
-    built: list[Extension] = cythonize(  # type: ignore[no-untyped-call]
-        modules, build_dir="build/cython", compiler_directives=directives
-    )
+    built: list[Extension] = []
+    for typed in (False, True):
+        built += cythonize(  # type: ignore[no-untyped-call]
+            [module for module in modules if module.name.startswith(ANNOTATED) is typed],
+            build_dir="build/cython",
+            compiler_directives={"language_level": 3, "annotation_typing": typed},
+        )
     return built
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks import machine, plot, report
+from benchmarks import docs, machine, plot, report
 from benchmarks.client import BenchmarkError
+from benchmarks.kept import Outcome, from_json
 from benchmarks.redis_benchmark import PROGRAM, is_installed
 from benchmarks.sampling import Settings
 from benchmarks.servers import allow_many_connections, stopped_by_signals
@@ -22,8 +22,10 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 
 _PAIRS, _QUICK_PAIRS = 5, 3
-_RUN_S, _QUICK_RUN_S = 1.0, 0.25
+_RUN_S, _QUICK_RUN_S = 0.8, 0.25
 _FLOOR_RUNS = 3
+# What is not begun by then is not measured; both usually need three quarters of it.
+_MINUTES, _QUICK_MINUTES = 15.0, 1.0
 _KEYS, _QUICK_KEYS = 1_000_000, 100_000
 _HONEST_BYTES, _QUICK_HONEST_BYTES = 1000**3, 100 * 1000**2
 
@@ -37,9 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{group}: {' '.join(names)}")
         return 0
     plan = _plan(parser, options)
+    paths = Paths(options.json, options.plot, options.write_docs)
     try:
         with stopped_by_signals():
-            return _run(plan, options.json, options.plot)
+            if options.again is not None:
+                _keep(_told(options.again), paths)
+                return 0
+            return _run(plan, paths)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BenchmarkError as error:
@@ -47,54 +53,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
 
 
-def _run(plan: Plan, json_path: Path, plot_path: Path | None) -> int:
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things are written: every sample, the picture, the figures in the documentation."""
+
+    json: Path
+    plot: Path | None
+    docs: Path | None
+
+
+def _run(plan: Plan, paths: Paths) -> int:
     if not is_installed():
         raise BenchmarkError(f"{PROGRAM} is not installed (Debian: apt-get install redis-tools)")
     allow_many_connections()
     described = machine.describe()
     session = Session(plan)
-    began_s = time.monotonic()
     try:
         session.run()
     finally:
         # What was measured before somebody lost patience is worth showing too.
         if session.rows:
-            _show(session, described, time.monotonic() - began_s)
-            _write(json_path, _as_text(session, described))
-    if plot_path is not None:
-        try:
-            _write(plot_path, plot.draw(session.results, machine.in_one_line(described)))
-        except ValueError as error:
-            raise BenchmarkError(f"no plot: {error}") from error
-    if not session.rows:
+            outcome = session.outcome(described)
+            _show(outcome)
+            text = json.dumps(outcome.as_json(report.losses(outcome.rows)), indent=1)
+            _write(paths.json, text + "\n")
+    if session.rows:
+        _keep(session.outcome(described), paths)
+    else:
         session.failures.append("nothing at all was measured")
         print("\n".join(session.remarks()), file=sys.stderr)
     return FAILED if session.failures else 0
 
 
-def _show(session: Session, described: dict[str, Any], took_s: float) -> None:
-    settings = session.plan.settings
-    print(f"\n{machine.in_one_line(described)}; PocketKV's core: {session.core}.")
-    print(
-        f"Medians of {settings.pairs} pairs of runs of about {settings.run_s:g} s, in turns;"
-        f" all took {took_s / 60:.1f} minutes."
-    )
-    if session.plan.is_quick:
-        print("A quick run: few works, few and short runs. For a first impression only.")
-    if session.plan.with_noise:
-        print("PocketKV's place was taken by another Redis: what differs from 1 is noise.")
-    if machine.is_busy(described):
-        print(
-            "The machine was busy with something else before: throughput and latency may say more"
-            " of that than of the servers. CPU per operation suffers less."
-        )
-    print(f"\n{report.table(session.rows)}\n")
-    for line in [*report.losses(session.rows), *session.remarks()]:
+def _keep(outcome: Outcome, paths: Paths) -> None:
+    """Write what documentation shows of a run that is over."""
+    if paths.plot is not None:
+        try:
+            _write(paths.plot, plot.draw(outcome.results, machine.in_one_line(outcome.machine)))
+        except ValueError as error:
+            raise BenchmarkError(f"no plot: {error}") from error
+    if paths.docs is not None:
+        docs.write(paths.docs, outcome)
+        print(f"written: {paths.docs}", file=sys.stderr)
+
+
+def _told(path: Path) -> Outcome:
+    """What an earlier run has left."""
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path}: {error}") from error
+
+
+def _show(outcome: Outcome) -> None:
+    print("\n" + "\n".join(report.heading(outcome)))
+    print(f"\n{report.table(outcome.rows)}\n")
+    for line in [*report.losses(outcome.rows), *outcome.remarks]:
         print(line)
-
-
-def _as_text(session: Session, described: dict[str, Any]) -> str:
-    return json.dumps(session.as_json(described, report.losses(session.rows)), indent=1) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
@@ -121,6 +136,17 @@ def _parser() -> argparse.ArgumentParser:
         help="every sample (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--plot", type=Path, metavar="PATH", help="ratio over value size, as SVG")
+    parser.add_argument(
+        "--write-docs", type=Path, metavar="PATH", help="put the figures into a Markdown file"
+    )
+    parser.add_argument(
+        "--again", type=Path, metavar="JSON",
+        help="measure nothing: write plot and documentation from what --json has kept",
+    )  # fmt: skip
+    parser.add_argument("--minutes", type=float, metavar="M", help="begin nothing more after that")
+    parser.add_argument(
+        "--allow-plain", action="store_true", help="measure a hot path that is not compiled"
+    )
     parser.add_argument(
         "--noise", action="store_true", help="compare Redis with Redis, to see the noise"
     )
@@ -154,6 +180,8 @@ def _plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Plan:
         with_noise=options.noise,
         keys=_QUICK_KEYS if quick else _KEYS,
         honest_bytes=_QUICK_HONEST_BYTES if quick else _HONEST_BYTES,
+        time_s=60 * (options.minutes or (_QUICK_MINUTES if quick else _MINUTES)),
+        allows_plain=options.allow_plain,
     )
 
 

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import hiredis
 
-from benchmarks.exchanges import OK, command, key
+from benchmarks.exchanges import OK, batches, command, key
 
 TIMEOUT_S: Final = 60.0
 _RECEIVE_BYTES: Final = 64 * 1024
-# Requests are sent so many bytes at a time: fewer than what sockets hold of their replies.
-_BATCH_BYTES: Final = 128 * 1024
 
 
 class BenchmarkError(Exception):
     """Something cannot be measured; one line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a server has counted since it started.
+
+    Attributes:
+        errors: Error replies.
+        hits, misses: Look-ups that found their key, or did not.
+    """
+
+    errors: int
+    hits: int
+    misses: int
+
+    def since(self, before: Counts) -> Counts:
+        """Return what was added since then."""
+        return Counts(
+            self.errors - before.errors, self.hits - before.hits, self.misses - before.misses
+        )
 
 
 class Client:
@@ -69,20 +88,17 @@ class Client:
         Raises:
             BenchmarkError: One was answered by something else.
         """
-        batch: list[bytes] = []
-        batch_bytes = 0
-        for request in requests:
-            batch.append(request)
-            batch_bytes += len(request)
-            if batch_bytes >= _BATCH_BYTES:
-                self._exchange(batch, reply)
-                batch, batch_bytes = [], 0
-        if batch:
-            self._exchange(batch, reply)
+        for batch, count in batches(requests):
+            self.exchange(batch, reply, count)
 
-    def _exchange(self, batch: list[bytes], reply: bytes) -> None:
-        self._sock.sendall(b"".join(batch))
-        due = reply * len(batch)
+    def exchange(self, batch: bytes, reply: bytes, count: int) -> None:
+        """Send a batch of requests, each of the `count` of which must be answered by `reply`.
+
+        Raises:
+            BenchmarkError: One was answered by something else.
+        """
+        self._sock.sendall(batch)
+        due = reply * count
         received = b""
         while len(received) < len(due):
             # An error reply is longer or shorter than the one that is due, so look each time.
@@ -103,10 +119,15 @@ class Client:
         """Whether the server has a command."""
         return self.call("COMMAND", "INFO", name)[0] is not None
 
-    def errors(self) -> int:
-        """Error replies that the server has sent since it started, as it counts them itself."""
-        counts = self.info("errorstats").values()
-        return sum(int(text.partition("count=")[2]) for text in counts)
+    def counts(self) -> Counts:
+        """Return what the server has counted itself."""
+        fields = self.info()
+        errors = [text for name, text in fields.items() if name.startswith("errorstat_")]
+        return Counts(
+            errors=sum(int(text.partition("count=")[2]) for text in errors),
+            hits=int(fields["keyspace_hits"]),
+            misses=int(fields["keyspace_misses"]),
+        )
 
 
 def parse_info(text: bytes) -> dict[str, str]:

@@ -19,6 +19,9 @@ _VALUE: Final = value(_VALUE_BYTES)
 _TEXT: Final = _VALUE.decode()
 _RANGE: Final = 100
 _ELEMENTS_PER_REQUEST: Final = 500
+_CLIENTS: Final = 50
+# redis-benchmark's members, of which there are so many.
+_MEMBERS: Final = 100_000
 _NUMBER: Final = "__rand_int__"
 _MEMBER: Final = f"element:{_NUMBER}"
 _SCRIPT: Final = "return redis.call('SET', KEYS[1], ARGV[1])"
@@ -64,12 +67,13 @@ def _work(
     return Work(
         name=name,
         group="collections",
-        title=f"{title or needed}, 50 connections",
-        make_driver=partial(RedisBenchmark, tuple(arguments)),
+        title=f"{title or needed}, {_CLIENTS} connections",
+        make_driver=partial(RedisBenchmark, tuple(arguments), _CLIENTS, 1, _MEMBERS),
         fill=fill,
         is_consumed=is_consumed,
         targets=_TARGETS,
         needs=(needed,),
+        is_optional=True,
     )
 
 

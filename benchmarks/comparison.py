@@ -78,6 +78,7 @@ class Row:
 
     Attributes:
         work: What was done.
+        driver: What sent it, if it was sent in more than one way.
         measure: What of it is compared.
         unit: Of `ours`, `theirs` and `floor`.
         ours, theirs: Medians; of the router and of the server behind it where that is compared.
@@ -86,6 +87,7 @@ class Row:
         target: What `compared` must be, if anything.
         floor: The same figure of a loop that only receives and sends, if there is one.
         is_less_better: Whether smaller figures are better.
+        note: What one should know of this figure.
     """
 
     work: str
@@ -99,6 +101,8 @@ class Row:
     is_less_better: bool = True
     is_difference: bool = False
     is_own: bool = False
+    driver: str = ""
+    note: str = ""
 
     @property
     def is_missed(self) -> bool:

@@ -1,4 +1,4 @@
-"""Drivers of our own: plain sockets, foretold replies, no parser.
+"""Drivers of our own: plain sockets, foretold replies, no parser, nothing that is compiled.
 
 `Flood` keeps many connections busy from one thread. It costs less per operation than
 redis-benchmark, so it can saturate a server, and it can receive large values without copying them
@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from benchmarks.client import TIMEOUT_S, BenchmarkError
 from benchmarks.comparison import percentile
@@ -76,7 +76,7 @@ class Flood:
         """As `Driver`."""
         self._made = self._made or self.make()
         count = max(self.clients, operations // self._made[0].operations)
-        lanes = [_Lane(_connect(host, port)) for _ in range(self.clients)]
+        lanes = [Lane(connect(host, port)) for _ in range(self.clients)]
         try:
             with select.epoll() as poller:
                 for lane in lanes:
@@ -98,12 +98,12 @@ class Ping:
     def run(self, host: str, port: int, operations: int) -> Driven:
         """As `Driver`."""
         self._made = self._made or self.make()
-        with _connect(host, port) as sock:
+        with connect(host, port) as sock:
             return _ping(sock, self._made, operations)
 
 
-class _Lane:
-    """One connection of a flood."""
+class Lane:
+    """One connection, with at most one exchange under way."""
 
     __slots__ = ("began_ns", "is_compared", "received", "reply", "sock", "unsent")
 
@@ -115,11 +115,15 @@ class _Lane:
         self.began_ns = 0
         self.is_compared = False
 
-    def begin(self, exchange: Exchange, now_ns: int, poller: select.epoll) -> None:
-        """Send a request, or as much of it as the socket takes."""
+    def expect(self, exchange: Exchange, now_ns: int) -> None:
+        """Await the reply to a request that is sent now."""
         self.reply = exchange.reply
         self.received = 0
         self.began_ns = now_ns
+
+    def begin(self, exchange: Exchange, now_ns: int, poller: select.epoll) -> None:
+        """Send a request, or as much of it as the socket takes."""
+        self.expect(exchange, now_ns)
         sent = self.sock.send(exchange.request)
         if sent < len(exchange.request):
             self.unsent = memoryview(exchange.request)[sent:]
@@ -151,7 +155,7 @@ class _Lane:
 
 
 def _flood(
-    poller: select.epoll, lanes: Sequence[_Lane], exchanges: Sequence[Exchange], count: int
+    poller: select.epoll, lanes: Sequence[Lane], exchanges: Sequence[Exchange], count: int
 ) -> Driven:
     """Have `count` exchanges done by all lanes together."""
     by_fd = {lane.sock.fileno(): lane for lane in lanes}
@@ -165,7 +169,7 @@ def _flood(
         lane.begin(next_exchange(), clock(), poller)
     unsent = count - len(lanes)
     while len(took_ns) < count:
-        for fd, events in poller.poll(TIMEOUT_S) or _stalled(lanes):
+        for fd, events in poller.poll(TIMEOUT_S) or stalled(lanes):
             lane = by_fd[fd]
             if events & select.EPOLLOUT:
                 lane.send_more(poller)
@@ -180,7 +184,7 @@ def _flood(
                     lane.begin(next_exchange(), now_ns, poller)
     duration_s = (clock() - began_ns) / 1e9
     driver_cpu_s = time.process_time() - cpu_began_s
-    return _driven(took_ns, exchanges[0].operations, duration_s, driver_cpu_s)
+    return driven(took_ns, exchanges[0].operations, duration_s, driver_cpu_s)
 
 
 def _ping(sock: socket.socket, exchanges: Sequence[Exchange], count: int) -> Driven:
@@ -202,12 +206,13 @@ def _ping(sock: socket.socket, exchanges: Sequence[Exchange], count: int) -> Dri
             received += part
         took_ns.append(clock() - sent_ns)
     duration_s = (clock() - began_ns) / 1e9
-    return _driven(took_ns, 1, duration_s, time.process_time() - cpu_began_s)
+    return driven(took_ns, 1, duration_s, time.process_time() - cpu_began_s)
 
 
-def _driven(
+def driven(
     took_ns: Sequence[int], operations: int, duration_s: float, driver_cpu_s: float
 ) -> Driven:
+    """Return what was seen, given how long each exchange of so many operations took."""
     return Driven(
         operations=len(took_ns) * operations,
         duration_s=duration_s,
@@ -217,13 +222,23 @@ def _driven(
     )
 
 
-def _connect(host: str, port: int) -> socket.socket:
+def connect(host: str, port: int) -> socket.socket:
+    """Return a blocking connection, which gives up after a time.
+
+    Raises:
+        OSError: Nobody listens there.
+    """
     sock = socket.create_connection((host, port), timeout=TIMEOUT_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
-def _stalled(lanes: Sequence[_Lane]) -> list[tuple[int, int]]:
+def stalled(lanes: Sequence[Lane]) -> NoReturn:
+    """Say that nothing came back for too long.
+
+    Raises:
+        BenchmarkError: Always.
+    """
     waiting = [f"{lane.received} of {len(lane.reply)} bytes" for lane in lanes[:3]]
     raise BenchmarkError(f"no reply for {TIMEOUT_S:.0f} s; received {', '.join(waiting)} ...")
 

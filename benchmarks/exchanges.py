@@ -6,13 +6,20 @@ that it measures, and it notices every reply that is not the one that the work i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 Operation = Literal["GET", "SET"]
 
 OK: Final = b"+OK\r\n"
+
+# The order in which keys are asked for, the same in every run and at every server.
+_SEED: Final = 7
+# Requests are sent so many bytes at a time where nothing is measured: fewer than what sockets
+# hold of their replies.
+_BATCH_BYTES: Final = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +62,29 @@ def value(size_bytes: int) -> bytes:
 def exchanges(
     operation: Operation, value_bytes: int, keys: int, pipeline: int = 1
 ) -> list[Exchange]:
-    """Return exchanges that go once through all keys, `pipeline` of them at a time.
+    """Return exchanges that go once through all keys in random order, `pipeline` at a time.
 
     Keys that are left over from the last full pipeline are left out.
     """
     stored = value(value_bytes)
     reply = (bulk(stored) if operation == "GET" else OK) * pipeline
+    order = random.Random(_SEED).sample(range(keys), keys)
     made = []
     for first in range(0, keys - pipeline + 1, pipeline):
-        names = [key(number) for number in range(first, first + pipeline)]
+        names = [key(number) for number in order[first : first + pipeline]]
         made.append(Exchange(_requests(operation, names, stored), reply, pipeline))
+    return made
+
+
+def short_lives(value_bytes: int, keys: int) -> list[Exchange]:
+    """Return exchanges in each of which a value is set, got once, and removed."""
+    stored = value(value_bytes)
+    reply = OK + bulk(stored) + b":1\r\n"
+    made = []
+    for number in range(keys):
+        name = key(number)
+        requests = (command(b"SET", name, stored), command(b"GET", name), command(b"DEL", name))
+        made.append(Exchange(b"".join(requests), reply))
     return made
 
 
@@ -72,3 +92,17 @@ def _requests(operation: Operation, names: Sequence[bytes], stored: bytes) -> by
     if operation == "GET":
         return b"".join(command(b"GET", name) for name in names)
     return b"".join(command(b"SET", name, stored) for name in names)
+
+
+def batches(requests: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield requests joined into batches that can be sent before replies are read, and counted."""
+    batch: list[bytes] = []
+    batch_bytes = 0
+    for request in requests:
+        batch.append(request)
+        batch_bytes += len(request)
+        if batch_bytes >= _BATCH_BYTES:
+            yield b"".join(batch), len(batch)
+            batch, batch_bytes = [], 0
+    if batch:
+        yield b"".join(batch), len(batch)

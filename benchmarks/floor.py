@@ -43,8 +43,8 @@ def floor_server(
         BenchmarkError: It does not start.
     """
     arguments = (operation, str(value_bytes), str(pipeline), way)
-    with helper("floor", *arguments) as (pid, port):
-        yield Endpoint("floor", int(port), (pid,))
+    with helper("floor", *arguments) as running:
+        yield Endpoint("floor", int(running.ready), (running.pid,))
 
 
 class _Floor:

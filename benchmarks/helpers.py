@@ -6,15 +6,31 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from benchmarks.client import BenchmarkError
 
 STOP_TIMEOUT_S = 10.0
 
 
+@dataclass
+class Helper:
+    """A helper process.
+
+    Attributes:
+        pid: Its process.
+        ready: The line that it printed when it was ready.
+        result: What it printed afterwards, once it has ended.
+    """
+
+    pid: int
+    ready: str
+    result: str = ""
+
+
 @contextlib.contextmanager
-def helper(module: str, *arguments: str) -> Iterator[tuple[int, str]]:
-    """Run a module of this package until the block ends; gives its pid and its first line.
+def helper(module: str, *arguments: str) -> Iterator[Helper]:
+    """Run a module of this package until the block ends.
 
     The module prints a line when it is ready, and ends when its standard input does, so that it
     never outlives us.
@@ -32,12 +48,24 @@ def helper(module: str, *arguments: str) -> Iterator[tuple[int, str]]:
         line = process.stdout.readline()
         if not line:
             raise BenchmarkError(f"the helper benchmarks.{module} does not start")
-        yield process.pid, line.strip()
+        running = Helper(process.pid, line.strip())
+        yield running
+        running.result = _end(process)
     finally:
-        process.stdin.close()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
         process.stdout.close()
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """End the process, if it has not ended; what it said at last."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    if process.returncode is not None:
+        return ""
+    process.stdin.close()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return process.stdout.read().strip()

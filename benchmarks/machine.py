@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import os
 import platform
 import re
@@ -12,6 +14,7 @@ from typing import Any, Final
 
 import psutil
 
+from benchmarks.client import BenchmarkError
 from pocketkv import __version__
 
 # The last minute's load per core, from which on others are in the way.
@@ -55,6 +58,32 @@ def is_busy(machine: dict[str, Any]) -> bool:
     """Whether other work kept the machine busy before the measuring began."""
     load_per_core: float = machine["load_before"][0] / machine["cores"]
     return load_per_core > _BUSY_SHARE
+
+
+def require_compiled() -> None:
+    """Make sure that the hot path is compiled: all of it, as what is started from here finds it.
+
+    Raises:
+        BenchmarkError: A module of it would be run as plain Python.
+    """
+    plain = [name for name in hot_path() if not _is_compiled(name)]
+    if plain:
+        raise BenchmarkError(f"not compiled: {', '.join(plain)}; `make bench` compiles them first")
+
+
+def hot_path() -> list[str]:
+    """Return the modules that ``setup.py`` compiles."""
+    # As text: running it would start a build.
+    for node in ast.parse((_ROOT / "setup.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "COMPILED":
+            paths: tuple[str, ...] = ast.literal_eval(node.value)
+            return [path.rpartition(".")[0].replace("/", ".") for path in paths]
+    raise BenchmarkError("setup.py does not tell what it compiles")
+
+
+def _is_compiled(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    return spec is not None and (spec.origin or "").endswith(".so")
 
 
 def _cpu_model() -> str:

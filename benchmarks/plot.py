@@ -23,6 +23,8 @@ _LEFT: Final = 54
 _TOP: Final = 58
 _GAP: Final = 70
 _BOTTOM: Final = 56
+# What the name of a size takes of the axis, being turned.
+_NAME_WIDTH: Final = 14
 _COLOURS: Final[dict[Operation, str]] = {"GET": "#1f6feb", "SET": "#d1570a"}
 _MARKS: Final = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 _TITLES: Final = {
@@ -88,8 +90,8 @@ def draw(results: Sequence[Result], caption: str) -> str:
 class _Panel:
     """A pair of axes and what is between them.
 
-    Ratios stand on a logarithmic scale, so that half and double are as far from even; sizes stand
-    at equal distances, since some are too near each other for their names.
+    Both scales are logarithmic, so that half and double are as far from even. A size too near to
+    the one before has a mark and no name.
     """
 
     def __init__(self, left: int, shown: Sequence[Point]) -> None:
@@ -106,20 +108,28 @@ class _Panel:
         for mark in _MARKS:
             if self._low <= mark <= self._high:
                 parts += self._draw_mark(mark)
-        bottom = _TOP + _PANEL_HEIGHT
-        for size_bytes in self._sizes:
-            x = self._x(size_bytes)
-            parts.append(_line(x, bottom, x, bottom + 4, "#888"))
-            parts.append(
-                f'<text transform="translate({x + 3:.1f} {bottom + 12}) rotate(-35)"'
-                f' text-anchor="end">{size_title(size_bytes)}</text>'
-            )
+        parts += self._draw_sizes()
         for number, (operation, colour) in enumerate(_COLOURS.items()):
             x = self._left + 60 * number
             parts.append(_line(x, _TOP - 16, x + 18, _TOP - 16, colour, width=2))
             parts.append(_text(x + 23, _TOP - 12, operation))
             own = [point for point in self._shown if point.operation == operation]
             parts += self._draw_line(own, colour)
+        return parts
+
+    def _draw_sizes(self) -> list[str]:
+        parts = []
+        bottom = _TOP + _PANEL_HEIGHT
+        named_x = -math.inf
+        for size_bytes in self._sizes:
+            x = self._x(size_bytes)
+            parts.append(_line(x, bottom, x, bottom + 4, "#888"))
+            if x - named_x >= _NAME_WIDTH:
+                named_x = x
+                parts.append(
+                    f'<text transform="translate({x + 3:.1f} {bottom + 12}) rotate(-35)"'
+                    f' text-anchor="end">{size_title(size_bytes)}</text>'
+                )
         return parts
 
     def _draw_mark(self, mark: float) -> list[str]:
@@ -142,8 +152,8 @@ class _Panel:
         return parts
 
     def _x(self, size_bytes: int) -> float:
-        steps = len(self._sizes) - 1
-        share = self._sizes.index(size_bytes) / steps if steps else 0.5
+        low, high = math.log(self._sizes[0]), math.log(self._sizes[-1])
+        share = (math.log(size_bytes) - low) / (high - low) if high > low else 0.5
         return self._left + 10 + share * (_PANEL_WIDTH - 20)
 
     def _y(self, ratio: float) -> float:

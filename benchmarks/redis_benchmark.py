@@ -16,9 +16,6 @@ from benchmarks.driver import Driven
 
 PROGRAM: Final = "redis-benchmark"
 TIMEOUT_S: Final = 300.0
-KEYS: Final = 10_000
-"""Keys that __rand_int__ chooses from."""
-
 # It says so where CONFIG GET is refused, and goes on: it only prints what it would have got.
 _HARMLESS: Final = "could not fetch server config"
 
@@ -36,9 +33,9 @@ class RedisBenchmark:
     """
 
     arguments: Sequence[str]
-    clients: int = 50
-    pipeline: int = 1
-    keys: int = KEYS
+    clients: int
+    pipeline: int
+    keys: int
 
     def run(self, host: str, port: int, operations: int) -> Driven:
         """As `benchmarks.driver.Driver`."""

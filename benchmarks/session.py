@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from benchmarks import memory, servers
+from benchmarks import machine, memory, servers, tails
 from benchmarks.client import BenchmarkError
 from benchmarks.comparison import Row
 from benchmarks.exchanges import Operation
 from benchmarks.floor import floor_server, ways
+from benchmarks.kept import Outcome
 from benchmarks.sampling import (
     Result,
     Sample,
@@ -28,6 +30,7 @@ from benchmarks.works import router_works, size_name, works
 
 _MEMORY_GROUP = "memory"
 _PER_KEY = "memory-per-key"
+_QUICK_TAILS = frozenset(("tails-get",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class Plan:
         with_noise: Whether a second Redis stands for PocketKV: then all ratios should be 1.
         keys: How many keys are set to see what one costs.
         honest_bytes: How much is stored to see whether the account of it is true.
+        time_s: After so long nothing more is begun: what is left then was not measured.
+        allows_plain: Whether a hot path that is not compiled may be measured.
     """
 
     settings: Settings
@@ -53,6 +58,8 @@ class Plan:
     with_noise: bool
     keys: int
     honest_bytes: int
+    time_s: float
+    allows_plain: bool = False
 
     def includes(self, name: str, group: str, *, is_quick: bool) -> bool:
         """Whether a work is to be done; one that is named is done in a quick run too."""
@@ -75,6 +82,7 @@ def known_names() -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for work in [*works(), *router_works()]:
         groups.setdefault(work.group, []).append(work.name)
+    groups[tails.GROUP] = list(tails.names())
     groups[_MEMORY_GROUP] = list(memory_names())
     return groups
 
@@ -87,9 +95,8 @@ class Session:
         plan: What to measure.
         results: The works that were measured.
         rows: The lines of the table.
-        held: What servers held when their memory was measured, by measurement.
+        others: Samples of what is no work, by group and name.
         unknown: Commands that could not be measured, since PocketKV does not know them.
-        skipped: What was left out, and why, in sentences.
         failures: What should have been measured and could not be, in sentences.
         core: Which core of PocketKV served: compiled or plain Python.
     """
@@ -97,21 +104,37 @@ class Session:
     plan: Plan
     results: list[Result] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    held: dict[str, list[memory.Held]] = field(default_factory=dict)
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
-    skipped: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     core: str = "unknown"
+    _floors: dict[tuple[object, ...], dict[str, list[Sample]]] = field(default_factory=dict)
+    _began_s: float = 0.0
 
     def run(self) -> None:
-        """Measure all that is planned. What fails is kept, and the rest is gone on with."""
+        """Measure all that is planned. What fails is kept, and the rest is gone on with.
+
+        Raises:
+            BenchmarkError: The hot path is not compiled, and the plan does not allow that.
+        """
+        self._began_s = time.monotonic()
+        if not (self.plan.allows_plain or self.plan.with_noise):
+            machine.require_compiled()
         if self.plan.with_direct:
             self._attempt("works beside Redis", self._compare_with_redis)
             self._measure_memory()
         if self.plan.with_router:
             self._attempt("works through the router", self._compare_with_router)
 
+    @property
+    def took_s(self) -> float:
+        """How long it has taken."""
+        return time.monotonic() - self._began_s
+
     def _attempt(self, what: str, act: Callable[[], None]) -> None:
+        if self.took_s > self.plan.time_s:
+            self.failures.append(f"{what}: the {self.plan.time_s / 60:g} minutes were over")
+            return
         try:
             act()
         except (BenchmarkError, OSError) as error:
@@ -126,61 +149,86 @@ class Session:
     def _start_ours(self) -> Iterator[Endpoint]:
         start = servers.redis_server if self.plan.with_noise else servers.storage_server
         with start() as endpoint:
-            self._ask_core(endpoint)
+            self.core = "another Redis" if self.plan.with_noise else self._core_of(endpoint)
             yield endpoint
 
     # --- works ---------------------------------------------------------------------------------
 
     def _compare_with_redis(self) -> None:
         chosen = self._chosen(works())
-        if not chosen:
+        of_tails = [
+            name
+            for name in tails.names()
+            if self.plan.includes(name, tails.GROUP, is_quick=name in _QUICK_TAILS)
+        ]
+        if not chosen and not of_tails:
             return
         with self._start_ours() as ours, servers.redis_server() as theirs:
             for work in chosen:
                 self._compare(work, ours, theirs)
+            for name in of_tails:
+                _say(f"{name} ...")
+                self._attempt(name, partial(self._measure_tails, name, ours, theirs))
+                _check_alive(name, ours, theirs)
 
     def _compare_with_router(self) -> None:
         chosen = self._chosen(router_works())
         if not chosen:
             return
-        try:
-            with servers.cluster() as (router, direct):
-                self._ask_core(direct)
-                for work in chosen:
-                    self._compare(work, router, direct)
-        except BenchmarkError as error:
-            self.skipped.append(f"everything through the router: {error}")
-            _say(self.skipped[-1])
+        with servers.cluster() as (router, direct):
+            self._core_of(router)
+            self.core = self._core_of(direct)
+            for work in chosen:
+                self._compare(work, router, direct)
 
-    def _ask_core(self, endpoint: Endpoint) -> None:
+    def _core_of(self, endpoint: Endpoint) -> str:
+        """Which core serves there.
+
+        Raises:
+            BenchmarkError: It is not the compiled one, and the plan does not allow that.
+        """
         with endpoint.client() as client:
-            self.core = client.info().get("pocketkv_core", "unknown")
+            core = client.info().get("pocketkv_core", "unknown")
+        if core != "compiled" and not self.plan.allows_plain:
+            raise BenchmarkError(f"{endpoint.name} does not run the compiled hot path, but: {core}")
+        return core
 
     def _compare(self, work: Work, ours: Endpoint, theirs: Endpoint) -> None:
         _say(f"{work.title} ...")
-        missing = missing_commands(work, ours)
+        missing = missing_commands(work, ours) if work.is_optional else []
         if missing:
             self.unknown.update(missing)
             return
-        self._attempt(work.title, partial(self._measure, work, ours, theirs))
-        for endpoint in (ours, theirs):
-            if not endpoint.is_alive():
-                raise BenchmarkError(f"{endpoint.name} has died during {work.title}")
+        label = f"{work.title} ({work.driver})"
+        self._attempt(label, partial(self._measure, work, ours, theirs))
+        _check_alive(label, ours, theirs)
 
     def _measure(self, work: Work, ours: Endpoint, theirs: Endpoint) -> None:
         settings = self.plan.settings
         result = measure(work, ours, theirs, settings)
         if work.has_floor and work.operation and settings.floor_runs:
-            result = replace(result, floor=self._measure_floor(work, work.operation))
+            result = replace(result, floor=self._floor_of(work, work.operation))
         self.results.append(result)
         self.rows += result.rows()
 
-    def _measure_floor(self, work: Work, operation: Operation) -> dict[str, list[Sample]]:
-        taken = {}
-        for way in ways(operation, work.value_bytes):
-            with floor_server(operation, work.value_bytes, work.pipeline, way) as floor:
-                taken[way] = measure_floor(work, floor, self.plan.settings)
-        return taken
+    def _floor_of(self, work: Work, operation: Operation) -> dict[str, list[Sample]]:
+        """The floor of a work; the same one where two drivers send the same work."""
+        kind = (work.group, operation, work.value_bytes, work.pipeline)
+        if kind not in self._floors:
+            taken = {}
+            for way in ways(operation, work.value_bytes):
+                with floor_server(operation, work.value_bytes, work.pipeline, way) as floor:
+                    taken[way] = measure_floor(work, floor, self.plan.settings)
+            self._floors[kind] = taken
+        return self._floors[kind]
+
+    def _measure_tails(self, name: str, ours: Endpoint, theirs: Endpoint) -> None:
+        result = tails.measure(name, ours, theirs, self.plan.settings)
+        self.rows += result.rows()
+        self.others.setdefault(tails.GROUP, {})[name] = {
+            "ours": [asdict(sample) for sample in result.ours],
+            "theirs": [asdict(sample) for sample in result.theirs],
+        }
 
     # --- memory --------------------------------------------------------------------------------
 
@@ -200,57 +248,44 @@ class Session:
                 self._start_ours, servers.redis_server, value_bytes, plan.honest_bytes
             )
         self.rows += rows
-        self.held[name] = held
+        self.others.setdefault(_MEMORY_GROUP, {})[name] = [asdict(one) for one in held]
 
     # --- what came out -------------------------------------------------------------------------
 
     def remarks(self) -> list[str]:
         """Return what one should know of the figures, in sentences."""
-        bound = [result.work.title for result in self.results if result.is_driver_bound]
-        said = []
-        if bound:
-            said.append(
-                "Here the driver was at its limit and a server was not, so that throughput says"
-                f" little and CPU per operation says it: {'; '.join(bound)}."
-            )
+        works_by_driver: dict[str, list[str]] = {}
+        for result in self.results:
+            if result.is_driver_bound:
+                works_by_driver.setdefault(result.work.driver, []).append(result.work.title)
+        said = [
+            f"Here the driver ({driver}) was at its limit and a server was not, so that throughput"
+            f" says little and CPU per operation says it: {'; '.join(titles)}."
+            for driver, titles in works_by_driver.items()
+        ]
         if self.unknown:
             names = " ".join(sorted(self.unknown))
             said.append(f"Left out, since PocketKV does not know the command yet: {names}.")
-        said += [f"Left out: {sentence}." for sentence in self.skipped]
         said += [f"NOT MEASURED: {sentence}." for sentence in self.failures]
         return said
 
-    def as_json(self, machine: dict[str, Any], losses: Sequence[str]) -> dict[str, Any]:
-        """Return everything: the machine, each sample, each line, and the words."""
-        return {
-            "machine": {**machine, "pocketkv_core": self.core},
-            "plan": {**asdict(self.plan), "only": sorted(self.plan.only)},
-            "works": [
-                {
-                    "name": result.work.name,
-                    "group": result.work.group,
-                    "title": result.work.title,
-                    "ours": [asdict(sample) for sample in result.ours],
-                    "theirs": [asdict(sample) for sample in result.theirs],
-                    "floor": {
-                        way: [asdict(sample) for sample in samples]
-                        for way, samples in result.floor.items()
-                    },
-                }
-                for result in self.results
-            ],
-            "memory": {name: [asdict(one) for one in held] for name, held in self.held.items()},
-            "rows": [
-                {
-                    **asdict(row),
-                    "target": None if row.target is None else str(row.target),
-                    "verdict": row.verdict,
-                }
-                for row in self.rows
-            ],
-            "losses": list(losses),
-            "remarks": self.remarks(),
-        }
+    def outcome(self, described: dict[str, Any]) -> Outcome:
+        """Return what came out, with what it is from."""
+        return Outcome(
+            machine={**described, "pocketkv_core": self.core},
+            plan={**asdict(self.plan), "only": sorted(self.plan.only)},
+            results=self.results,
+            rows=self.rows,
+            others=self.others,
+            remarks=self.remarks(),
+            took_s=self.took_s,
+        )
+
+
+def _check_alive(what: str, *endpoints: Endpoint) -> None:
+    for endpoint in endpoints:
+        if not endpoint.is_alive():
+            raise BenchmarkError(f"{endpoint.name} has died during {what}")
 
 
 def _say(text: str) -> None:

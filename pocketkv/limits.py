@@ -33,11 +33,31 @@ LARGE_BULK_BYTES: Final = 16 * KIB
 # nothing costs the server no more than this.
 LARGE_BULK_FIRST_BYTES: Final = MIB
 
+# From this size on, a storage server keeps a string in an extent of its medium.
+EXTENT_BYTES_MIN: Final = 64 * KIB
+# What is backed of an extent before the first byte came, if it is not backed anyway; then twice as
+# much each time.
+EXTENT_FIRST_BYTES: Final = 256 * KIB
+# A string is sent so often by copying it, before it is sent by reference: that costs its pages when
+# it is removed, and making new ones costs as much as so many copies.
+EXTENT_COPIES_MAX: Final = 8
+# Below this size a string is always sent by copying it, which is no slower.
+EXTENT_REFERENCE_BYTES_MIN: Final = 128 * KIB
+# Free extents that are kept for use while values come and go, as a part of the server's memory and
+# at most.
+EXTENT_RESERVE_SHARE: Final = 0.02
+EXTENT_RESERVE_MAX_BYTES: Final = 64 * MIB
+
 # --- one connection ----------------------------------------------------------------------------
 
+# Events that are taken from the kernel at a time; those left are taken in the next round.
+EVENTS_PER_POLL: Final = 512
 # What is asked of the kernel in one receive; one connection cannot hold up the others for longer
 # than it takes to serve this much.
 RECEIVE_BYTES: Final = 64 * KIB
+# The same of a client that sends large arguments: what stands before one. The rest of it should
+# arrive where it stays.
+RECEIVE_HEAD_BYTES: Final = KIB
 # A large argument is received in larger pieces, since nothing is executed until it is whole.
 RECEIVE_LARGE_BYTES: Final = MIB
 # What is sent to one connection before the others' turn, however fast it takes.
@@ -79,6 +99,8 @@ ACCEPTS_PER_TURN: Final = 64
 LISTEN_BACKLOG: Final = 1024
 # Databases of one job (SELECT 0..15), as in Redis's default configuration.
 DATABASES: Final = 16
+# How long the reactor waits for more by itself, before it lets other trio tasks run.
+LINGER_MS: Final = 1
 # How long the reactor keeps the thread while traffic is hot, before other trio tasks run.
 BURST_S: Final = 0.002
 
@@ -106,9 +128,11 @@ LEASE_MAX_S: Final = 30 * 24 * 3600
 # A server that has not answered for so long is taken not to answer at all.
 UPSTREAM_CONNECT_TIMEOUT_S: Final = 1.0
 UPSTREAM_REPLY_TIMEOUT_S: Final = 5.0
-# One reply of a server: a router holds it whole before it passes it on. Several values of the
-# largest size fit.
+# One reply of a server that is held whole: several values of the largest size fit.
 REPLY_BYTES_MAX: Final = 2 * GIB
+# A reply of this size and above is passed on by a router as it arrives, and never held whole for a
+# client that takes it.
+STREAMED_REPLY_BYTES: Final = 64 * KIB
 # Bytes that may be on their way to one storage server before its clients are held back.
 UPSTREAM_BACKLOG_MAX_BYTES: Final = 64 * MIB
 
@@ -129,9 +153,12 @@ LOG_TRACE_CHARACTERS_MAX: Final = 16 * 1024
 
 # --- the router --------------------------------------------------------------------------------
 
-# Connections to one server that the clients of one job share: with several, one large value does
-# not hold up everybody; with few, the requests of many clients leave in one send.
+# Connections to one server that the clients of one job share: one for those that move small
+# values, so that the requests of many leave in one send; the others for large values, which hold
+# up who is behind them.
 UPSTREAM_LANES: Final = 4
+# So many requests after a large value its client is still taken to move large ones.
+BULKY_REQUESTS: Final = 32
 # A shared connection that nobody used for so long is closed.
 UPSTREAM_IDLE_TIMEOUT_S: Final = 15.0
 # After a server could not be reached, requests for it fail at once for so long, so that a dead

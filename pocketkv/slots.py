@@ -6,7 +6,7 @@ the first ``{`` and the first ``}`` after it, if anything does; otherwise it is 
 
 from __future__ import annotations
 
-from binascii import crc_hqx
+from pocketkv.crc16 import crc16
 
 SLOT_COUNT = 16384
 """Number of slots; fixed by the protocol of cluster-mode clients."""
@@ -28,4 +28,4 @@ def hash_tag(key: bytes) -> bytes:
 def key_slot(key: bytes) -> int:
     """Return the slot of `key`, 0 to `SLOT_COUNT` - 1."""
     # Most keys have no tag: this test costs less than a call that would find none.
-    return crc_hqx(hash_tag(key) if b"{" in key else key, 0) & _SLOT_MASK
+    return crc16(hash_tag(key) if b"{" in key else key) & _SLOT_MASK

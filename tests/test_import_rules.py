@@ -24,9 +24,9 @@ MODULES = """
     controller.state controller.tenants
     observability.http observability.metrics observability.process observability.probe
     serving.probe engine.probe
-    resp.connection resp.encoder resp.errors resp.frames resp.parser resp.peer resp.reactor
-    resp.replies resp.syscalls
-    amounts catalog config jobs limits options placement slots tokens
+    resp.byte_sink resp.connection resp.encoder resp.errors resp.frames resp.handler resp.parser
+    resp.peer resp.reactor resp.replies resp.sinks resp.syscalls
+    amounts catalog config crc16 jobs limits options placement slots stopwatch tokens
 """.split()
 
 # Module that imports, what it may not import, and the rule that says so.

@@ -22,6 +22,7 @@ from pocketkv.engine.commands import Command, Route, find_command
 from pocketkv.engine.errors import NO_AUTH, NO_PROTO, WRONG_PASS, CommandError, wrong_arity
 from pocketkv.engine.session import Session
 from pocketkv.placement import PlacementError
+from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import OK, Deferred, ErrorReply, Push, Reply
 from pocketkv.serving.shell import StartError
 from pocketkv.tokens import MEMBER_NONCE_BYTES, verify_member_proof
@@ -34,7 +35,7 @@ _STOPPING: Final = b"ERR the controller is starting or stopping"
 _ONLY_ROUTERS: Final = b"NOPERM only routers pass commands on"
 
 
-class ControllerHandler:
+class ControllerHandler(RequestHandler):
     """One connection to the controller.
 
     Args:

@@ -1,3 +1,8 @@
+cimport cython
+
+cdef dict _TABLE
+
+
 cdef class Command:
     cdef public str name
     cdef public object handler
@@ -5,7 +10,10 @@ cdef class Command:
     cdef public object group, since, complexity, summary, usage, tips
     cdef public dict subcommands
     cdef public bint is_local, is_write, denies_oom, no_auth, single_key
-    cdef public Py_ssize_t arity, arity_min, arity_max, first_key
+    cdef public Py_ssize_t arity, arity_min, arity_max, first_key, value_at, value_step
+
+    cpdef bint takes_large(self, Py_ssize_t position) except -1
 
 
+@cython.locals(name=bytes, record=Command)
 cpdef Command find_command(list request)

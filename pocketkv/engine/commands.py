@@ -93,6 +93,8 @@ class Command:
         keys: Where its keys are.
         key_flags: What happens to the keys, in the words of Redis's key specs (``RO access`` ...);
             of keys that are not treated alike, or not at fixed places, see `key_specs`.
+        value_at, value_step: Which arguments may be a `LargeString`: the one at `value_at`, and
+            every so many after it; 0: none, or no more.
         tips: Redis's command tips that do not follow from `route` and `merge`.
         route, merge: Which servers it concerns, and how their replies become one.
         group, since, complexity, summary, usage: For COMMAND DOCS; `usage` is Redis's syntax line
@@ -127,6 +129,8 @@ class Command:
         "summary",
         "tips",
         "usage",
+        "value_at",
+        "value_step",
     )
 
     def __init__(
@@ -147,6 +151,8 @@ class Command:
         summary: str,
         usage: str,
         tips: tuple[str, ...] = (),
+        value_at: int = 0,
+        value_step: int = 0,
     ) -> None:
         self.name = name
         self.handler = handler
@@ -163,6 +169,8 @@ class Command:
         self.summary = summary
         self.usage = usage
         self.tips = tips
+        self.value_at = value_at
+        self.value_step = value_step
         self.subcommands: dict[bytes, Command] = {}
         self.is_local = route is Route.NODE
         self.is_write = "write" in flags
@@ -174,9 +182,18 @@ class Command:
         # Whoever goes by it need not look whether the key is there (DEBUG counts for itself).
         self.single_key = keys.find is None and 0 < keys.first == keys.last < self.arity_min
 
+    def takes_large(self, position: int) -> bool:
+        """Whether the argument at this position may be a `LargeString`."""
+        first = self.value_at
+        if first == 0 or position < first:
+            return False
+        step = self.value_step
+        return position == first or (step > 0 and (position - first) % step == 0)
+
 
 # By upper-case and by lower-case name: the spellings that clients really send cost one look-up.
 COMMANDS: Final[dict[bytes, Command]] = {}
+_TABLE: Final = COMMANDS
 
 
 def command(
@@ -195,6 +212,8 @@ def command(
     merge: Merge = Merge.NONE,
     categories: str = "",
     tips: str = "",
+    value_at: int = 0,
+    value_step: int = 0,
 ) -> Callable[[Handler], Handler]:
     """Declare a command (``NAME``) or a container's subcommand (``CONTAINER|NAME``).
 
@@ -220,6 +239,8 @@ def command(
             summary=summary,
             usage=usage,
             tips=tuple(tips.split()),
+            value_at=value_at,
+            value_step=value_step,
         )
         _register(record)
         return handler
@@ -253,9 +274,11 @@ def find_command(request: list[bytes]) -> Command:
         CommandError: Unknown command or subcommand, or a wrong number of arguments.
     """
     name = request[0]
-    record = COMMANDS.get(name) or COMMANDS.get(name.upper())
+    record = _TABLE.get(name)
     if record is None:
-        raise unknown_command(request)
+        record = _TABLE.get(name.upper())
+        if record is None:
+            raise unknown_command(request)
     if record.subcommands and len(request) > 1:
         inner = record.subcommands.get(request[1].upper())
         if inner is None:

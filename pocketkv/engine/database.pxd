@@ -7,20 +7,20 @@ from pocketkv.slots cimport key_slot
 
 
 cdef class Database:
-    cdef public dict _due
-    cdef public list _due_order
-    cdef public object accessed_s
+    cdef public unsigned int[::1] accessed_s
     cdef public Clock clock
     cdef public dict expires
     cdef public Py_ssize_t expires_count, size
     cdef public int index
     cdef public bytearray occupied
-    cdef public object scans
+    cdef public object scans, schedule
     cdef public JobSpace space
-    cdef public dict tables
+    cdef public list tables
 
-    @cython.locals(slot=cython.int, table=dict, expires=dict)
+    @cython.locals(slot=cython.int, table=dict)
     cpdef lookup(self, bytes key)
+    @cython.locals(expires=dict)
+    cdef bint _is_due(self, bytes key, int slot) except -1
     cpdef read(self, bytes key)
     cpdef read_string(self, bytes key)
     cpdef lookup_string(self, bytes key)

@@ -7,26 +7,21 @@ happen with each change (accounting, expiry, and whatever later has to know) has
 
 from __future__ import annotations
 
-import heapq
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pocketkv.engine.errors import WRONG_TYPE, CommandError
 from pocketkv.engine.scan import ScanCache
+from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
-from pocketkv.engine.values import Collection, Value, value_cost
+from pocketkv.engine.values import Collection, String, Value, value_cost
 from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import JobSpace, Randomness
 
 Table = dict[bytes, Value]
-
-# Active expiry looks at keys in buckets of 2**7 = 128 ms of their due time.
-_BUCKET_SHIFT: Final = 7
-# Empty buckets stay in the schedule's order until they are this many more than half of it.
-_EMPTY_BUCKETS_MAX: Final = 1024
 
 
 class Database:
@@ -36,15 +31,14 @@ class Database:
         space: The job that it belongs to.
         index: Its number, as in SELECT.
         size: How many keys it has.
-        tables: Keys and values by slot; a slot without keys has no table.
+        tables: Keys and values by slot; ``None`` for a slot without keys.
         occupied: One byte per slot, 1 where there is a table: finding the next one is memchr.
         expires: Due times by slot.
+        schedule: The keys that expire, in that order.
         scans: Orders of the containers here that are being walked.
     """
 
     __slots__ = (
-        "_due",
-        "_due_order",
         "accessed_s",
         "clock",
         "expires",
@@ -52,6 +46,7 @@ class Database:
         "index",
         "occupied",
         "scans",
+        "schedule",
         "size",
         "space",
         "tables",
@@ -65,17 +60,14 @@ class Database:
 
     def _reset(self) -> None:
         self.size = 0
-        self.tables: dict[int, Table] = {}
+        self.tables: list[Table | None] = [None] * SLOT_COUNT
         self.occupied = bytearray(SLOT_COUNT)
         self.expires: dict[int, dict[bytes, int]] = {}
         self.expires_count = 0
         # When a slot's keys were last used, in seconds; by slot, since a time per key would cost
         # more memory than many a value.
         self.accessed_s = array("I", bytes(4 * SLOT_COUNT))
-        # The keys that expire by bucket of due time, and the buckets as a heap. A bucket that is
-        # no longer in `_due` may still be in the heap, and one may be there twice.
-        self._due: dict[int, set[bytes]] = {}
-        self._due_order: list[int] = []
+        self.schedule = Schedule(self.expires)
         self.scans = ScanCache()
 
     # --- reading -------------------------------------------------------------------------------
@@ -83,20 +75,25 @@ class Database:
     def lookup(self, key: bytes) -> Value | None:
         """The value of a key that exists and has not expired; an expired one is removed."""
         slot = key_slot(key)
-        table = self.tables.get(slot)
+        table = self.tables[slot]
         if table is None:
             return None
         value = table.get(key)
         if value is None:
             return None
-        expires = self.expires.get(slot)
-        if expires is not None:
-            due_ms = expires.get(key)
-            if due_ms is not None and due_ms <= self.clock.now_ms:
-                self._expire(key)
-                return None
+        if self.expires_count and self._is_due(key, slot):
+            self._expire(key)
+            return None
         self.accessed_s[slot] = self.clock.now_s
         return value
+
+    def _is_due(self, key: bytes, slot: int) -> bool:
+        """Whether a key's time has come."""
+        expires = self.expires.get(slot)
+        if expires is None:
+            return False
+        due_ms = expires.get(key)
+        return due_ms is not None and due_ms <= self.clock.now_ms
 
     def peek(self, key: bytes) -> Value | None:
         """`read` for a command that looks at a key without using it (TYPE, TTL, OBJECT ...)."""
@@ -116,7 +113,7 @@ class Database:
             stats.hits += 1
         return value
 
-    def read_string(self, key: bytes) -> bytes | bytearray | None:
+    def read_string(self, key: bytes) -> String | None:
         """`read`, refusing anything but a string.
 
         Raises:
@@ -127,7 +124,7 @@ class Database:
             raise CommandError(WRONG_TYPE)
         return value
 
-    def lookup_string(self, key: bytes) -> bytes | bytearray | None:
+    def lookup_string(self, key: bytes) -> String | None:
         """`lookup`, refusing anything but a string.
 
         Raises:
@@ -155,7 +152,7 @@ class Database:
     def put(self, key: bytes, value: Value) -> None:
         """Set a key, whatever it held; its expiry is forgotten."""
         slot = key_slot(key)
-        if slot in self.expires:
+        if self.expires_count:
             self._forget_expiry(key, slot)
         self._store(key, value, slot)
 
@@ -164,7 +161,7 @@ class Database:
         self._store(key, value, key_slot(key))
 
     def _store(self, key: bytes, value: Value, slot: int) -> None:
-        table = self.tables.get(slot)
+        table = self.tables[slot]
         if table is None:
             table = self.tables[slot] = {}
             self.occupied[slot] = 1
@@ -191,12 +188,13 @@ class Database:
     def _drop(self, key: bytes) -> Value:
         """Remove a key that exists."""
         slot = key_slot(key)
-        if slot in self.expires:
+        if self.expires_count:
             self._forget_expiry(key, slot)
         table = self.tables[slot]
+        assert table is not None
         value = table.pop(key)
         if not table:
-            del self.tables[slot]
+            self.tables[slot] = None
             self.occupied[slot] = 0
         if self.scans.orders:
             self.scans.forget(value)
@@ -218,7 +216,7 @@ class Database:
     def discard(self) -> None:
         """`clear`, where the caller has accounted for it."""
         self.space.expiring.discard(self)
-        self.space.discard(list(self.tables.values()))
+        self.space.discard([table for table in self.tables if table])
         self._reset()
 
     def used_bytes(self) -> int:
@@ -230,7 +228,7 @@ class Database:
     def count_bytes(self) -> int:
         """What this database's keys cost, counted key by key."""
         cost = self.expires_count * EXPIRY_BYTES
-        for table in self.tables.values():
+        for _, table in self.slot_tables():
             cost += sum(key_cost(key) + value_cost(value) for key, value in table.items())
         return cost
 
@@ -250,9 +248,11 @@ class Database:
         if old_ms is None:
             self.expires_count += 1
             self.space.account(EXPIRY_BYTES)
+            self.space.expiring.add(self)
         else:
-            self._unschedule(key, old_ms)
-        self._schedule(key, due_ms)
+            # The same object again, or each refresh would leave one more of the key.
+            key = self.schedule.remove(key, old_ms)
+        self.schedule.add(key, due_ms)
 
     def persist(self, key: bytes) -> bool:
         """Forget a key's expiry; false if it has none."""
@@ -267,7 +267,7 @@ class Database:
             return False
         if not expires:
             del self.expires[slot]
-        self._unschedule(key, due_ms)
+        self.schedule.remove(key, due_ms)
         self.expires_count -= 1
         self.space.account(-EXPIRY_BYTES)
         return True
@@ -277,49 +277,48 @@ class Database:
         self._drop(key)
         self.space.stats.expired += 1
 
-    def _schedule(self, key: bytes, due_ms: int) -> None:
-        bucket = due_ms >> _BUCKET_SHIFT
-        keys = self._due.get(bucket)
-        if keys is not None:
-            keys.add(key)
-            return
-        self._due[bucket] = {key}
-        heapq.heappush(self._due_order, bucket)
-        self.space.expiring.add(self)
-
-    def _unschedule(self, key: bytes, due_ms: int) -> None:
-        # What is scheduled is what expires and nothing else: keys that are set with an expiry and
-        # removed before, as locks are, must not pile up here.
-        bucket = due_ms >> _BUCKET_SHIFT
-        keys = self._due[bucket]
-        keys.discard(key)
-        if keys:
-            return
-        del self._due[bucket]
-        if len(self._due_order) > 2 * len(self._due) + _EMPTY_BUCKETS_MAX:
-            self._due_order = list(self._due)
-            heapq.heapify(self._due_order)
-
     def expire_due(self, keys_max: int) -> int:
         """Remove keys whose time has come, at most about `keys_max`; how much work it was."""
         now_ms = self.clock.now_ms
         work = 0
-        while work < keys_max and self._due_order:
-            bucket = self._due_order[0]
-            # A bucket is due when its last millisecond is.
-            if (bucket + 1) << _BUCKET_SHIFT > now_ms:
-                break
-            keys = self._due.get(bucket)
-            if keys is None:
-                heapq.heappop(self._due_order)
-                work += 1
-                continue
-            while keys and work < keys_max:
-                self._expire(keys.pop())
-                work += 1
-        if not self._due_order:
+        while work < keys_max and (keys := self.schedule.due(now_ms, keys_max - work)):
+            for key in keys:
+                self._expire(key)
+            work += len(keys)
+        if not self.schedule:
             self.space.expiring.discard(self)
         return work
+
+    # --- the same in another place in memory ------------------------------------------------------
+
+    def renew_keys(self, slot: int, fresh: dict[bytes, bytes]) -> None:
+        """Hold these objects wherever equal keys of a slot are held; each stands for itself."""
+        table = self.tables[slot]
+        if table is None:
+            return
+        # A dict whose keys are replaced one by one gets twice the room that it needs.
+        renewed = {fresh.get(key, key): value for key, value in table.items()}
+        self.tables[slot] = renewed
+        self.scans.renew(table, renewed)
+        expires = self.expires.get(slot)
+        if expires is None:
+            return
+        self.expires[slot] = {fresh.get(key, key): due_ms for key, due_ms in expires.items()}
+        for key in fresh.values():
+            due_ms = expires.get(key)
+            if due_ms is not None:
+                self.schedule.renew(key, due_ms)
+
+    def renew_key(self, slot: int, key: bytes, fresh: bytes) -> None:
+        """The same of one key that is there; it then stands behind all others."""
+        table = self.table(slot)
+        table[fresh] = table.pop(key)
+        expires = self.expires.get(slot)
+        if expires is not None:
+            due_ms = expires.pop(key, None)
+            if due_ms is not None:
+                expires[fresh] = due_ms
+                self.schedule.renew(fresh, due_ms)
 
     # --- many keys -----------------------------------------------------------------------------
 
@@ -343,18 +342,28 @@ class Database:
             slot = self.next_occupied(slot + 1)
         return slot
 
+    def slot_tables(self) -> Iterator[tuple[int, Table]]:
+        """The slots that have keys, with their tables, in order."""
+        return ((slot, table) for slot, table in enumerate(self.tables) if table)
+
+    def table(self, slot: int) -> Table:
+        """The table of a slot that has keys."""
+        table = self.tables[slot]
+        assert table is not None
+        return table
+
     def served_slots(self) -> list[int]:
         """The slots that have keys and are served here, in no order."""
         owned = self.space.owned
-        return [slot for slot in self.tables if owned[slot]]
+        return [slot for slot, _ in self.slot_tables() if owned[slot]]
 
     def keys_in_slot(self, slot: int) -> list[bytes]:
         """The keys of one slot that have not expired."""
-        return [key for key in self.tables.get(slot, ()) if self.live(key, slot)]
+        return [key for key in self.tables[slot] or () if self.live(key, slot)]
 
     def iter_keys(self) -> Iterator[bytes]:
         """All keys that have not expired. Nothing may be changed meanwhile."""
-        for slot, table in self.tables.items():
+        for slot, table in self.slot_tables():
             if slot not in self.expires:
                 yield from table
             else:
@@ -372,7 +381,7 @@ class Database:
                 slot = self._next_served(0)
             if slot < 0:
                 return None
-            keys = list(self.tables[slot])
+            keys = list(self.table(slot))
             key = keys[randomness.randrange(len(keys))]
             if self.lookup(key) is not None:
                 return key
@@ -380,15 +389,13 @@ class Database:
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
-        assert self.size == sum(len(table) for table in self.tables.values())
-        assert all(self.tables.values())
-        assert all(self.occupied[slot] == 1 for slot in self.tables)
-        assert sum(self.occupied) == len(self.tables)
-        assert all(key_slot(key) == slot for slot, table in self.tables.items() for key in table)
+        tables = dict(self.slot_tables())
+        assert self.size == sum(len(table) for table in tables.values())
+        assert {} not in self.tables
+        assert {slot for slot in range(SLOT_COUNT) if self.occupied[slot]} == set(tables)
+        assert all(key_slot(key) == slot for slot, table in tables.items() for key in table)
         due = {key: ms for expires in self.expires.values() for key, ms in expires.items()}
         assert self.expires_count == len(due)
-        assert all(key in self.tables[key_slot(key)] for key in due)
-        assert all(key in self._due[ms >> _BUCKET_SHIFT] for key, ms in due.items())
-        assert sum(map(len, self._due.values())) == len(due)
-        assert set(self._due) <= set(self._due_order)
+        assert all(key in tables[key_slot(key)] for key in due)
+        self.schedule.validate()
         assert not due or self in self.space.expiring

@@ -13,6 +13,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.gate import run
+from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import ErrorReply, Reply
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ REFUSALS: Final = (b"MOVED ", b"CROSSSLOT ", b"CLUSTERDOWN ", b"TRYAGAIN ")
 BEHIND: Final = b"TRYAGAIN An earlier request on this connection was for another server"
 
 
-class FencedHandler:
+class FencedHandler(RequestHandler):
     """Executes the requests of a connection that has proved to be a router's."""
 
     __slots__ = ("_is_up", "session")

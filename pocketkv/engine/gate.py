@@ -18,6 +18,8 @@ from pocketkv.engine.errors import (
     CommandError,
 )
 from pocketkv.engine.pauses import hold, holds
+from pocketkv.engine.sinks import charged_bytes, settle
+from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import NO_REPLY, Deferred, ErrorReply, Reply
 from pocketkv.slots import key_slot
 
@@ -88,7 +90,12 @@ def check_memory(session: Session, request: list[bytes]) -> None:
     Raises:
         CommandError: OOM.
     """
-    require_memory(session, sum(map(len, request)))
+    grown_bytes = 0
+    for argument in request:
+        grown_bytes += len(argument)
+    if session.space.incoming_bytes:
+        grown_bytes -= charged_bytes(request)
+    require_memory(session, grown_bytes)
 
 
 def require_memory(session: Session, grown_bytes: int) -> None:
@@ -105,7 +112,7 @@ def require_memory(session: Session, grown_bytes: int) -> None:
 def run(session: Session, request: list[bytes]) -> Reply:
     """Answer a request here; what the client did wrong becomes an error reply."""
     node = session.node
-    started_ns = node.timer_ns()
+    started_ns = node.stopwatch.now_ns()
     command = None
     try:
         command = admit(session, request)
@@ -117,6 +124,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
         return refuse(session, request, command, error)
     if node.pauses and holds(session, command):
         return hold(session, request, run)
+    if session.space.incoming_bytes:
+        settle(request)
     session.last_command = command.name
     try:
         if session.no_touch:
@@ -126,7 +135,7 @@ def run(session: Session, request: list[bytes]) -> Reply:
     except CommandError as error:
         reply = ErrorReply(error.text)
     session.last_active_ms = node.clock.now_ms
-    node.record_call(session, command, request, node.timer_ns() - started_ns, reply)
+    node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
     if session.reply_off or session.reply_skip:
         return without_reply(session, reply)
     return reply
@@ -173,3 +182,20 @@ def _call_without_touching(session: Session, command: Command, request: list[byt
     finally:
         for slot, time_s in before:
             accessed_s[slot] = time_s
+
+
+class GateHandler(RequestHandler):
+    """Serves every request of a session here, by the engine."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def execute(self, request: list[bytes]) -> Reply:
+        """Answer one request."""
+        return run(self.session, request)
+
+    def on_close(self) -> None:
+        """The connection is gone."""
+        self.session.node.close_session(self.session)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pocketkv import __version__, limits
 from pocketkv.engine.client_list import visible_sessions
-from pocketkv.engine.node import REDIS_VERSION
+from pocketkv.engine.keyspace import Keyspace
+from pocketkv.engine.node import REDIS_VERSION, Node
 from pocketkv.engine.stats import CommandStats
 from pocketkv.engine.topology import Topology
 from pocketkv.resp import parser
@@ -122,8 +123,20 @@ def _memory(session: Session) -> Fields:
             for s in visible_sessions(session)
         ),
         "mem_allocator": "libc",
-        "active_defrag_running": 0,
+        **_fragmentation(session.node),
         "lazyfree_pending_objects": 0,
+    }
+
+
+def _fragmentation(node: Node) -> Fields:
+    """What is resident for each byte that is accounted to any job, extents included."""
+    used_bytes = node.keyspace.used_bytes
+    rss_bytes = node.process.rss_bytes
+    is_running = node.defragmenter is not None and node.defragmenter.running
+    return {
+        "mem_fragmentation_ratio": f"{rss_bytes / used_bytes if used_bytes else 1:.2f}",
+        "mem_fragmentation_bytes": rss_bytes - used_bytes if used_bytes else 0,
+        "active_defrag_running": int(is_running),
     }
 
 
@@ -152,6 +165,7 @@ def _persistence(session: Session) -> Fields:
 def _stats(session: Session) -> Fields:
     node = session.node
     stats = session.space.stats
+    defragmenter = node.defragmenter
     # Of connections that are closed, and of those that are open.
     visible = visible_sessions(session)
     received = sum(s.transport.received_bytes for s in visible)
@@ -179,6 +193,8 @@ def _stats(session: Session) -> Fields:
         "tracking_total_keys": 0,
         "tracking_total_items": 0,
         "tracking_total_prefixes": 0,
+        "total_active_defrag_time": 0 if defragmenter is None else defragmenter.spent_ns // 10**6,
+        "active_defrag_hits": 0 if defragmenter is None else defragmenter.moved_objects,
         "total_error_replies": sum(node.error_stats.values()),
     }
 
@@ -282,10 +298,25 @@ def _pocketkv(session: Session) -> Fields:
         "pocketkv_job": session.job_id,
         "pocketkv_job_epoch": 0 if placement is None else placement.epoch,
         "pocketkv_job_used_bytes": space.used_bytes,
+        "pocketkv_job_incoming_bytes": space.incoming_bytes,
         "pocketkv_job_quota_bytes": "none" if space.quota_bytes is None else space.quota_bytes,
         "pocketkv_job_refused_writes": space.stats.refused_oom,
         "pocketkv_job_slots": sum(space.owned),
         "pocketkv_map_epoch": topology.epoch,
+        **_extents(node.keyspace),
+    }
+
+
+def _extents(keyspace: Keyspace) -> Fields:
+    """How the medium of large strings is used, where there is one."""
+    if keyspace.extents is None:
+        return {}
+    figures = keyspace.extents.figures()
+    return {
+        "pocketkv_extents_used_bytes": figures.used_bytes,
+        "pocketkv_extents_reserved_bytes": figures.reserved_bytes,
+        "pocketkv_extents_warm_bytes": figures.warm_bytes,
+        "pocketkv_extents_spent_bytes": figures.spent_bytes,
     }
 
 

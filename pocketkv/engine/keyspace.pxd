@@ -11,7 +11,7 @@ cdef class KeyStats:
 cdef class JobSpace:
     cdef public Clock clock
     cdef public dict databases
-    cdef public long long epoch
+    cdef public long long epoch, incoming_bytes
     cdef public bint expires_actively
     cdef public set expiring
     cdef public str job_id
@@ -30,7 +30,9 @@ cdef class Keyspace:
     cdef object _freeing
     cdef public Clock clock
     cdef public list discarded
-    cdef public long long memory_bytes
+    cdef public object extents
+    cdef public long long incoming_bytes, memory_bytes
     cdef public object randomness
     cdef public dict spaces
+    cdef public object unfinished
     cdef public long long used_bytes

@@ -6,12 +6,19 @@ everything here is a function of its inputs.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakSet
 
 from pocketkv import limits
-from pocketkv.engine.database import Database, Table
-from pocketkv.engine.values import value_cost
+from pocketkv.engine.database import Database
+from pocketkv.engine.extents import Extents
+from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.values import Value, value_cost
 from pocketkv.slots import SLOT_COUNT
+
+if TYPE_CHECKING:
+    from pocketkv.engine.database import Table
+    from pocketkv.engine.sinks import ExtentSink
 
 DEFAULT_JOB: Final = "default"
 # 2**11 bytes are about as quick to give back as one more key is to forget.
@@ -74,6 +81,7 @@ class JobSpace:
         job_id: The job.
         quota_bytes: What it may use here; ``None``: as much as the server has.
         used_bytes: What it uses here (see `sizes`).
+        incoming_bytes: What it uses beside that, for large strings that are no values yet.
         owned: One byte per slot, 1 where this server serves it.
         owns_all: Whether all slots are served here, so that nothing has to be checked.
         epoch: Of the placement that `owned` follows.
@@ -86,6 +94,7 @@ class JobSpace:
         "epoch",
         "expires_actively",
         "expiring",
+        "incoming_bytes",
         "job_id",
         "keyspace",
         "owned",
@@ -101,6 +110,7 @@ class JobSpace:
         self.job_id = job_id
         self.quota_bytes: int | None = None
         self.used_bytes = 0
+        self.incoming_bytes = 0
         self.owned = bytearray(SLOT_COUNT)
         self.owns_all = False
         self.epoch = 0
@@ -129,7 +139,7 @@ class JobSpace:
         """Remove all keys of one slot; how many there were."""
         dropped = 0
         for database in self.databases.values():
-            for key in list(database.tables.get(slot, ())):
+            for key in list(database.tables[slot] or ()):
                 database.remove(key)
                 dropped += 1
         return dropped
@@ -151,10 +161,12 @@ class JobSpace:
 
     def refuses_write(self, request_bytes: int) -> bool:
         """Whether a write of this size would exceed the job's quota or the server's memory."""
-        used_bytes = self.used_bytes + request_bytes
+        used_bytes = self.used_bytes + self.incoming_bytes + request_bytes
         if self.quota_bytes is not None and used_bytes > self.quota_bytes:
             return True
-        return self.keyspace.used_bytes + request_bytes > self.keyspace.memory_bytes
+        keyspace = self.keyspace
+        used_bytes = keyspace.used_bytes + keyspace.incoming_bytes + request_bytes
+        return used_bytes > keyspace.memory_bytes
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
@@ -170,9 +182,11 @@ class Keyspace:
         memory_bytes: What all jobs together may use.
         clock: The time, set by the server's shell.
         randomness: For RANDOMKEY, SPOP and the like.
+        extents: Where large strings are kept; ``None``: in memory, as all others.
 
     Attributes:
-        used_bytes: What all jobs use.
+        used_bytes, incoming_bytes: What all jobs use (see `JobSpace`).
+        unfinished: Large strings that are being received, but for the shorter ones.
         discarded: Tables that nobody sees any more, to be freed in the background.
     """
 
@@ -180,15 +194,27 @@ class Keyspace:
         "_freeing",
         "clock",
         "discarded",
+        "extents",
+        "incoming_bytes",
         "memory_bytes",
         "randomness",
         "spaces",
+        "unfinished",
         "used_bytes",
     )
 
-    def __init__(self, memory_bytes: int, clock: Clock, randomness: Randomness) -> None:
+    def __init__(
+        self,
+        memory_bytes: int,
+        clock: Clock,
+        randomness: Randomness,
+        extents: Extents | None = None,
+    ) -> None:
         self.memory_bytes = memory_bytes
         self.used_bytes = 0
+        self.incoming_bytes = 0
+        self.extents = extents
+        self.unfinished: WeakSet[ExtentSink] = WeakSet()
         self.clock = clock
         self.randomness = randomness
         self.spaces: dict[str, JobSpace] = {}
@@ -230,7 +256,7 @@ class Keyspace:
                 self._freeing = self.discarded.pop()
             table = self._freeing
             first = next(iter(table.values()))
-            if len(table) <= effort_max and value_cost(first) >> _FREEING_SHIFT == 0:
+            if len(table) <= effort_max and _effort(first) == 0:
                 # Values of one slot are much of a size: nearly every table is freed here.
                 effort_max -= len(table)
                 self._freeing = None
@@ -238,5 +264,13 @@ class Keyspace:
                 continue
             while table and effort_max > 0:
                 _, value = table.popitem()
-                effort_max -= 1 + (value_cost(value) >> _FREEING_SHIFT)
+                effort_max -= 1 + _effort(value)
         return bool(self._freeing or self.discarded)
+
+
+def _effort(value: Value) -> int:
+    """What a value takes to be freed, beside what every key takes."""
+    if isinstance(value, LargeString):
+        # Its extents are only noted down as free here.
+        return value.pieces
+    return value_cost(value) >> _FREEING_SHIFT

@@ -2,13 +2,20 @@ cimport cython
 
 from pocketkv.engine.commands cimport Command
 from pocketkv.engine.keyspace cimport Clock, Keyspace
-from pocketkv.engine.stats cimport CommandStats
+from pocketkv.engine.session cimport Session
+from pocketkv.engine.stats cimport CommandStats, SlowLog
+from pocketkv.stopwatch cimport Stopwatch
+
+
+cdef int _LAST_BUCKET
 
 
 cdef class Node:
+    cdef public Stopwatch stopwatch
     cdef object __weakref__
     cdef public object id, role, tier, topology, timer_ns, secret, admin_password, host, medium
-    cdef public object slow_log, settings, timers, idle_sweep, process
+    cdef public SlowLog slow_log
+    cdef public object settings, timers, idle_sweep, process, defragmenter
     cdef public Keyspace keyspace
     cdef public Clock clock
     cdef public bint require_auth, clustered
@@ -18,5 +25,5 @@ cdef class Node:
     cdef long long _next_session_id
     cdef public dict sessions, command_stats, error_stats, pauses
 
-    @cython.locals(stats=CommandStats, bucket=Py_ssize_t, buckets=list)
-    cpdef record_call(self, session, Command command, list request, long long duration_ns, reply)
+    @cython.locals(stats=CommandStats, bucket=cython.int, log=SlowLog)
+    cpdef record_call(self, Session session, Command command, list request, long long duration_ns, reply)

@@ -7,24 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.commands import Command
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.pauses import Pause, unpause
-from pocketkv.engine.session import Session, Transport
+from pocketkv.engine.session import Session
 from pocketkv.engine.settings import Settings
 from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog
 from pocketkv.engine.timers import Timer, Timers
 from pocketkv.engine.topology import Topology
 from pocketkv.resp.replies import ErrorReply, Reply
+from pocketkv.stopwatch import Stopwatch
 from pocketkv.tokens import verify_job_token, verify_password
+
+if TYPE_CHECKING:
+    from pocketkv.engine.defragment import Defragmenter
+    from pocketkv.engine.session import Transport
 
 # The Redis version whose behaviour is offered; clients decide by it what they may send.
 REDIS_VERSION: Final = "7.0.15"
 # Whom ``AUTH`` makes administrator. No job has this id: a job's ends in a random part.
 ADMIN_USER: Final = "admin"
+_LAST_BUCKET: Final = LATENCY_BUCKETS - 1
 
 
 @dataclass(slots=True)
@@ -34,6 +40,8 @@ class ProcessFigures:
     pid: int = 0
     rss_bytes: int = 0
     rss_peak_bytes: int = 0
+    # Of the resident memory, what is no file's.
+    anonymous_bytes: int = 0
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
     machine_memory_bytes: int = 0
@@ -50,6 +58,7 @@ class Node:
         keyspace: What it stores; a router's stays empty.
         topology: What it knows of the cluster.
         timer_ns: A monotonic clock, for latencies.
+        stopwatch: The same, as the gate reads it.
         secret: The cluster's secret, by which tokens are verified; empty: there are no jobs.
         require_auth: Whether a connection must authenticate before it does anything.
         admin_password: What ``AUTH admin`` demands; empty: everybody may administer.
@@ -88,6 +97,7 @@ class Node:
         self.clock: Clock = keyspace.clock
         self.topology = topology
         self.timer_ns = timer_ns
+        self.stopwatch = Stopwatch(timer_ns)
         self.secret = secret
         self.require_auth = require_auth
         self.admin_password = admin_password
@@ -112,6 +122,8 @@ class Node:
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
         self.process = ProcessFigures()
+        # Keeps memory compact, where there is anything stored.
+        self.defragmenter: Defragmenter | None = None
         # Tells of the medium under the values, for INFO; set by the plane.
         self.medium = ""
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
@@ -203,7 +215,7 @@ class Node:
         stats.calls += 1
         stats.total_ns += duration_ns
         bucket = 0
-        while duration_ns >> bucket and bucket < LATENCY_BUCKETS - 1:
+        while duration_ns >> bucket and bucket < _LAST_BUCKET:
             bucket += 1
         stats.buckets[bucket] += 1
         self.commands_processed += 1
@@ -213,7 +225,7 @@ class Node:
             self._count_error(reply)
         log = self.slow_log
         # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
-        if 0 <= log.threshold_us < duration_ns // 1000 and not command.no_auth:
+        if 0 <= log.threshold_us * 1000 < duration_ns and not command.no_auth:
             log.add(
                 request,
                 self.clock.now_s,

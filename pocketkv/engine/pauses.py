@@ -60,7 +60,8 @@ def unpause(node: Node, job_id: str) -> None:
         node.timers.cancel(ended.timer)
     for deferred, (session, request, resume) in list(ended.held.items()):
         # One of those before it may have closed this one's connection, or begun another pause.
-        if deferred in ended.held:
+        # What is executed must be forgotten too: a request may hold extents.
+        if ended.held.pop(deferred, None) is not None:
             complete_with(deferred, resume(session, request))
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from pocketkv import limits
@@ -90,6 +90,13 @@ class ScanCache:
     def forget(self, items: object) -> None:
         """Drop what is kept for a container, because its walk or its life is over."""
         self.orders.pop(id(items), None)
+
+    def renew(self, items: object, fresh: Any) -> None:
+        """A container was made anew, with equal elements: its walk goes on."""
+        order = self.orders.pop(id(items), None)
+        if order is not None:
+            order.items = fresh
+            self.orders[id(fresh)] = order
 
 
 def scan_elements(
@@ -171,7 +178,7 @@ def scan_keys(db: Database, cursor: int, count: int, *, proxied: bool) -> tuple[
 
 
 def _scan_slot(db: Database, slot: int, position: int, count: int) -> tuple[int, list[bytes]]:
-    table = db.tables[slot]
+    table = db.table(slot)
     if position == 0 and len(table) <= _SMALL_SLOT_KEYS:
         return 0, list(table)
     return scan_elements(table, position, count, db.scans)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from pocketkv.engine.errors import WRONG_PASS, CommandError
 from pocketkv.engine.keyspace import DEFAULT_JOB
 from pocketkv.resp.encoder import Outbox
+from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import Reply
 
 if TYPE_CHECKING:
@@ -14,18 +15,6 @@ if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.node import Node
-
-
-class Executor(Protocol):
-    """What executes the requests of a connection."""
-
-    def execute(self, request: list[bytes]) -> Reply:
-        """Answer one request; never raises for what a client did wrong."""
-        ...
-
-    def on_close(self) -> None:
-        """The connection is gone."""
-        ...
 
 
 class Transport(Protocol):
@@ -45,7 +34,7 @@ class Transport(Protocol):
         """Send an out-of-band message."""
         ...
 
-    def hand_over(self, handler: Executor) -> None:
+    def hand_over(self, handler: RequestHandler) -> None:
         """Have another handler execute the requests, from the next one on."""
         ...
 

@@ -12,16 +12,20 @@ segment follows from its CRC, so a cursor also means the same on every server.
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_left
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from pocketkv.engine.arguments import canonical_integer
 from pocketkv.engine.keyspace import Randomness
 from pocketkv.engine.sizes import DICT_ENTRY_BYTES, bytes_object
 from pocketkv.engine.values import Collection
+
+if TYPE_CHECKING:
+    from pocketkv.engine.regions import Evacuation, Survey
 
 # Members per segment, on average, above which the next segment is split and below which the last
 # one is merged: far apart, so that a set of a steady size does neither.
@@ -30,6 +34,13 @@ _MERGE_BELOW: Final = 16
 # Random draws that may miss before the segments' sizes are added up instead.
 _DRAWS_MAX: Final = 64
 
+# Attributes that are numbers, each an object if it is not small.
+_NUMBERS: Final = ("size_bytes", "_size", "_split_at", "_merge_at", "_largest")
+# Segments that a survey looks at.
+_SURVEYED_SEGMENTS: Final = 16
+
+# The object by itself.
+_OBJECT_BYTES: Final = 112
 # The object, its numbers, the list or the array.
 _BASE_BYTES: Final = 200
 # An empty dict, its place in the list.
@@ -314,6 +325,85 @@ class SetValue(Collection):
         else:
             merged = self._segments[count - _power_of_two(count)]
             self._largest = max(self._largest, len(merged))
+
+    # --- where it lies in memory ---------------------------------------------------------------
+
+    def renewed(self) -> SetValue:
+        """Another object that holds the very same."""
+        renewed = SetValue.__new__(SetValue)
+        renewed.size_bytes = self.size_bytes
+        renewed._integers = self._integers
+        renewed._segments = self._segments
+        renewed._size = self._size
+        renewed._split_at = self._split_at
+        renewed._merge_at = self._merge_at
+        renewed._largest = self._largest
+        return renewed
+
+    def survey(self, survey: Survey, weight: int) -> None:
+        """Count the parts and the members of some segments."""
+        survey.count(self, _OBJECT_BYTES, weight)
+        if self._integers is not None:
+            survey.count(self._integers, sys.getsizeof(self._integers), weight)
+            return
+        survey.count(self._segments, sys.getsizeof(self._segments), weight)
+        step = 1 + len(self._segments) // _SURVEYED_SEGMENTS
+        for segment in self._segments[::step]:
+            survey.count_dict(segment, weight * step)
+            for member in segment:
+                survey.count_bytes(member, weight * step)
+
+    def evacuate(self, evacuation: Evacuation, place: int) -> int:
+        """Move the parts, then the members, segment by segment."""
+        if place == 0 and not self._evacuate_parts(evacuation):
+            return 0
+        if self._integers is not None:
+            return -1
+        segments = self._segments
+        while place < len(segments):
+            segment = segments[place]
+            evacuation.attempts -= 1 + (len(segment) >> 2)
+            moved: dict[bytes, bytes] = {}
+            for member in segment:
+                if evacuation.concerns(member):
+                    copy = evacuation.move_bytes(member)
+                    if copy is None:
+                        break
+                    moved[member] = copy
+            if moved:
+                segment = {moved.get(member, member): None for member in segment}
+                segments[place] = segment
+            if evacuation.attempts <= 0:
+                return place
+            if evacuation.concerns_dict(segment):
+                fresh = evacuation.move_dict(segment)
+                if fresh is None:
+                    return place
+                segments[place] = fresh
+            place += 1
+            if evacuation.attempts <= 0 and place < len(segments):
+                return place
+        return -1
+
+    def _evacuate_parts(self, evacuation: Evacuation) -> bool:
+        """Move all but members and segments; false if the attempts are used up before."""
+        for name in _NUMBERS:
+            number = getattr(self, name)
+            if evacuation.concerns(number):
+                moved = evacuation.move_int(number)
+                if moved is None:
+                    return False
+                setattr(self, name, moved)
+        if self._integers is not None:
+            integers = evacuation.move_array(self._integers)
+            self._integers = self._integers if integers is None else integers
+            return integers is not None
+        if self._segments is not _NO_SEGMENTS and evacuation.concerns_list(self._segments):
+            segments = evacuation.move_list(self._segments)
+            if segments is None:
+                return False
+            self._segments = segments
+        return True
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

@@ -61,6 +61,8 @@ class Settings:
     timeout: int
 
     def __init__(self) -> None:
+        # Whether memory is kept compact in the background.
+        self.activedefrag = True
         for name, (_, default) in _STORED.items():
             setattr(self, _attribute(name), default)
 
@@ -241,6 +243,21 @@ def _read_clustered(session: Session) -> str:
     return "yes" if session.node.clustered else "no"
 
 
+def _parse_flag(text: bytes) -> bool:
+    lowered = text.lower()
+    if lowered not in (b"yes", b"no"):
+        raise SettingError("argument must be 'yes' or 'no'")
+    return lowered == b"yes"
+
+
+def _read_defragment(session: Session) -> bytes:
+    return b"yes" if session.node.settings.activedefrag else b"no"
+
+
+def _write_defragment(node: Node, value: bool) -> None:
+    node.settings.activedefrag = value
+
+
 def _write_slow_threshold(node: Node, value: int) -> None:
     node.slow_log.threshold_us = value
 
@@ -292,7 +309,7 @@ _LIVE: Final = (
     _fixed("notify-keyspace-events", "", "keyspace notifications are not supported"),
     _fixed("latency-tracking", "yes", "latencies are always tracked"),
     _fixed("latency-monitor-threshold", "0", "there is no latency monitor, see LATENCY HISTOGRAM"),
-    _fixed("activedefrag", "no", "there is no defragmentation"),
+    Setting("activedefrag", _read_defragment, _parse_flag, _write_defragment),
     _fixed("tracking-table-max-keys", "0", "client side caching is not supported"),
 )
 

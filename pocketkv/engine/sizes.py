@@ -17,12 +17,32 @@ SET_ENTRY_BYTES: Final = 32
 # An expiry: an entry, the int object, and the place in the schedule.
 EXPIRY_BYTES: Final = DICT_ENTRY_BYTES + 32 + SET_ENTRY_BYTES
 
+# The same for the compiled hot path, as C numbers.
+_BYTES_OBJECT_BYTES: Final = BYTES_OBJECT_BYTES
+_DICT_ENTRY_BYTES: Final = DICT_ENTRY_BYTES
+
 
 def bytes_object(length: int) -> int:
     """Memory of a bytes object of `length`."""
-    return (BYTES_OBJECT_BYTES + length + 15) & ~15
+    return (_BYTES_OBJECT_BYTES + length + 15) & ~15
 
 
 def key_cost(key: bytes) -> int:
     """Memory of a key in its table, without its value."""
-    return DICT_ENTRY_BYTES + ((BYTES_OBJECT_BYTES + len(key) + 15) & ~15)
+    return _DICT_ENTRY_BYTES + ((_BYTES_OBJECT_BYTES + len(key) + 15) & ~15)
+
+
+def allocated_bytes(size_bytes: int) -> int:
+    """What an object of this size takes: CPython serves up to 512 bytes, then the C library."""
+    return (size_bytes + 15) & ~15 if size_bytes <= 512 else (size_bytes + 23) & ~15
+
+
+def dict_bytes(entries: int) -> int:
+    """The size of a dict that was made for so many entries, as `sys.getsizeof` tells it."""
+    if not entries:
+        return 64
+    slots = 8
+    while slots * 2 // 3 < entries:
+        slots *= 2
+    index_bytes = 1 if slots < 256 else 2 if slots < 65536 else 4
+    return 96 + index_bytes * slots + 24 * (slots * 2 // 3)

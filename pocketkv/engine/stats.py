@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 # Latency is counted in buckets of powers of two nanoseconds; bucket i holds calls of less than
@@ -23,7 +24,7 @@ class CommandStats:
         self.failed = 0
         self.rejected = 0
         self.total_ns = 0
-        self.buckets = [0] * LATENCY_BUCKETS
+        self.buckets = array("q", bytes(8 * LATENCY_BUCKETS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,6 @@ class SlowCall:
     job_id: str
 
 
-@dataclass(slots=True)
 class SlowLog:
     """The last slow calls of all jobs, newest first; SLOWLOG shows a job its own.
 
@@ -48,10 +48,13 @@ class SlowLog:
         length_max: How many are kept.
     """
 
-    threshold_us: int = 10_000
-    length_max: int = 128
-    next_id: int = 0
-    entries: deque[SlowCall] = field(default_factory=deque)
+    __slots__ = ("entries", "length_max", "next_id", "threshold_us")
+
+    def __init__(self, threshold_us: int = 10_000, length_max: int = 128) -> None:
+        self.threshold_us = threshold_us
+        self.length_max = length_max
+        self.next_id = 0
+        self.entries: deque[SlowCall] = deque()
 
     def add(
         self,

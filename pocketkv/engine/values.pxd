@@ -1,3 +1,6 @@
+from pocketkv.engine.sizes cimport bytes_object
+
+
 cdef class Collection:
     cdef public long long size_bytes
 

@@ -1,14 +1,19 @@
 """What a key may hold.
 
 A string is a ``bytes``, or a ``bytearray`` once it was changed in place (APPEND, SETRANGE), so
-that appending stays cheap. Every other type is a `Collection`.
+that appending stays cheap; a large one may be a `LargeString`, which is no object of its bytes.
+Every other type is a `Collection`.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from pocketkv.engine.sizes import BYTES_OBJECT_BYTES
+from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.sizes import bytes_object
+
+if TYPE_CHECKING:
+    from pocketkv.engine.regions import Evacuation, Survey
 
 
 class Collection:
@@ -36,15 +41,39 @@ class Collection:
         """A value that shares nothing that changes with this one."""
         raise NotImplementedError  # An interface: every type copies its own elements.
 
+    # --- for defragmentation: a type that does nothing about it stays where it is --------------
 
-Value: TypeAlias = "bytes | bytearray | Collection"
+    def renewed(self) -> Collection | None:
+        """An object that takes this one's place, with all that it holds; ``None``: it cannot."""
+        return None
+
+    def survey(self, survey: Survey, weight: int) -> None:
+        """Count what can be moved, or a sample if it is much."""
+
+    def evacuate(self, evacuation: Evacuation, place: int) -> int:
+        """Move what it holds out of regions that are left, and make anew what has too much room.
+
+        Args:
+            evacuation: Whose attempts this uses up.
+            place: 0, then what the last call returned; the value may have changed meanwhile.
+
+        Returns:
+            Where to go on once there are new attempts, or -1 if everything is done.
+        """
+        return -1
+
+
+String: TypeAlias = "bytes | bytearray | LargeString"
+Value: TypeAlias = "String | Collection"
 
 
 def value_cost(value: Value) -> int:
     """Memory of a value, without its key."""
     if type(value) is bytes:
-        return (BYTES_OBJECT_BYTES + len(value) + 15) & ~15
+        return bytes_object(len(value))
     if isinstance(value, Collection):
+        return value.size_bytes
+    if isinstance(value, LargeString):
         return value.size_bytes
     # A bytearray keeps some room to grow.
     return 64 + len(value) + (len(value) >> 3)

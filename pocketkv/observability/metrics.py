@@ -22,6 +22,7 @@ from prometheus_client.core import (
 )
 
 from pocketkv import __version__
+from pocketkv.engine.extents import NO_EXTENTS
 from pocketkv.engine.info import running_core
 from pocketkv.engine.keyspace import JobSpace
 from pocketkv.engine.node import Node
@@ -129,12 +130,36 @@ JOB_COMMANDS = Name("job_commands_total", "counter", "Commands of a job.", ("job
 
 MEMORY = Name("storage_memory_bytes", "gauge", "Bytes that all jobs may use here.", ("tier",))
 USED = Name("storage_used_bytes", "gauge", "Bytes that all jobs use here.", ("tier",))
+INCOMING = Name(
+    "storage_incoming_bytes", "gauge", "Bytes of large values that are being received.", ("tier",)
+)
+EXTENTS = Name(
+    "storage_extent_bytes",
+    "gauge",
+    "Where large values are kept: what they use, and what is free and not given back yet.",
+    ("tier", "state"),
+)
+PUNCHED = Name(
+    "storage_extent_punched_bytes_total", "counter", "Bytes of it given back so far.", ("tier",)
+)
+DEFRAGMENT_PASSES = Name(
+    "defragment_passes_total", "counter", "Passes of defragmentation that were begun."
+)
+DEFRAGMENT_SECONDS = Name(
+    "defragment_seconds_total", "counter", "Time that defragmentation had the thread."
+)
+DEFRAGMENT_MOVED = Name(
+    "defragment_moved_bytes_total", "counter", "Bytes that defragmentation moved in memory."
+)
 
 CPU = Name("process_cpu_seconds_total", "counter", "CPU time of the process.", ("mode",))
 CPU_FRACTION = Name(
     "process_cpu_fraction", "gauge", "CPU time per time of late; 1 is one core in full use."
 )
 RSS = Name("process_resident_memory_bytes", "gauge", "Memory of the process that is resident.")
+ANONYMOUS = Name(
+    "process_anonymous_memory_bytes", "gauge", "Of it, what is no file's, nor large values'."
+)
 DESCRIPTORS = Name("process_open_descriptors", "gauge", "File descriptors that are open.")
 THREADS = Name("process_threads", "gauge", "Threads of the process.")
 UPTIME = Name("process_uptime_seconds", "gauge", "Time since the process began to serve.")
@@ -151,12 +176,13 @@ NETWORK_SENT = Name(
 # What every process has, and what only storage servers have beside it.
 EVERYWHERE: Final = (
     BUILD, COMMANDS, FAILED, DURATION, ERRORS, CONNECTIONS, CONNECTIONS_MAX, ACCEPTED, DROPPED,
-    RECEIVED, SENT, UNSENT, CPU, CPU_FRACTION, RSS, DESCRIPTORS, THREADS, UPTIME, MACHINE_MEMORY,
-    NETWORK_RECEIVED, NETWORK_SENT,
+    RECEIVED, SENT, UNSENT, CPU, CPU_FRACTION, RSS, ANONYMOUS, DESCRIPTORS, THREADS, UPTIME,
+    MACHINE_MEMORY, NETWORK_RECEIVED, NETWORK_SENT,
 )  # fmt: skip
 ON_STORAGE: Final = (
     JOB_USED, JOB_QUOTA, JOB_KEYS, JOB_HITS, JOB_MISSES, JOB_EXPIRED, JOB_REFUSED, JOB_COMMANDS,
-    MEMORY, USED,
+    MEMORY, USED, INCOMING, EXTENTS, PUNCHED, DEFRAGMENT_PASSES, DEFRAGMENT_SECONDS,
+    DEFRAGMENT_MOVED,
 )  # fmt: skip
 
 
@@ -224,8 +250,7 @@ class NodeMetrics:
         yield from self._connection_figures()
         if node.role == "storage":
             yield from self._job_figures()
-            yield Figures(MEMORY).add(node.keyspace.memory_bytes, node.tier)
-            yield Figures(USED).add(node.keyspace.used_bytes, node.tier)
+            yield from self._storage_figures()
         yield from self._process_figures()
         for source in self.sources:
             yield from source()
@@ -271,6 +296,32 @@ class NodeMetrics:
                 figures.add(read(space), job)
             yield figures
 
+    def _storage_figures(self) -> Iterator[Figures]:
+        tier, keyspace = self._node.tier, self._node.keyspace
+        yield Figures(MEMORY).add(keyspace.memory_bytes, tier)
+        yield Figures(USED).add(keyspace.used_bytes, tier)
+        yield Figures(INCOMING).add(keyspace.incoming_bytes, tier)
+        extents = keyspace.extents
+        figures = NO_EXTENTS if extents is None else extents.figures()
+        states = Figures(EXTENTS)
+        states.add(figures.used_bytes, tier, "used")
+        states.add(figures.reserved_bytes, tier, "reserved")
+        states.add(figures.warm_bytes, tier, "warm")
+        states.add(figures.spent_bytes, tier, "spent")
+        yield states
+        yield Figures(PUNCHED).add(figures.punched_bytes, tier)
+        yield from self._defragment_figures()
+
+    def _defragment_figures(self) -> Iterator[Figures]:
+        defragmenter = self._node.defragmenter
+        passes, spent_ns, moved_bytes = 0, 0, 0
+        if defragmenter is not None:
+            passes, spent_ns = defragmenter.passes, defragmenter.spent_ns
+            moved_bytes = defragmenter.moved_bytes
+        yield Figures(DEFRAGMENT_PASSES).add(passes)
+        yield Figures(DEFRAGMENT_SECONDS).add(spent_ns / 1e9)
+        yield Figures(DEFRAGMENT_MOVED).add(moved_bytes)
+
     def _process_figures(self) -> Iterator[Figures]:
         sampler, process = self._sampler, self._sampler.figures
         cpu = Figures(CPU).add(process.cpu_user_s, "user").add(process.cpu_system_s, "system")
@@ -278,6 +329,7 @@ class NodeMetrics:
         for name, value in (
             (CPU_FRACTION, sampler.cpu_fraction),
             (RSS, process.rss_bytes),
+            (ANONYMOUS, process.anonymous_bytes),
             (DESCRIPTORS, sampler.descriptors),
             (THREADS, sampler.threads),
             (UPTIME, (self._node.clock.now_ms - self._node.started_ms) / 1000),

@@ -68,6 +68,7 @@ class ProcessSampler:
             pid=self._process.pid,
             rss_bytes=memory.rss,
             rss_peak_bytes=max(peak_bytes, memory.rss),
+            anonymous_bytes=memory.rss - memory.shared,
             cpu_user_s=times.user,
             cpu_system_s=times.system,
             machine_memory_bytes=self._machine_memory_bytes,

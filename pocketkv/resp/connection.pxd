@@ -1,31 +1,48 @@
 cimport cython
 
 from pocketkv.resp.encoder cimport Outbox
+from pocketkv.resp.handler cimport RequestHandler
 from pocketkv.resp.parser cimport RequestParser
-from pocketkv.resp.syscalls cimport receive, send
+from pocketkv.resp.reactor cimport Reactor
+from pocketkv.resp.replies cimport Deferred, Encoded, FileRange, Listener
+from pocketkv.resp.syscalls cimport receive, receive_into, send, send_before_file, send_file
 
 
-cdef class Connection:
+cdef class Connection(Listener):
     cdef object __weakref__
     cdef public bint closed, input_paused, output_waits, scheduled
     cdef public int fd
     cdef public double last_progress_s, last_receive_s
     cdef public Outbox outbox
-    cdef public object reactor, socket
+    cdef public Reactor reactor
+    cdef public object socket
     cdef public long long received_bytes, sent_bytes, send_bytes_per_turn
+    cdef public Py_ssize_t receive_bytes
 
-    cpdef receive(self)
-    @cython.locals(outbox=Outbox, budget_bytes=cython.longlong, count=Py_ssize_t, small=bytes, full=cython.bint)
+    cpdef on_readable(self)
+    cpdef on_turn(self)
+    cpdef on_end(self)
+    cpdef on_drained(self)
+    cpdef on_writable(self)
+    cpdef bytes receive(self)
+    cpdef tuple receive_into(self, view, bint spill)
+    @cython.locals(
+        outbox=Outbox, budget_bytes=cython.longlong, count=Py_ssize_t, small=bytes,
+        full=cython.bint,
+    )
     cpdef flush(self)
+    @cython.locals(outbox=Outbox, part=FileRange, sent=Py_ssize_t, wanted=Py_ssize_t)
+    cdef Py_ssize_t _send_large(self, long long budget_bytes) except -1
+    cdef _wait_for_room(self)
 
 
 cdef class ClientConnection(Connection):
     cdef bint _closing, _ended, _overrun
     cdef object _exclusive
     cdef object _waiting
-    cdef public object handler
+    cdef public RequestHandler handler
     cdef public Py_ssize_t outstanding_max
-    cdef Py_ssize_t _requests_per_turn, _backlog_high_bytes
+    cdef Py_ssize_t _requests_per_turn, _backlog_high_bytes, _request_backlog_max_bytes
     cdef public RequestParser parser
     cdef public long long requests
 
@@ -35,6 +52,20 @@ cdef class ClientConnection(Connection):
     cdef bint _serve_requests(self) except -1
     cdef bint _may_serve(self) except -1
     cdef bint _serve_one(self) except -1
+    @cython.locals(count=Py_ssize_t)
+    cdef bint _receive_large(self) except -1
+    cdef _after_head(self)
+    @cython.locals(deferred=Deferred)
     cpdef reply(self, reply)
+    cpdef bint is_next(self, Deferred reply) except -1
+    @cython.locals(count=Py_ssize_t, before_bytes=Py_ssize_t)
+    cpdef Py_ssize_t relay(self, Deferred reply, piece) except -1
+    @cython.locals(count=Py_ssize_t)
+    cpdef Py_ssize_t relay_by(self, Deferred reply, send_piece) except -1
+    cpdef on_reply_known(self)
+    @cython.locals(known=Deferred, encoded=Encoded)
+    cdef _take_known_replies(self)
+    cdef _take_pieces(self, Deferred reply)
     cdef _finish_closing(self)
+    @cython.locals(backlog=Py_ssize_t)
     cdef _limit_backlog(self)

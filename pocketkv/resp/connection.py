@@ -10,16 +10,20 @@ from __future__ import annotations
 import errno
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 from pocketkv import limits
 from pocketkv.resp.encoder import Outbox
 from pocketkv.resp.errors import ProtocolError
+from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.parser import NEED_DATA, SKIPPED, RequestParser
-from pocketkv.resp.replies import Deferred, Encoded, ErrorReply, Reply
-from pocketkv.resp.syscalls import receive, send
+from pocketkv.resp.replies import PENDING, Deferred, Encoded, ErrorReply, Listener, Reply
+from pocketkv.resp.syscalls import receive, receive_into, send, send_before_file, send_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pocketkv.resp.reactor import Reactor
 
 # Errors of a socket that mean no more than that the other side is gone.
@@ -28,19 +32,7 @@ _GONE = frozenset(
 )
 
 
-class RequestHandler(Protocol):
-    """What a server does with the requests of one connection."""
-
-    def execute(self, request: list[bytes]) -> Reply:
-        """Answer one request; never raises for what a client did wrong."""
-        ...
-
-    def on_close(self) -> None:
-        """The connection is gone."""
-        ...
-
-
-class Connection:
+class Connection(Listener):
     """A non-blocking socket in a reactor, with what waits to be sent on it.
 
     Attributes:
@@ -59,6 +51,7 @@ class Connection:
         "outbox",
         "output_waits",
         "reactor",
+        "receive_bytes",
         "received_bytes",
         "scheduled",
         "send_bytes_per_turn",
@@ -81,6 +74,7 @@ class Connection:
         self.input_paused = False
         # Whether a turn is due without the socket having to become readable.
         self.scheduled = False
+        self.receive_bytes = limits.RECEIVE_BYTES
         self.send_bytes_per_turn = limits.SEND_BYTES_PER_TURN
         self.received_bytes = 0
         self.sent_bytes = 0
@@ -113,9 +107,9 @@ class Connection:
     # --- I/O -----------------------------------------------------------------------------------
 
     def receive(self) -> bytes | None:
-        """What the kernel has, at most `limits.RECEIVE_BYTES`; ``None`` if nothing or closed."""
+        """What the kernel has, at most `receive_bytes`; ``None`` if nothing or closed."""
         try:
-            data = receive(self.fd)
+            data = receive(self.fd, self.receive_bytes)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
@@ -128,20 +122,25 @@ class Connection:
         self.last_receive_s = self.reactor.now_s
         return data
 
-    def receive_into(self, view: memoryview) -> int:
-        """Receive into a buffer; 0 if nothing came or the connection was closed."""
+    def receive_into(self, view: memoryview, spill: bool) -> tuple[int, bytes]:
+        """Receive into a buffer and, with `spill`, what comes after its bytes.
+
+        Returns:
+            How much stands in the buffer, and what came after it; 0 if nothing came or the
+            connection was closed.
+        """
         try:
-            count = self.socket.recv_into(view)
+            count, after = receive_into(self.fd, view, spill)
         except (BlockingIOError, InterruptedError):
-            return 0
+            return 0, b""
         except OSError as error:
             self.fail(error)
-            return 0
+            return 0, b""
         if count == 0:
             self.on_end()
-        self.received_bytes += count
+        self.received_bytes += count + len(after)
         self.last_receive_s = self.reactor.now_s
-        return count
+        return count, after
 
     def flush(self) -> None:
         """Send what the kernel takes; wait for room if it does not take all."""
@@ -157,7 +156,7 @@ class Connection:
                 if small is not None:
                     count = send(self.fd, small)
                 else:
-                    count = self.socket.sendmsg(outbox.pieces())
+                    count = self._send_large(budget_bytes)
             except (BlockingIOError, InterruptedError):
                 count = 0
             except OSError as error:
@@ -177,6 +176,26 @@ class Connection:
             if full:
                 self._wait_for_room()
                 return
+
+    def _send_large(self, budget_bytes: int) -> int:
+        """Send of large replies what the kernel takes; how much that was.
+
+        Raises:
+            OSError: As the system calls; a file that ends before its part does is EIO.
+        """
+        outbox = self.outbox
+        part = outbox.file_part()
+        if part is None:
+            pieces = outbox.pieces()
+            if outbox.file_follows(len(pieces)):
+                return send_before_file(self.socket, pieces)
+            return self.socket.sendmsg(pieces)
+        sent = outbox.head_sent
+        wanted = min(part.size - sent, budget_bytes)
+        count = send_file(self.fd, part.fd, part.offset + sent, wanted)
+        if count == 0:
+            raise OSError(errno.EIO, "a value's file is shorter than the value")
+        return count
 
     def on_writable(self) -> None:
         """The kernel has room again."""
@@ -218,6 +237,8 @@ class Connection:
         self.closed = True
         self.reactor.remove(self)
         self.socket.close()
+        # Replies may hold what others could use, and this object may outlive its connection.
+        self.outbox.clear()
         try:
             self.on_closed()
         except Exception:
@@ -236,6 +257,7 @@ class ClientConnection(Connection):
         "_ended",
         "_exclusive",
         "_overrun",
+        "_request_backlog_max_bytes",
         "_requests_per_turn",
         "_waiting",
         "handler",
@@ -251,6 +273,7 @@ class ClientConnection(Connection):
         self.requests = 0
         self._requests_per_turn = limits.REQUESTS_PER_TURN
         self._backlog_high_bytes = limits.REPLY_BACKLOG_HIGH_BYTES
+        self._request_backlog_max_bytes = limits.REQUEST_BACKLOG_MAX_BYTES
         # Replies that are not known yet, with the ones that must wait behind them.
         self._waiting: deque[Deferred] = deque()
         # Replies that it may wait for at a time; a router lowers it to hold a client back. Raising
@@ -268,7 +291,7 @@ class ClientConnection(Connection):
     @property
     def input_bytes(self) -> int:
         """Bytes that were received and not executed yet."""
-        return self.parser.buffered_bytes
+        return self.parser.buffered_bytes()
 
     def restrict_input(self) -> None:
         """Apply the limits for a client that has not authenticated although it must."""
@@ -290,9 +313,13 @@ class ClientConnection(Connection):
     @property
     def unsent_reply_bytes(self) -> int:
         """Encoded replies that are known and not sent, with those that wait for earlier ones."""
-        return self.outbox.pending_bytes + sum(
-            len(known.reply.raw) for known in self._waiting if isinstance(known.reply, Encoded)
-        )
+        unsent = self.outbox.pending_bytes
+        for known in self._waiting:
+            if isinstance(known.reply, Encoded):
+                unsent += len(known.reply.raw)
+            if known.pieces is not None:
+                unsent += sum(map(len, known.pieces))
+        return unsent
 
     def on_readable(self) -> None:
         """Receive, unless requests wait for their turn already; then serve."""
@@ -303,18 +330,41 @@ class ClientConnection(Connection):
         if self.scheduled or self.input_paused:
             # It has requests that wait for their turn; reading more would only pile them up.
             return
-        view = self.parser.writable()
-        if view is not None:
-            count = self.receive_into(view)
-            if count == 0:
-                return
-            self.parser.wrote(count)
-        else:
-            data = self.receive()
-            if data is None:
-                return
-            self.parser.feed(data)
+        if self._receive_large():
+            # Whoever sends one large argument sends more of them.
+            self.receive_bytes = limits.RECEIVE_HEAD_BYTES
+            return
+        received = self.receive()
+        if received is None:
+            return
+        self.parser.feed(received)
         self.on_turn()
+        if self.receive_bytes < limits.RECEIVE_BYTES and len(received) >= self.receive_bytes:
+            self._after_head()
+
+    def _after_head(self) -> None:
+        """Go on after receiving no more than may stand before a large argument."""
+        if self.closed or self._closing or self.scheduled or self.input_paused:
+            return
+        if not self._receive_large() and not self.parser.mid_large():
+            # It sends small ones as well.
+            self.receive_bytes = limits.RECEIVE_BYTES
+
+    def _receive_large(self) -> bool:
+        """Receive a large argument's next bytes, and serve; false if none is under way."""
+        view = self.parser.writable()
+        if view is None:
+            return False
+        # What comes after a large argument comes with it, instead of by a call of its own.
+        count, data = self.receive_into(view, self.parser.completes(len(view)))
+        # The view is good until the sink is asked again.
+        del view
+        if count > 0:
+            self.parser.wrote(count)
+            if data:
+                self.parser.feed(data)
+            self.on_turn()
+        return True
 
     def on_turn(self) -> None:
         """Serve the requests that are there, up to one turn's worth, and send the replies."""
@@ -377,14 +427,16 @@ class ClientConnection(Connection):
     def reply(self, reply: Reply) -> None:
         """Answer the request being served, behind the replies that are still to come."""
         if isinstance(reply, Deferred):
-            self._waiting.append(reply)
-            if reply.exclusive and not reply.done:
-                self._exclusive = reply
-            reply.listen(self._on_reply_known)
+            deferred = reply
+            self._waiting.append(deferred)
+            if deferred.reply is not PENDING:
+                self.on_reply_known()
+                return
+            deferred.connection = self
+            if deferred.exclusive:
+                self._exclusive = deferred
         elif self._waiting:
-            known = Deferred(exclusive=False)
-            known.complete(reply)
-            self._waiting.append(known)
+            self._waiting.append(_known(reply))
         else:
             self.outbox.encode(reply)
 
@@ -398,24 +450,119 @@ class ClientConnection(Connection):
             return
         if self.outbox.pending_bytes > limits.PUSH_BACKLOG_MAX_BYTES:
             self._overrun = True
+        elif self._waiting and self._waiting[0].is_begun:
+            self._waiting.insert(1, _known(reply))
         else:
             self.outbox.encode(reply)
         self.reactor.schedule(self)
 
-    def _on_reply_known(self) -> None:
-        # The caller may be in the middle of another connection's turn: a reply that cannot be
-        # encoded is not its fault, and requests that waited are served later.
+    def is_next(self, reply: Deferred) -> bool:
+        """Whether a piece of a reply can be sent now: it is its turn, and the client takes it."""
+        return (
+            not self.closed
+            and not self.output_waits
+            and len(self._waiting) > 0
+            and self._waiting[0] is reply
+        )
+
+    def relay(self, reply: Deferred, piece: memoryview) -> int:
+        """Send a piece of a reply from where it stands, if it is the reply's turn.
+
+        What waits to be sent is sent before it, in one call.
+
+        Returns:
+            How many bytes of the piece were sent; the others have to be given to the reply.
+        """
+        if not self.is_next(reply):
+            return 0
+        outbox = self.outbox
+        pieces = outbox.pieces()
+        before_bytes = sum(map(len, pieces))
+        if before_bytes < outbox.pending_bytes:
+            return 0
+        count = self._send_piece(partial(self.socket.sendmsg, [*pieces, piece]))
+        if count == 0:
+            return 0
+        outbox.sent(min(count, before_bytes))
+        if count < before_bytes + len(piece):
+            self._wait_for_room()
+        if count <= before_bytes:
+            return 0
+        reply.is_begun = True
+        return count - before_bytes
+
+    def relay_by(self, reply: Deferred, send_piece: Callable[[int], int]) -> int:
+        """Have a piece of a reply sent from where it stands, if it is the reply's turn.
+
+        Args:
+            reply: Whose piece it is.
+            send_piece: Sends it over a descriptor, and tells how many bytes that were.
+
+        Returns:
+            The same; the other bytes have to be given to the reply.
+        """
+        if self.is_next(reply) and self.outbox.pending_bytes:
+            self.flush()
+        if not self.is_next(reply) or self.outbox.pending_bytes:
+            return 0
+        count = self._send_piece(partial(send_piece, self.fd))
+        if count > 0:
+            reply.is_begun = True
+        return count
+
+    def _send_piece(self, step: Callable[[], int]) -> int:
+        """Send something; how much that was, 0 if nothing or the connection was closed."""
+        try:
+            count = step()
+        except (BlockingIOError, InterruptedError):
+            self._wait_for_room()
+            return 0
+        except OSError as error:
+            self.fail(error)
+            return 0
+        self.sent_bytes += count
+        self.last_progress_s = self.reactor.now_s
+        return count
+
+    def on_reply_known(self) -> None:
+        """Take what is known of the replies that are next."""
+        # The caller may be in the middle of another connection's turn: requests that waited for
+        # this are served later.
         if not self.closed:
-            self.reactor.guard(self, self._take_known_replies)
+            self._take_known_replies()
             self.reactor.schedule(self)
 
     def _take_known_replies(self) -> None:
         waiting = self._waiting
-        while waiting and waiting[0].done:
-            known = waiting.popleft()
+        while waiting:
+            known = waiting[0]
+            if known.pieces is not None:
+                self._take_pieces(known)
+            reply = known.reply
+            if reply is PENDING:
+                return
+            waiting.popleft()
             if known is self._exclusive:
                 self._exclusive = None
-            self.outbox.encode(known.reply)
+            if isinstance(reply, Encoded):
+                encoded = reply
+                self.outbox.write(encoded.raw)
+                continue
+            # A reply that cannot be encoded costs this connection, and not whoever knows it.
+            self.reactor.guard(self, partial(self._encode, reply))
+            if self.closed:
+                return
+
+    def _encode(self, reply: Reply) -> None:
+        self.outbox.encode(reply)
+
+    def _take_pieces(self, reply: Deferred) -> None:
+        """Take what is known of the reply whose turn it is."""
+        pieces, reply.pieces = reply.pieces, None
+        assert pieces is not None
+        reply.is_begun = True
+        for piece in pieces:
+            self.outbox.write(piece)
 
     def close_when_sent(self) -> None:
         """Serve nothing more, and close when every reply that is due was sent."""
@@ -442,11 +589,11 @@ class ClientConnection(Connection):
         """Stop receiving when too much waits; begin again when half of it is gone."""
         if self.closed or self._closing or self._ended:
             return
-        backlog = self.parser.buffered_bytes
+        backlog = self.parser.buffered_bytes()
         if not self.input_paused:
-            if backlog >= limits.REQUEST_BACKLOG_MAX_BYTES and not self._may_serve():
+            if backlog >= self._request_backlog_max_bytes and not self._may_serve():
                 self.pause_input()
-        elif backlog < limits.REQUEST_BACKLOG_MAX_BYTES // 2 or self._may_serve():
+        elif backlog < self._request_backlog_max_bytes // 2 or self._may_serve():
             self.resume_input()
 
     def on_drained(self) -> None:
@@ -472,6 +619,7 @@ class ClientConnection(Connection):
 
     def on_closed(self) -> None:
         """Tell whoever works on a reply, and the handler, that the client is gone."""
+        self.parser.abort()
         waiting, self._waiting = self._waiting, deque()
         try:
             for deferred in waiting:
@@ -479,3 +627,10 @@ class ClientConnection(Connection):
         finally:
             if self.handler is not None:
                 self.handler.on_close()
+
+
+def _known(reply: Reply) -> Deferred:
+    """A reply that is known, with a place in the order."""
+    known = Deferred(exclusive=False)
+    known.complete(reply)
+    return known

@@ -1,7 +1,8 @@
 """The reply encoder: Python objects in, bytes to send out; no I/O.
 
 `Outbox` holds what one connection still has to send. Small replies are gathered in one buffer;
-large values are kept by reference, so that a reply of 100 MiB is never copied.
+large values are kept by reference, in memory or in a file, so that a reply of 100 MiB is never
+copied.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pocketkv.resp.replies import (
     NULL_ARRAY,
     Encoded,
     ErrorReply,
+    FileBulk,
+    FileRange,
     Push,
     Reply,
     SetReply,
@@ -47,7 +50,7 @@ class Outbox:
         self.pending_bytes = 0
         self._shared_bytes = limits.SHARED_REPLY_BYTES
         # Sealed pieces, then the small parts that are still to be joined to one.
-        self._segments: deque[bytes] = deque()
+        self._segments: deque[bytes | FileRange] = deque()
         self._parts: list[bytes] = []
         # How much of the first piece was sent.
         self._head_sent = 0
@@ -68,17 +71,19 @@ class Outbox:
             self._parts = []
 
     def pieces(self) -> list[memoryview]:
-        """The next bytes to send: at most `limits.SEND_PIECES_MAX` buffers.
+        """The next bytes to send, up to the next part of a file (`file_part`).
 
-        They are at most `limits.SEND_BYTES_PER_TURN` together, since the kernel goes on sending
-        within one call for as long as the other side takes.
+        At most `limits.SEND_PIECES_MAX` buffers of at most `limits.SEND_BYTES_PER_TURN` together,
+        since the kernel goes on sending within one call for as long as the other side takes.
         """
         self._seal()
-        views = []
+        views: list[memoryview] = []
         start = self._head_sent
         room_bytes = limits.SEND_BYTES_PER_TURN
         for segment in self._segments:
-            view = memoryview(segment)[start : start + room_bytes]
+            if _is_file(segment):
+                break
+            view = _memory_of(segment, start, room_bytes)
             start = 0
             views.append(view)
             room_bytes -= len(view)
@@ -86,9 +91,32 @@ class Outbox:
                 break
         return views
 
+    def file_part(self) -> FileRange | None:
+        """The part of a file that is to be sent next, if it is one's turn."""
+        first = self._segments[0] if self._segments else None
+        return first if type(first) is FileRange and first.fd >= 0 else None
+
+    def file_follows(self, pieces: int) -> bool:
+        """Whether a part of a file comes right after the first so many pieces."""
+        segments = self._segments
+        return len(segments) > pieces and _is_file(segments[pieces])
+
+    @property
+    def head_sent(self) -> int:
+        """How much of what is to be sent next was sent already."""
+        return self._head_sent
+
+    def clear(self) -> None:
+        """Forget everything: nobody is there to take it."""
+        self._segments.clear()
+        self._parts.clear()
+        self._head_sent = 0
+        self.pending_bytes = 0
+
     def all_bytes(self) -> bytes:
         """Everything that is to be sent, copied."""
-        return b"".join([*self._segments, *self._parts])[self._head_sent :]
+        parts = [s.read() if isinstance(s, FileRange) else s for s in self._segments]
+        return b"".join([*parts, *self._parts])[self._head_sent :]
 
     def take_small(self) -> bytes | None:
         """All that is to be sent, taken out, if it is small replies only; else ``None``.
@@ -129,7 +157,8 @@ class Outbox:
         elif reply is None:
             self.write(b"_\r\n" if self.protocol == 3 else b"$-1\r\n")
         elif type(reply) is Simple:
-            self.write(reply.encoded)
+            simple = reply
+            self.write(simple.encoded)
         elif type(reply) is list or type(reply) is tuple:
             self.write(b"*%d\r\n" % len(reply))
             for item in reply:
@@ -174,6 +203,8 @@ class Outbox:
             return
         if reply is NULL_ARRAY:
             self.write(b"_\r\n" if resp3 else b"*-1\r\n")
+        elif isinstance(reply, FileBulk):
+            self._file_bulk(reply)
         elif isinstance(reply, Encoded):
             self.write(reply.raw)
         elif isinstance(reply, Verbatim):
@@ -190,6 +221,13 @@ class Outbox:
         else:
             raise TypeError(f"not a reply: {reply!r}")
 
+    def _file_bulk(self, reply: FileBulk) -> None:
+        self.write(b"$%d\r\n" % reply.size)
+        self._seal()
+        self._segments.extend(reply.ranges)
+        self.pending_bytes += reply.size
+        self.write(_CRLF)
+
     def _bulk(self, value: bytes) -> None:
         size = len(value)
         head = _BULK_HEADS[size] if size < _HEADS_MADE else b"$%d\r\n" % size
@@ -203,6 +241,18 @@ class Outbox:
         parts.append(value)
         parts.append(_CRLF)
         self.pending_bytes += len(head) + size + 2
+
+
+def _is_file(segment: bytes | FileRange) -> bool:
+    """Whether a segment is to be sent by its file's descriptor."""
+    return type(segment) is FileRange and segment.fd >= 0
+
+
+def _memory_of(segment: bytes | FileRange, start: int, size: int) -> memoryview:
+    """A part of a segment, from `start` on and of at most `size`, where it stands in memory."""
+    if isinstance(segment, FileRange):
+        return segment.owner.view(segment.offset + start, min(size, segment.size - start))
+    return memoryview(segment)[start : start + size]
 
 
 def format_double(number: float) -> bytes:

@@ -5,8 +5,8 @@
 twice however the stream is cut. Client bytes are hostile: every announced number is checked
 against `limits` before anything is reserved for it. The error texts are Redis's.
 
-A large argument is received straight into a buffer of its own: while `writable` is not ``None``
-the reactor receives into it and calls `wrote`.
+A large argument is received straight to where it stays, its `Sink`: while `writable` is not
+``None`` the connection receives into it and calls `wrote`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from collections import deque
 from typing import Final
 
 from pocketkv import limits
+from pocketkv.resp.byte_sink import ByteSink
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.replies import Marker
+from pocketkv.resp.sinks import Sink, SinkFactory
 
 NEED_DATA: Final = Marker("NEED_DATA")
 # So many empty requests were passed over that others should have a turn before the next one.
@@ -36,34 +38,50 @@ _NINE: Final = 57
 
 
 class RequestParser:
-    """Parses the requests of one connection: RESP arrays of bulks, and inline commands."""
+    """Parses the requests of one connection: RESP arrays of bulks, and inline commands.
+
+    Attributes:
+        arguments_max, bulk_bytes_max: What a request may have and be.
+        queued_bytes: Bytes that were received, and not looked at.
+        sinks: Where arguments of `limits.EXTENT_BYTES_MIN` and more go; ``None``: to memory.
+        keep_frames: Whether `frame` is wanted.
+        frame: The bytes of the last request, if it is an array that came in one piece.
+    """
 
     __slots__ = (
         "_arguments",
         "_bulk_bytes",
         "_chunks",
         "_data",
-        "_large",
+        "_frame_start",
         "_large_bytes",
-        "_large_filled",
         "_missing",
         "_number",
         "_position",
         "_request_bytes",
         "_request_bytes_max",
         "_scanned",
+        "_sink",
+        "_sink_missing",
         "arguments_max",
         "bulk_bytes_max",
+        "frame",
+        "keep_frames",
         "queued_bytes",
+        "sinks",
     )
 
     def __init__(self) -> None:
         # Raised by CONFIG SET proto-max-bulk-len, lowered while authentication is due.
         self.arguments_max = limits.ARGUMENTS_MAX
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
-        # Bytes in `_chunks`: received, and not looked at.
         self.queued_bytes = 0
-        # From this size on an argument gets a buffer of its own.
+        self.sinks: SinkFactory | None = None
+        self.keep_frames = False
+        self.frame: bytes | None = None
+        # Where the request under way begins in `_data`; -1 if it began before that.
+        self._frame_start = -1
+        # From this size on an argument gets a sink.
         self._large_bytes = limits.LARGE_BULK_BYTES
         self._data = b""
         self._position = 0
@@ -77,19 +95,30 @@ class RequestParser:
         self._bulk_bytes = -1
         self._request_bytes = 0
         self._request_bytes_max = limits.REQUEST_BYTES_MAX
-        self._large: bytearray | None = None
-        self._large_filled = 0
+        # Of the large argument under way: where it goes, and how many of its bytes are missing.
+        self._sink: Sink | None = None
+        self._sink_missing = 0
 
     @property
     def mid_request(self) -> bool:
         """Whether a request has begun and not ended."""
         return self._missing > 0 or self._position < len(self._data) or self.queued_bytes > 0
 
-    @property
+    def mid_large(self) -> bool:
+        """Whether a large argument is under way."""
+        return self._sink is not None
+
     def buffered_bytes(self) -> int:
         """Bytes that this parser holds: unparsed input and arguments of an unfinished request."""
-        large = 0 if self._large is None else len(self._large)
+        large = 0 if self._sink is None else self._sink.buffered_bytes
         return len(self._data) - self._position + self.queued_bytes + self._request_bytes + large
+
+    def abort(self) -> None:
+        """The connection is gone: give back what large arguments hold."""
+        self._arguments = []
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.abort()
 
     def restrict(self) -> None:
         """Apply the limits for a connection that has not authenticated although it must."""
@@ -107,6 +136,7 @@ class RequestParser:
             self._data = data
             self._position = 0
             self._scanned = 0
+            self._frame_start = -1
         else:
             self._chunks.append(data)
             self.queued_bytes += len(data)
@@ -124,9 +154,13 @@ class RequestParser:
                     return NEED_DATA
                 continue
             if self._missing > 0 and not self._read_arguments():
-                if self._large is not None or not self._more_data():
+                if self._sink is not None or not self._more_data():
                     return NEED_DATA
                 continue
+            if self.keep_frames:
+                start = self._frame_start
+                chars = self._data
+                self.frame = chars[start : self._position] if start >= 0 else None
             arguments = self._arguments
             self._arguments = []
             self._request_bytes = 0
@@ -138,20 +172,19 @@ class RequestParser:
 
     def writable(self) -> memoryview | None:
         """Where a large argument's next bytes belong; ``None`` if none is under way."""
-        large = self._large
-        if large is None or self._chunks or self._large_filled == self._bulk_bytes:
+        if self._sink is None or self._chunks or self._sink_missing == 0:
             return None
-        if self._large_filled == len(large):
-            # Double, up to the announced length: reserved memory follows received bytes.
-            missing = self._bulk_bytes - len(large)
-            large.extend(bytes(min(missing, len(large))))
-        return memoryview(large)[
-            self._large_filled : self._large_filled + limits.RECEIVE_LARGE_BYTES
-        ]
+        return self._sink.writable()[: min(limits.RECEIVE_LARGE_BYTES, self._sink_missing)]
+
+    def completes(self, count: int) -> bool:
+        """Whether so many bytes are all that is missing of the large argument."""
+        return count == self._sink_missing
 
     def wrote(self, count: int) -> None:
         """`count` bytes were received into the view that `writable` gave."""
-        self._large_filled += count
+        assert self._sink is not None
+        self._sink.wrote(count)
+        self._sink_missing -= count
 
     # --- lines ---------------------------------------------------------------------------------
 
@@ -161,7 +194,9 @@ class RequestParser:
         if self._position >= len(data):
             return False
         if data[self._position] != _STAR:
+            self._frame_start = -1
             return self._read_inline()
+        self._frame_start = self._position
         if not self._read_number("multibulk"):
             return False
         count = self._number
@@ -234,7 +269,7 @@ class RequestParser:
 
     def _read_arguments(self) -> bool:
         """Read bulks until the request is whole; false if data ran out first."""
-        if self._large is not None and not self._continue_large():
+        if self._sink is not None and not self._continue_large():
             return False
         data = self._data
         chars = data
@@ -254,7 +289,12 @@ class RequestParser:
                 if size < self._large_bytes:
                     return False
                 self._begin_large()
-                return self._read_arguments()
+                if not self._continue_large():
+                    return False
+                data = self._data
+                chars = data
+                end = len(data)
+                continue
             after = start + size
             if chars[after] != _CR or chars[after + 1] != _LF:
                 raise ProtocolError(_NO_CRLF)
@@ -277,43 +317,46 @@ class RequestParser:
         self._bulk_bytes = -1
 
     def _begin_large(self) -> None:
-        """Move what is there of a large argument into a buffer of its own."""
-        present = min(self._bulk_bytes, len(self._data) - self._position)
-        size = min(self._bulk_bytes, max(limits.LARGE_BULK_FIRST_BYTES, present))
-        self._large = bytearray(size)
-        self._large[:present] = memoryview(self._data)[self._position : self._position + present]
-        self._large_filled = present
-        self._position += present
+        """Find the place of a large argument, of which a part may be there."""
+        size = self._bulk_bytes
+        sink = None
+        if self.sinks is not None and size >= limits.EXTENT_BYTES_MIN:
+            sink = self.sinks.open(self._arguments, size)
+        self._sink = ByteSink(size) if sink is None else sink
+        self._sink_missing = size
+        self._frame_start = -1
 
     def _continue_large(self) -> bool:
         """Go on with a large argument; false while it is not whole, or its CRLF is missing."""
-        large = self._large
-        assert large is not None
+        sink = self._sink
+        assert sink is not None
         while True:
-            if self._large_filled < self._bulk_bytes:
-                self._fill_large(large)
-            available = len(self._data) - self._position
-            if self._large_filled == self._bulk_bytes and available >= 2:
+            if self._sink_missing > 0:
+                self._fill_large(sink)
+            if self._sink_missing == 0 and len(self._data) - self._position >= 2:
                 break
             if not self._more_data():
                 return False
         if self._data[self._position : self._position + 2] != b"\r\n":
             raise ProtocolError(_NO_CRLF)
         self._position += 2
-        self._large = None
-        self._large_filled = 0
-        self._append(bytes(large))
+        self._sink = None
+        self._append(sink.finish())
         return True
 
-    def _fill_large(self, large: bytearray) -> None:
-        """Move what is there of a large argument's bytes into its buffer."""
-        filled = self._large_filled
-        taken = min(self._bulk_bytes - filled, len(self._data) - self._position)
-        if taken > 0:
-            # A slice assignment past the end extends the buffer by just what arrived.
-            large[filled : filled + taken] = self._data[self._position : self._position + taken]
-            self._large_filled = filled + taken
-            self._position += taken
+    def _fill_large(self, sink: Sink) -> None:
+        """Move what is there of a large argument's bytes to their place."""
+        available = memoryview(self._data)[self._position :]
+        while self._sink_missing > 0 and available:
+            view = sink.writable()
+            count = min(len(view), len(available), self._sink_missing)
+            view[:count] = available[:count]
+            # The view is good until the sink is asked again.
+            del view
+            available = available[count:]
+            sink.wrote(count)
+            self._sink_missing -= count
+            self._position += count
 
     def _more_data(self) -> bool:
         """Join the next queued chunk to the unparsed rest; false if there is none."""
@@ -328,6 +371,7 @@ class RequestParser:
             self._data = self._data[self._position :] + chunk
             self._scanned = max(0, self._scanned - self._position)
         self._position = 0
+        self._frame_start = -1
         return True
 
 

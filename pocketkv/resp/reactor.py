@@ -12,22 +12,23 @@ import errno
 import logging
 import os
 import resource
-import select
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import trio
 
 from pocketkv import limits
 from pocketkv.resp.connection import Connection
+from pocketkv.resp.syscalls import BROKEN, READABLE, WRITABLE, Poller
 
-_IN = select.EPOLLIN | select.EPOLLRDHUP
-_OUT = select.EPOLLOUT
-_BROKEN = select.EPOLLERR | select.EPOLLHUP
+_IN: Final = READABLE
+_OUT: Final = WRITABLE
+_BROKEN: Final = BROKEN
 # Accepting failed because something ran out that comes back: wait, then try again.
 _OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ACCEPT_PAUSE_S = 0.1
@@ -77,13 +78,13 @@ class Reactor:
         self._closed_bytes: dict[str, tuple[int, int]] = {"client": (0, 0)}
         self._on_round = on_round
         self._on_burst_end = on_burst_end
-        self._epoll = select.epoll()
+        self._epoll = Poller()
         self._listeners: dict[int, tuple[socket.socket, ConnectionFactory]] = {}
         self._scheduled: deque[Connection] = deque()
-        self._ready: list[tuple[int, int]] = []
         # Wakes the reactor when a turn is scheduled while it waits for the kernel.
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._epoll.register(self._wake_fd, _IN)
+        self._linger_ms = limits.LINGER_MS
         self._serving = False
         self._accept_resume_s: float | None = None
         self._closed = False
@@ -97,7 +98,7 @@ class Reactor:
         """
         sock.setblocking(False)
         self._listeners[sock.fileno()] = (sock, factory)
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
+        self._epoll.register(sock.fileno(), _IN)
 
     def stop_listening(self) -> None:
         """Close all listening sockets; connections stay."""
@@ -204,27 +205,30 @@ class Reactor:
         """Serve rounds while there is work, for at most `limits.BURST_S`."""
         self._serving = True
         started_s = time.monotonic()
-        self._ready = self._epoll.poll(0)
+        ready = self._epoll.poll(0)
         try:
-            while self._ready or self._scheduled:
-                self._round()
+            while ready or self._scheduled:
+                self._round(ready)
                 if self.now_s - started_s > limits.BURST_S:
                     return
-                self._ready = self._epoll.poll(0)
+                # While traffic is hot the next request comes sooner than a way through trio's
+                # scheduler and back takes.
+                ready = self._epoll.poll(0 if self._scheduled else self._linger_ms)
         finally:
             self._serving = False
             if self._on_burst_end is not None:
                 self._on_burst_end()
 
-    def _round(self) -> None:
+    def _round(self, ready: int) -> None:
         """Serve every ready connection once, then those whose turn was scheduled."""
         self.now_s = time.monotonic()
         if self._on_round is not None:
             self._on_round()
-        for fd, mask in self._ready:
+        for index in range(ready):
+            fd = self._epoll.fd(index)
             connection = self.connections.get(fd)
             if connection is not None:
-                self._serve(connection, mask)
+                self._serve(connection, self._epoll.mask(index))
             elif fd in self._listeners:
                 self._accept(fd)
             elif fd == self._wake_fd:
@@ -233,7 +237,10 @@ class Reactor:
             connection = self._scheduled.popleft()
             connection.scheduled = False
             if not connection.closed:
-                self.guard(connection, connection.on_turn)
+                try:
+                    connection.on_turn()
+                except Exception as error:  # noqa: BLE001 - it is logged there
+                    self._contain(connection, error)
 
     def _serve(self, connection: Connection, mask: int) -> None:
         if mask & _BROKEN and connection.input_paused:
@@ -241,10 +248,13 @@ class Reactor:
             error = connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             connection.fail(OSError(error or errno.EPIPE, "the other side is gone"))
             return
-        if mask & _OUT and not connection.closed:
-            self.guard(connection, connection.on_writable)
-        if mask & (_IN | _BROKEN) and not connection.closed:
-            self.guard(connection, connection.on_readable)
+        try:
+            if mask & _OUT and not connection.closed:
+                connection.on_writable()
+            if mask & (_IN | _BROKEN) and not connection.closed:
+                connection.on_readable()
+        except Exception as error:  # noqa: BLE001 - it is logged there
+            self._contain(connection, error)
 
     def guard(self, connection: Connection, step: Callable[[], None]) -> None:
         """Do something for a connection.
@@ -253,9 +263,15 @@ class Reactor:
         """
         try:
             step()
-        except Exception:
-            self.log.exception("internal error, connection closed", extra={"fd": connection.fd})
-            connection.close()
+        except Exception as error:  # noqa: BLE001 - it is logged there
+            self._contain(connection, error)
+
+    def _contain(self, connection: Connection, error: Exception) -> None:
+        """Close the connection that a defect was met with."""
+        self.log.error(
+            "internal error, connection closed", exc_info=error, extra={"fd": connection.fd}
+        )
+        connection.close()
 
     def _accept(self, fd: int) -> None:
         sock, factory = self._listeners[fd]
@@ -307,7 +323,7 @@ class Reactor:
         if self._accept_resume_s is not None and now_s > self._accept_resume_s:
             self._accept_resume_s = None
             for fd in self._listeners:
-                self._epoll.modify(fd, select.EPOLLIN)
+                self._epoll.modify(fd, _IN)
 
     def close(self) -> None:
         """Close all connections, the listening sockets and the epoll set."""

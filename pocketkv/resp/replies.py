@@ -18,6 +18,7 @@ Python                  RESP2                          RESP3
 ``NULL_ARRAY``          null array ``*-1``             null ``_``
 ``Push``                array                          push ``>``
 ``Encoded``             the bytes as they are          the bytes as they are
+``FileBulk``            bulk                           bulk
 ``NO_REPLY``            nothing at all                 nothing at all
 ======================  =============================  ======================================
 
@@ -27,7 +28,7 @@ A handler never formats protocol; the encoder reads this table (see ``encoder.py
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, Union
+from typing import Any, Final, Protocol, TypeAlias, Union
 
 
 class Simple:
@@ -92,6 +93,50 @@ class Encoded:
         self.raw = raw
 
 
+class ViewOwner(Protocol):
+    """Keeps a part of a file as it is, for as long as the object lives."""
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """The bytes of a part of the file."""
+        ...
+
+
+class FileRange:
+    """Bytes that stand in a file, and stay as they are for as long as this object lives.
+
+    Attributes:
+        fd, offset, size: Where they are. With a negative `fd` they are to be copied out of
+            `owner.view`, as bytes in memory are; otherwise the system may send the file's pages
+            themselves, and refers to them for as long as the other side leaves them unread.
+        owner: What keeps them from being changed or used for something else.
+    """
+
+    __slots__ = ("fd", "offset", "owner", "size")
+
+    def __init__(self, fd: int, offset: int, size: int, owner: ViewOwner) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.size = size
+        self.owner = owner
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self) -> bytes:
+        """The bytes, copied."""
+        return bytes(self.owner.view(self.offset, self.size))
+
+
+class FileBulk:
+    """A bulk whose contents stand in a file: `size` bytes, in these ranges."""
+
+    __slots__ = ("ranges", "size")
+
+    def __init__(self, size: int, ranges: list[FileRange]) -> None:
+        self.size = size
+        self.ranges = ranges
+
+
 class Marker:
     """A reply that is told by identity."""
 
@@ -104,6 +149,16 @@ class Marker:
         return self.name
 
 
+class Listener:
+    """Base of who waits for replies that are not known yet."""
+
+    __slots__ = ()
+
+    def on_reply_known(self) -> None:
+        """More of a reply is known, or all of it."""
+        raise NotImplementedError  # An interface: replies only know subclasses.
+
+
 class Deferred:
     """A reply that is not known yet.
 
@@ -111,19 +166,42 @@ class Deferred:
     the connection's next request waits for it as well; without (a router that forwards), later
     requests go on while this one is under way.
 
+    A long reply that is encoded already may be given in pieces, with `give`; `complete` then gives
+    the rest. Pieces leave as soon as it is the reply's turn.
+
     Args:
         exclusive: Whether the connection's later requests must wait.
         on_abandon: Called once if the connection goes away before the reply is known.
+
+    Attributes:
+        pieces: What was given of the reply, and is held until its turn.
+        is_begun: Whether some of it is on its way to the client, so that it must be completed.
+        connection: Who is told when more of it is known; set by the connection that sends it.
     """
 
-    __slots__ = ("_listener", "exclusive", "on_abandon", "reply")
+    __slots__ = (
+        "_listener",
+        "connection",
+        "exclusive",
+        "is_begun",
+        "on_abandon",
+        "pieces",
+        "reply",
+    )
 
     def __init__(
         self, *, exclusive: bool = True, on_abandon: Callable[[], None] | None = None
     ) -> None:
+        self._begin(exclusive, on_abandon)
+
+    def _begin(self, exclusive: bool, on_abandon: Callable[[], None] | None) -> None:
+        """What `__init__` does; a compiled subclass that is made often calls this for less."""
         self.exclusive = exclusive
         self.on_abandon = on_abandon
         self.reply: Reply | Marker = PENDING
+        self.pieces: list[bytes] | None = None
+        self.is_begun = False
+        self.connection: Listener | None = None
         self._listener: Callable[[], None] | None = None
 
     @property
@@ -131,11 +209,22 @@ class Deferred:
         """Whether the reply is known."""
         return self.reply is not PENDING
 
+    def give(self, piece: bytes) -> None:
+        """Give the next piece of a reply that is encoded already."""
+        if self.pieces is None:
+            self.pieces = []
+        self.pieces.append(piece)
+        if self.connection is not None:
+            self.connection.on_reply_known()
+
     def complete(self, reply: Reply) -> None:
         """Give the reply. Only the first one counts, so a time-out may race the real answer."""
         if self.reply is not PENDING:
             return
         self.reply = reply
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.on_reply_known()
         listener, self._listener = self._listener, None
         if listener is not None:
             listener()
@@ -149,6 +238,7 @@ class Deferred:
 
     def abandon(self) -> None:
         """The connection is gone: nobody waits for this reply any more."""
+        self.connection = None
         self._listener = None
         if self.reply is PENDING and self.on_abandon is not None:
             self.on_abandon()
@@ -166,6 +256,7 @@ Reply: TypeAlias = Union[
     Verbatim,
     Push,
     Encoded,
+    FileBulk,
     Marker,
     Deferred,
     "list[Reply]",

@@ -25,7 +25,7 @@ class ControlExchange(Exchange):
         """Ask in a task."""
         nursery = self.client.router.nursery
         if nursery is None:
-            self.finish(_away("the router is not joined to it"))
+            self.finish(_away("the router is not joined to it"), 0)
             return
         self.client.hold()
         nursery.start_soon(self._ask)
@@ -33,7 +33,7 @@ class ControlExchange(Exchange):
     async def _ask(self) -> None:
         reply = await self._reply()
         self.client.release()
-        self.finish(reply)
+        self.finish(reply, 0)
 
     async def _reply(self) -> Reply:
         session = self.client.session

@@ -11,24 +11,29 @@ a request that had to be sent again), the next request waits until all before it
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
-from pocketkv.engine import gate
-from pocketkv.engine.commands import Route
+from pocketkv.engine.commands import Command, Route
 from pocketkv.engine.errors import CommandError, unknown_command
+from pocketkv.engine.gate import admit, run
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.session import Session
 from pocketkv.resp.connection import ClientConnection
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.replies import NO_REPLY, Deferred, Encoded, ErrorReply, Reply
 from pocketkv.router.control import ControlExchange
-from pocketkv.router.exchange import Exchange, Forward, ScanForward, SlotForward
+from pocketkv.router.exchange import Asker, Exchange, Forward, ScanForward, SlotForward
 from pocketkv.router.info import InfoGather
-from pocketkv.router.routing import Router
-from pocketkv.router.split import AllGather, RandomKey, SplitGather
+from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
 from pocketkv.router.upstream import Binding
+from pocketkv.router.wire import request_cost
 from pocketkv.slots import SLOT_COUNT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pocketkv.router.routing import Router
 
 _NODE: Final = Route.NODE
 _KEYS: Final = Route.KEYS
@@ -49,37 +54,32 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
 }
 # Replies that are small enough for a client to have `OUTSTANDING_REQUESTS_MAX` of them under way.
 _SMALL_REPLY_BYTES: Final = limits.CLIENT_REPLIES_TARGET_BYTES // limits.OUTSTANDING_REQUESTS_MAX
+_LARGE_BYTES: Final = limits.STREAMED_REPLY_BYTES
 
 
-class RouterHandler:
+class RouterHandler(Asker):
     """One client of the router.
 
     Attributes:
-        session: Its state, as the engine's commands see it.
-        view: The map that its requests follow.
-        binding: The lanes that they take.
+        binding: The lanes that its requests take.
         in_flight: Requests that are started and not answered.
-        is_unsettled: Whether one of them had to be sent again.
-        closed: Whether it is gone.
     """
 
     __slots__ = (
         "_barrier",
+        "_bulky_for",
         "_connection",
+        "_counters",
         "_database",
         "_finished_ns",
         "_holds",
+        "_is_on_bulky_lane",
         "_protocol",
         "_reply_bytes",
         "_unchecked_bytes",
         "binding",
-        "closed",
         "in_flight",
-        "is_unsettled",
         "node",
-        "router",
-        "session",
-        "view",
     )
 
     def __init__(self, router: Router, session: Session, connection: ClientConnection) -> None:
@@ -90,6 +90,9 @@ class RouterHandler:
         self.in_flight = 0
         self.is_unsettled = False
         self._connection = connection
+        self._counters = router.counters
+        # Requests are passed on as they came.
+        connection.parser.keep_frames = True
         # When the last reply came, by the node's timer.
         self._finished_ns = 0
         # A request that waits until all before it are answered; then there is no other.
@@ -98,6 +101,9 @@ class RouterHandler:
         self._holds = 0
         # What a reply is taken to be: the largest of the last ones.
         self._reply_bytes = limits.CLIENT_REPLY_GUESS_BYTES
+        # For how many more requests it is taken to move large values.
+        self._bulky_for = 0
+        self._is_on_bulky_lane = False
         # Large replies since it was last checked how much the client leaves unread.
         self._unchecked_bytes = 0
         self._bind()
@@ -109,7 +115,8 @@ class RouterHandler:
         self._database = session.db
         self._protocol = session.protocol
         self.view = self.router.view(session.job_id)
-        number = self.router.lane_number(session.id)
+        self._is_on_bulky_lane = self._bulky_for > 0
+        number = self.router.lane_number(session.id, self._is_on_bulky_lane)
         self.binding = Binding((session.job_id, session.db.index, session.protocol, number))
         self.is_unsettled = False
 
@@ -117,30 +124,41 @@ class RouterHandler:
 
     def execute(self, request: list[bytes]) -> Reply:
         """Answer one request, here or by asking the storage servers."""
-        session = self.session
+        return self._execute(request, self._connection.parser.frame)
+
+    def _execute(self, request: list[bytes], frame: bytes | None) -> Reply:
         try:
-            command = gate.admit(session, request)
+            command = admit(self.session, request)
         except CommandError:
             return self._execute_here(request)
+        exchange = self._exchange(command, request)
+        if exchange is None:
+            return self._execute_here(request)
+        if self.node.pauses and holds(self.session, command):
+            return hold(self.session, request, self._resume)
+        exchange.frame = frame
+        self._begin(exchange)
+        return exchange
+
+    def _exchange(self, command: Command, request: list[bytes]) -> Exchange | None:
+        """What answers a request; ``None``: the engine does, here."""
         route = command.route
-        if route is _NODE:
-            kind = _ASKED.get(command.name)
-            if kind is None or not _is_askable(kind, request):
-                return self._execute_here(request)
-        elif route is _KEYS:
-            kind = Forward
-        elif route is _SPLIT and len(request) == command.first_key + command.keys.step:
-            # One key has one owner.
-            kind = Forward
-        else:
-            kind = _KINDS[route]
-        if self.node.pauses and holds(session, command):
-            return hold(session, request, self._resume)
-        return self._begin(kind(self, command, request))
+        if route is _KEYS:
+            return Forward(self, command, request)
+        if route is _SPLIT and (
+            self.view.sole is not None or len(request) == command.first_key + command.keys.step
+        ):
+            return SplitForward(self, command, request)
+        if route is not _NODE:
+            return _KINDS[route](self, command, request)
+        kind = _ASKED.get(command.name)
+        if kind is None or not _is_askable(kind, request):
+            return None
+        return kind(self, command, request)
 
     def _resume(self, _session: Session, request: list[bytes]) -> Reply:
         """Execute what CLIENT PAUSE has held."""
-        return self.execute(request)
+        return self._execute(request, None)
 
     def _execute_here(self, request: list[bytes]) -> Reply:
         """Let the engine answer; its reply waits behind those that are still to come."""
@@ -148,15 +166,18 @@ class RouterHandler:
             # Such commands are between servers.
             reply: Reply = ErrorReply(unknown_command(request).text)
         else:
-            reply = gate.run(self.session, request)
+            reply = run(self.session, request)
         if not self._connection.outstanding or isinstance(reply, Deferred) or reply is NO_REPLY:
             return reply
         # The protocol version may change before its turn comes.
         return Encoded(encode_reply(reply, self.session.protocol))
 
-    def _begin(self, exchange: Exchange) -> Exchange:
+    def _begin(self, exchange: Exchange) -> None:
+        """Start it, unless it has to wait for those before it."""
         session = self.session
-        session.last_active_ms = self.node.clock.now_ms
+        node = self.node
+        exchange.started_ns = node.stopwatch.now_ns()
+        session.last_active_ms = node.clock.now_ms
         session.last_command = exchange.command.name
         if session.reply_off or session.reply_skip:
             exchange.silent = True
@@ -164,21 +185,22 @@ class RouterHandler:
                 session.reply_skip -= 1
         if (
             session.db is not self._database
-            or session.protocol != self._protocol
+            or self._connection.outbox.protocol != self._protocol
             or self.view.is_stale
             or self.is_unsettled
         ):
             if self.in_flight:
                 self._barrier = exchange
                 self.hold()
-                return exchange
+                return
+            self._bind()
+        elif self._is_on_bulky_lane and self._bulky_for == 0 and self.in_flight == 0:
             self._bind()
         self._start(exchange)
-        return exchange
 
     def _start(self, exchange: Exchange) -> None:
         self.in_flight += 1
-        self.router.counters.proxied += 1
+        self._counters.proxied += 1
         exchange.binding = self.binding
         exchange.start()
 
@@ -187,16 +209,28 @@ class RouterHandler:
     def finished(self, exchange: Exchange, reply: Reply, size_bytes: int) -> None:
         """A request is answered (its reply has its place in the order already)."""
         node = self.node
-        now_ns = node.timer_ns()
+        now_ns = node.stopwatch.now_ns()
         # What a reply took while the client waited for an earlier one is not its time.
         began_ns = max(exchange.started_ns, self._finished_ns)
         self._finished_ns = now_ns
         node.record_call(self.session, exchange.command, exchange.request, now_ns - began_ns, reply)
         self.in_flight -= 1
+        if size_bytes >= _LARGE_BYTES or (
+            exchange.frame is None and request_cost(exchange.request, None) >= _LARGE_BYTES
+        ):
+            self._moved_much()
+        elif self._bulky_for > 0:
+            self._bulky_for -= 1
         if size_bytes > _SMALL_REPLY_BYTES or self._reply_bytes > _SMALL_REPLY_BYTES:
             self._on_large_reply(size_bytes)
         if self.in_flight == 0 and (self._barrier is not None or self.is_unsettled):
             self._settle()
+
+    def _moved_much(self) -> None:
+        """Let large values hold up only each other: take a lane for such from the next request."""
+        self._bulky_for = limits.BULKY_REQUESTS
+        if not self._is_on_bulky_lane:
+            self.is_unsettled = True
 
     def _settle(self) -> None:
         """Everything is answered: the request that waited for that may go."""
@@ -206,6 +240,23 @@ class RouterHandler:
             if not self.closed:
                 self._start(exchange)
             self.release()
+
+    def relay(self, reply: Exchange, piece: memoryview) -> int:
+        """Send a piece of a reply at once, as far as it is its turn; how much was sent."""
+        return self._connection.relay(reply, piece)
+
+    def relay_spliced(self, reply: Exchange, send_piece: Callable[[int], int]) -> int:
+        """The same, by a function that is given the descriptor."""
+        return self._connection.relay_by(reply, send_piece)
+
+    def takes(self, reply: Exchange) -> bool:
+        """Whether a piece of a reply can be sent at once."""
+        return self._connection.is_next(reply)
+
+    def cut_off(self, reason: str) -> None:
+        """The client has a part of a reply whose rest will not come."""
+        if not self.closed:
+            self.router.reactor.drop(self._connection, reason)
 
     # --- back-pressure -------------------------------------------------------------------------
 
@@ -229,12 +280,16 @@ class RouterHandler:
         self._connection.outstanding_max = max(1, min(allowed, limits.OUTSTANDING_REQUESTS_MAX))
 
     def _on_large_reply(self, size_bytes: int) -> None:
-        """Adapt to the size of the replies, and drop a client that leaves too many unread."""
+        """Adapt to the size of the replies."""
         if size_bytes > self._reply_bytes:
             self._reply_bytes = size_bytes
         else:
             self._reply_bytes -= (self._reply_bytes - size_bytes + 15) >> 4
         self._open_window()
+        self.on_piece(size_bytes)
+
+    def on_piece(self, size_bytes: int) -> None:
+        """Drop a client that leaves too much of its replies unread."""
         self._unchecked_bytes += size_bytes
         if self._unchecked_bytes > limits.CLIENT_REPLIES_TARGET_BYTES and not self.closed:
             self._unchecked_bytes = 0

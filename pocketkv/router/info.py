@@ -56,7 +56,7 @@ class InfoGather(AllGather):
         try:
             text = self.command.handler(self.client.session, self.request)
         except CommandError as error:
-            self.finish(ErrorReply(error.text))
+            self.finish(ErrorReply(error.text), 0)
             return
         assert isinstance(text, Verbatim)
         self.own = parse_sections(text.text)
@@ -89,7 +89,7 @@ class InfoGather(AllGather):
     def _tell(self, sections: Sections) -> None:
         # Encoded now: the client's protocol version may change before the reply's turn.
         text = Verbatim(format_sections(sections))
-        self.finish(Encoded(encode_reply(text, self.binding.key[2])))
+        self.finish(Encoded(encode_reply(text, self.binding.key[2])), 0)
 
 
 def parse_sections(text: bytes) -> Sections:

@@ -24,7 +24,9 @@ from pocketkv.engine.errors import CROSS_SLOT, CommandError
 from pocketkv.placement import PlacementError, PlacementMap
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.router.counters import RouterCounters
-from pocketkv.router.upstream import Failure, Upstream, UpstreamConnection
+from pocketkv.router.lane import Lane, open_lane
+from pocketkv.router.relay import Relay
+from pocketkv.router.upstream import Failure, Upstream
 from pocketkv.router.view import JobView
 from pocketkv.router.wire import bulk_body
 
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from pocketkv.engine.keyspace import Randomness
     from pocketkv.engine.node import Node
     from pocketkv.resp.reactor import Reactor
-    from pocketkv.router.exchange import Forward
-    from pocketkv.router.handler import RouterHandler
+    from pocketkv.router.exchange import Asker, Forward
+    from pocketkv.router.upstream import Binding
     from pocketkv.serving.membership import Membership
 
 _RESOLVE_TIMEOUT_S: Final = 2.0
@@ -59,6 +61,7 @@ class Router:
         membership: The link to the controller, if there is one.
         upstreams: The storage servers by id.
         lanes_open: Connections to all of them.
+        relay: What long replies pass through.
         is_closing: Whether the process is about to stop, so that nothing is tried again.
     """
 
@@ -72,6 +75,7 @@ class Router:
         self.membership: Membership | None = None
         self.upstreams: dict[str, Upstream] = {}
         self.lanes_open = 0
+        self.relay = Relay()
         self.counters = RouterCounters()
         self.is_closing = False
         self._views: dict[str, JobView] = {}
@@ -89,11 +93,23 @@ class Router:
         delayed = sum(len(batch) for _, batch in self._delayed)
         return delayed + sum(len(upstream.held) for upstream in self.upstreams.values())
 
-    def lane_number(self, session_id: int) -> int:
-        """Which of a job's lanes a client takes; with many jobs there is only one for each."""
-        if self.lanes_open > self.reactor.connections_max // 4:
+    def lane_number(self, session_id: int, is_bulky: bool) -> int:
+        """Which of a job's lanes a client takes; with many jobs there is only one for each.
+
+        Clients that move small values share one lane, so that what they ask leaves in one send;
+        those that move large ones share the others.
+        """
+        if not is_bulky or self.lanes_open > self.reactor.connections_max // 4:
             return 0
-        return session_id % limits.UPSTREAM_LANES
+        return 1 + session_id % (limits.UPSTREAM_LANES - 1)
+
+    def open_lane(self, upstream: Upstream, binding: Binding) -> Lane:
+        """The lane of a client's binding to a server, opened if it is not.
+
+        Raises:
+            OSError: There can be no connection.
+        """
+        return open_lane(upstream, binding)
 
     # --- maps ----------------------------------------------------------------------------------
 
@@ -236,9 +252,7 @@ class Router:
 
     # --- failure -------------------------------------------------------------------------------
 
-    def lane_ended(
-        self, lane: UpstreamConnection, unexecuted: list[Forward], lost: list[Forward]
-    ) -> None:
+    def lane_ended(self, lane: Lane, unexecuted: list[Forward], lost: list[Forward]) -> None:
         """Deal with what a lane owed when it ended.
 
         Args:
@@ -254,6 +268,8 @@ class Router:
         elif unexecuted:
             # The server may not have heard of the job yet; or this was refused before the end.
             self.refused(unexecuted, upstream.unreachable(lane.reason))
+        # Whoever has a part of a reply is sent away, and so is not asked for again.
+        lost = [forward for forward in lost if not self._broke_off(forward, lane)]
         # A read must not be asked again after a write of the same client that came behind it.
         writers = {f.client for f in lost if "readonly" not in f.command.flags}
         for forward in lost:
@@ -261,7 +277,14 @@ class Router:
         if not upstream.is_open:
             upstream.relieve()
 
-    def _answer_unsent(self, batch: list[Forward], lane: UpstreamConnection) -> None:
+    @staticmethod
+    def _broke_off(forward: Forward, lane: Lane) -> bool:
+        if not forward.break_off():
+            return False
+        forward.fail(lane.upstream.unreachable(lane.reason))
+        return True
+
+    def _answer_unsent(self, batch: list[Forward], lane: Lane) -> None:
         """Answer what waited for a connection that was not made."""
         for forward in batch:
             if self._has_other_owner(forward) and self._may_retry(forward):
@@ -269,9 +292,7 @@ class Router:
             else:
                 forward.fail(lane.upstream.unreachable(lane.reason))
 
-    def _answer_lost(
-        self, forward: Forward, lane: UpstreamConnection, writers: set[RouterHandler]
-    ) -> None:
+    def _answer_lost(self, forward: Forward, lane: Lane, writers: set[Asker]) -> None:
         """Ask once more, or say what is not known."""
         name = lane.upstream.name.encode()
         is_read = "readonly" in forward.command.flags

@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.commands import Command, Merge
-from pocketkv.engine.errors import CommandError, wrong_arity
+from pocketkv.engine.errors import CROSS_SLOT, CommandError, wrong_arity
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.replies import Encoded, ErrorReply, Reply
-from pocketkv.router.exchange import Exchange, Forward
+from pocketkv.router.exchange import Asker, Exchange, Forward
 from pocketkv.router.merge import merge_frames
 from pocketkv.slots import key_slot
 
 if TYPE_CHECKING:
-    from pocketkv.router.handler import RouterHandler
     from pocketkv.router.upstream import Upstream
     from pocketkv.router.view import JobView
 
@@ -37,13 +36,18 @@ class Part(Forward):
 
     __slots__ = ("parent", "places")
 
+    # It is a part of something that has to be whole.
+    streams = False
+
     def __init__(self, parent: Gather, request: list[bytes], places: list[int]) -> None:
         super().__init__(parent.client, parent.command, request)
         self.parent = parent
         self.places = places
         self.binding = parent.binding
+        if request is parent.request:
+            self.frame = parent.frame
 
-    def finish(self, reply: Reply, size_bytes: int = 0) -> None:
+    def finish(self, reply: Reply, size_bytes: int) -> None:
         """Tell the command, which answers the client when all parts are there."""
         self.complete(reply)
         self.parent.part_finished(self, size_bytes)
@@ -55,7 +59,7 @@ class Part(Forward):
             CommandError: Nobody owns them, or several servers do.
         """
         if self.places:
-            return super().owner(view)
+            return Forward.owner(self, view)
         assert self.upstream is not None
         return self.upstream
 
@@ -69,7 +73,7 @@ class Gather(Exchange):
 
     __slots__ = ("missing", "parts", "size_bytes")
 
-    def __init__(self, client: RouterHandler, command: Command, request: list[bytes]) -> None:
+    def __init__(self, client: Asker, command: Command, request: list[bytes]) -> None:
         super().__init__(client, command, request)
         self.parts: list[Part] = []
         # Parts that are not answered.
@@ -94,7 +98,7 @@ class Gather(Exchange):
                 self.merging(), [_frame(p) for p in self.parts], [p.places for p in self.parts]
             )
         except ProtocolError as mismatch:
-            self.finish(ErrorReply(b"ERR Storage servers disagree: %b" % str(mismatch).encode()))
+            self.finish(ErrorReply(b"ERR Storage servers disagree: %b" % str(mismatch).encode()), 0)
         else:
             self.finish(Encoded(raw), self.size_bytes)
 
@@ -115,25 +119,60 @@ class Gather(Exchange):
         try:
             part.send(part.owner(view))
         except CommandError as error:
-            part.finish(ErrorReply(error.text))
+            part.finish(ErrorReply(error.text), 0)
 
 
-class SplitGather(Gather):
-    """A command whose keys may have several owners: MGET MSET DEL UNLINK EXISTS TOUCH."""
+class SplitForward(Forward):
+    """A command that might be split, but whose keys have one owner as far as is known."""
 
     __slots__ = ()
 
+    def misplaced(self, view: JobView, error: CommandError) -> None:
+        """Its keys have several owners: split it after all."""
+        if error.text != CROSS_SLOT:
+            self.finish(ErrorReply(error.text), 0)
+            return
+        gather = SplitGather(self.client, self.command, self.request)
+        gather.whole = self
+        gather.binding = self.binding
+        gather.split(view)
+
+
+class SplitGather(Gather):
+    """A command whose keys may have several owners: MGET MSET DEL UNLINK EXISTS TOUCH.
+
+    Attributes:
+        whole: The command that the client waits for, if it is not this.
+    """
+
+    __slots__ = ("whole",)
+
+    def __init__(self, client: Asker, command: Command, request: list[bytes]) -> None:
+        super().__init__(client, command, request)
+        self.whole: SplitForward | None = None
+
     def start(self) -> None:
+        """Send it by the client's map."""
+        self.split(self.client.view)
+
+    def finish(self, reply: Reply, size_bytes: int) -> None:
+        """Answer the client, once."""
+        if self.whole is not None:
+            self.whole.finish(reply, size_bytes)
+        else:
+            Gather.finish(self, reply, size_bytes)
+
+    def split(self, view: JobView) -> None:
         """Send each owner its keys, with what belongs to them; all to one, the whole request."""
         keys = self.command.keys
         if (len(self.request) - keys.first) % keys.step:
-            self.finish(ErrorReply(wrong_arity(self.command.name).text))
+            self.finish(ErrorReply(wrong_arity(self.command.name).text), 0)
             return
         count = (len(self.request) - keys.first) // keys.step
         try:
-            planned = self._plan(self.client.view, list(range(count)))
+            planned = self._plan(view, list(range(count)))
         except CommandError as error:
-            self.finish(ErrorReply(error.text))
+            self.finish(ErrorReply(error.text), 0)
             return
         self.missing = len(planned)
         for upstream, part in planned:
@@ -172,7 +211,7 @@ class SplitGather(Gather):
         try:
             planned = self._plan(self.client.router.view(self.binding.key[0]), part.places)
         except CommandError as error:
-            part.finish(ErrorReply(error.text))
+            part.finish(ErrorReply(error.text), 0)
             return
         if len(planned) == 1:
             part.send(planned[0][0])
@@ -196,7 +235,7 @@ class AllGather(Gather):
 
     view: JobView
 
-    def __init__(self, client: RouterHandler, command: Command, request: list[bytes]) -> None:
+    def __init__(self, client: Asker, command: Command, request: list[bytes]) -> None:
         super().__init__(client, command, request)
         self.rounds = 0
 
@@ -211,7 +250,7 @@ class AllGather(Gather):
         try:
             upstreams = self.view.all_owners()
         except CommandError as error:
-            self.finish(ErrorReply(error.text))
+            self.finish(ErrorReply(error.text), 0)
             return
         self.size_bytes = 0
         self.missing = len(upstreams)
@@ -224,7 +263,7 @@ class AllGather(Gather):
         if self.view.is_stale and self.rounds < _ROUNDS_MAX and not self.client.closed:
             self.start()
         else:
-            super().gathered()
+            Gather.gathered(self)
 
 
 class RandomKey(Gather):
@@ -237,7 +276,7 @@ class RandomKey(Gather):
         try:
             self.candidates = self.client.view.shuffled_owners(self.client.router.randomness)
         except CommandError as error:
-            self.finish(ErrorReply(error.text))
+            self.finish(ErrorReply(error.text), 0)
             return
         self._ask()
 
@@ -253,7 +292,7 @@ class RandomKey(Gather):
         if self.candidates and isinstance(reply, Encoded) and reply.raw in _NULLS:
             self._ask()
         else:
-            super().gathered()
+            Gather.gathered(self)
 
     def merging(self) -> Merge:
         """There is only one."""

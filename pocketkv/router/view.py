@@ -6,7 +6,6 @@ changes, the view is marked as stale and a new one is made, so whoever keeps one
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.errors import CROSS_SLOT, CommandError
@@ -17,8 +16,9 @@ if TYPE_CHECKING:
     from pocketkv.placement import PlacementMap
     from pocketkv.router.upstream import Upstream
 
-# The index of every job with one server; most jobs are small, and an index is 32 KiB.
-_ONE_OWNER: Final = array("H", bytes(2 * SLOT_COUNT))
+# An owner's number is 16 bits, low and high in arrays of their own. This is both of a job with one
+# server, and the high ones of all jobs with less than 256.
+_ZEROS: Final = bytes(SLOT_COUNT)
 
 
 class JobView:
@@ -31,9 +31,20 @@ class JobView:
 
     Attributes:
         is_stale: Whether there is a newer one.
+        sole: The server of all slots, if there is only one and it is known.
     """
 
-    __slots__ = ("_index", "_owner_ids", "_owners", "_reason", "_shares", "is_stale", "placement")
+    __slots__ = (
+        "_high",
+        "_low",
+        "_owner_ids",
+        "_owners",
+        "_reason",
+        "_shares",
+        "is_stale",
+        "placement",
+        "sole",
+    )
 
     def __init__(
         self, placement: PlacementMap | None, upstreams: dict[str, Upstream], reason: bytes
@@ -46,13 +57,16 @@ class JobView:
         # A server that is not in the list of servers, and the lack of any, stand as None.
         self._owners: list[Upstream | None] = [upstreams.get(i) for i in self._owner_ids] or [None]
         self._shares = [0] * len(self._owners)
+        self.sole = self._owners[0] if len(self._owners) == 1 else None
+        low, high = bytearray(SLOT_COUNT), bytearray(SLOT_COUNT)
         numbers = {owner_id: number for number, owner_id in enumerate(self._owner_ids)}
-        self._index = _ONE_OWNER if len(self._owners) == 1 else array("H", bytes(2 * SLOT_COUNT))
         for r in ranges:
             number = numbers[r.server_id]
             self._shares[number] += len(r)
-            if number:
-                self._index[r.start : r.end + 1] = array("H", [number]) * len(r)
+            low[r.start : r.end + 1] = bytes([number & 255]) * len(r)
+            high[r.start : r.end + 1] = bytes([number >> 8]) * len(r)
+        self._low = bytes(low) if len(self._owners) > 1 else _ZEROS
+        self._high = bytes(high) if len(self._owners) > 256 else _ZEROS
 
     def owner(self, slot: int) -> Upstream:
         """The server of a slot.
@@ -60,7 +74,7 @@ class JobView:
         Raises:
             CommandError: CLUSTERDOWN.
         """
-        upstream = self._owners[self._index[slot]]
+        upstream = self._owners[self._low[slot] | self._high[slot] << 8]
         if upstream is None:
             raise CommandError(self._reason)
         return upstream

@@ -1,7 +1,6 @@
 """What goes over the wire between a router and a storage server; no I/O.
 
-Requests are encoded anew for now. Everything that would change if a client's raw frames were
-passed on instead is in `write_request`.
+A request goes on as the client sent it where it came in one piece; others are encoded anew here.
 """
 
 from __future__ import annotations
@@ -14,11 +13,14 @@ from pocketkv.resp.errors import ProtocolError
 
 _MINUS: Final = 45
 _CRLF: Final = b"\r\n"
+_OVERHEAD_BYTES: Final = limits.UPSTREAM_REQUEST_OVERHEAD_BYTES
 
 
-def request_cost(request: list[bytes]) -> int:
+def request_cost(request: list[bytes], frame: bytes | None) -> int:
     """What a request under way costs the router, in bytes."""
-    return limits.UPSTREAM_REQUEST_OVERHEAD_BYTES + sum(map(len, request))
+    if frame is not None:
+        return _OVERHEAD_BYTES + len(frame)
+    return _OVERHEAD_BYTES + sum(map(len, request))
 
 
 def write_request(outbox: Outbox, request: list[bytes], cost_bytes: int) -> None:

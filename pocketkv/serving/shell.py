@@ -19,16 +19,18 @@ from typing import Any
 import trio
 
 from pocketkv import limits
-from pocketkv.engine import gate
 from pocketkv.engine.info import running_core
 from pocketkv.engine.node import Node
 from pocketkv.engine.session import Session
+from pocketkv.engine.sinks import ExtentSinks
+from pocketkv.engine.trimming import Trimmer
 from pocketkv.observability import http
 from pocketkv.observability.metrics import NodeMetrics
 from pocketkv.observability.process import ProcessSampler
-from pocketkv.resp.connection import ClientConnection, Connection, RequestHandler
+from pocketkv.resp.connection import ClientConnection, Connection
+from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.reactor import Reactor
-from pocketkv.resp.replies import Reply
+from pocketkv.serving.compacting import Compacting
 from pocketkv.serving.memory import release_free_memory
 
 # Set for a process whose parent must not die without it: a pipe that ends with the parent.
@@ -36,6 +38,7 @@ LIFELINE_VARIABLE = "POCKETKV_LIFELINE_FD"
 _EXPIRE_INTERVAL_S = 0.1
 _FREE_ENTRIES_PER_SLICE = 2000
 _FREE_INTERVAL_S = 0.02
+_TRIM_INTERVAL_S = 0.1
 _BUFFERS_INTERVAL_S = 0.5
 # Connections that still have replies to send get so long when the server stops.
 _STOP_GRACE_S = 1.0
@@ -85,23 +88,6 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     return sock
 
 
-class GateHandler:
-    """Serves every request of a session here, by the engine."""
-
-    __slots__ = ("session",)
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def execute(self, request: list[bytes]) -> Reply:
-        """Answer one request."""
-        return gate.run(self.session, request)
-
-    def on_close(self) -> None:
-        """The connection is gone."""
-        self.session.node.close_session(self.session)
-
-
 class Shell:
     """A running server, as its background tasks see it.
 
@@ -118,6 +104,8 @@ class Shell:
         self.sampler = sampler
         self.reactor = Reactor(log, self._on_round, self._on_burst_end)
         self.metrics = NodeMetrics(node, self.reactor, sampler)
+        extents = node.keyspace.extents
+        self.trimmer = None if extents is None else Trimmer(node.keyspace, extents)
         # When `run_timers` wakes by itself, and what wakes it because a timer is due before that.
         self._timers_armed_ms: float = math.inf
         self._timers_changed = trio.Event()
@@ -145,6 +133,8 @@ class Shell:
         connection = ClientConnection(self.reactor, sock)
         session = self.node.open_session(connection, _address(peer), _address(local))
         connection.handler = handler_of(session)
+        if self.node.keyspace.extents is not None:
+            connection.parser.sinks = ExtentSinks(session)
         return connection
 
     # --- background ----------------------------------------------------------------------------
@@ -177,8 +167,23 @@ class Shell:
                 while keyspace.free_some(_FREE_ENTRIES_PER_SLICE):
                     await trio.lowlevel.checkpoint()
                 release_free_memory()
+                if self.trimmer is not None:
+                    self.trimmer.hurry()
             # The engine knows no events; looking is cheaper than telling on each flush.
             await trio.sleep(_FREE_INTERVAL_S)
+
+    async def trim(self) -> None:
+        """Give the extents that nobody needs back to the system, a slice at a time."""
+        if self.trimmer is None:
+            return
+        while True:
+            try:
+                while self.trimmer.step(time.monotonic()):
+                    await trio.lowlevel.checkpoint()
+            except OSError as error:
+                # What was not given back stays free for use.
+                self.log.warning("cannot give memory back", extra={"error": str(error)})
+            await trio.sleep(_TRIM_INTERVAL_S)
 
     async def sample(self) -> None:
         """Refresh what the operating system knows of this process."""
@@ -305,10 +310,13 @@ async def serve(
             shell.expire,
             shell.run_timers,
             shell.free,
+            shell.trim,
             shell.sample,
             shell.limit_buffers,
         ):
             nursery.start_soon(task)
+        if node.role == "storage":
+            nursery.start_soon(Compacting(node, log, sampler).run)
         for plane_task in background:
             nursery.start_soon(plane_task, shell)
         shell.ready = True

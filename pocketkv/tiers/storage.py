@@ -22,15 +22,19 @@ import trio
 
 from pocketkv.config import StorageConfig
 from pocketkv.engine import handlers
+from pocketkv.engine.extents import Extents
+from pocketkv.engine.gate import GateHandler
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
 from pocketkv.engine.node import Node
 from pocketkv.engine.topology import Topology, standalone_topology
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.placement import PlacementMap, Server
+from pocketkv.resp.syscalls import MonotonicStopwatch
 from pocketkv.serving.membership import Membership
 from pocketkv.serving.memory import configure_allocator
-from pocketkv.serving.shell import GateHandler, Ready, Shell, StartError, listen, serve
+from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
 from pocketkv.slots import SLOT_COUNT
+from pocketkv.tiers.memfd import Memfd
 
 __all__ = ["handlers", "run_storage"]
 
@@ -44,7 +48,10 @@ class StorageServer:
         self.sampler = ProcessSampler()
         self.machine = config.machine or self.sampler.machine_id()
         keyspace = Keyspace(
-            config.memory_bytes, Clock(time.time_ns() // 1_000_000), random.Random()
+            config.memory_bytes,
+            Clock(time.time_ns() // 1_000_000),
+            random.Random(),
+            Extents(_open_medium(config.memory_bytes)),
         )
         self.topology = Topology()
         self.node = Node(
@@ -59,6 +66,7 @@ class StorageServer:
             host=config.advertise_host or config.host,
             clustered=config.controller is not None,
         )
+        self.node.stopwatch = MonotonicStopwatch()
         self.node.medium = "memory"
 
     def prepare(self, shell: Shell) -> None:
@@ -143,7 +151,7 @@ class StorageServer:
     @staticmethod
     def _drop_foreign(space: JobSpace, owned: bytearray) -> int:
         """Remove the keys of slots that are no longer ours: a key is never in two places."""
-        held = {slot for db in space.databases.values() for slot in db.tables}
+        held = {slot for db in space.databases.values() for slot, _ in db.slot_tables()}
         return sum(space.drop_slot(slot) for slot in held if not owned[slot])
 
     # --- reports -------------------------------------------------------------------------------
@@ -174,6 +182,18 @@ class StorageServer:
 
 def _keys(space: JobSpace) -> int:
     return sum(db.size for db in space.databases.values())
+
+
+def _open_medium(memory_bytes: int) -> Memfd:
+    """Where large values are kept.
+
+    Raises:
+        StartError: The system does not give it.
+    """
+    try:
+        return Memfd(memory_bytes)
+    except OSError as error:
+        raise StartError(f"no anonymous file for large values: {error.strerror}") from error
 
 
 def check_directory(path: Path) -> None:

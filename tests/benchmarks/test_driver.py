@@ -10,11 +10,24 @@ from functools import partial
 
 import pytest
 
+from benchmarks import heavy
 from benchmarks.client import BenchmarkError
 from benchmarks.driver import Driver, Flood, Ping
-from benchmarks.exchanges import Exchange, Operation, bulk, command, exchanges, key, value
+from benchmarks.exchanges import (
+    Exchange,
+    Operation,
+    batches,
+    bulk,
+    command,
+    exchanges,
+    key,
+    short_lives,
+    value,
+)
 from benchmarks.floor import floor_server, ways
-from benchmarks.servers import HOST
+from benchmarks.helpers import helper
+from benchmarks.paced import Paced
+from benchmarks.servers import HOST, redis_server
 
 TIMEOUT_S = 10.0
 
@@ -30,8 +43,13 @@ def test_requests_are_as_redis_wants_them() -> None:
 def test_exchanges_go_once_through_all_keys() -> None:
     made = exchanges("GET", 3, keys=10, pipeline=4)
     assert [exchange.operations for exchange in made] == [4, 4]
-    assert made[1].request.startswith(command(b"GET", key(4)))
     assert made[1].reply == bulk(b"012") * 4
+    asked = b"".join(exchange.request for exchange in made)
+    all_of_them = [command(b"GET", key(number)) for number in range(10)]
+    # Each once, but for what is left over from the last pipeline, and in no order.
+    assert [asked.count(request) for request in all_of_them].count(1) == 8
+    assert asked != b"".join(all_of_them[:8])
+    assert made == exchanges("GET", 3, keys=10, pipeline=4)
     [one] = exchanges("SET", 3, keys=1)
     assert one == Exchange(command(b"SET", key(0), b"012"), b"+OK\r\n")
 
@@ -52,6 +70,49 @@ def test_a_flood_is_answered_to_the_byte(
             assert driven.duration_s > 0
             assert floor.cpu().ticks_s >= 0
             assert floor.memory_bytes() > 1_000_000
+
+
+def test_a_short_life_is_answered_as_a_server_does() -> None:
+    assert len({made.request for made in short_lives(100, keys=8)}) == 8
+    with redis_server() as endpoint:
+        driven = Flood(partial(short_lives, 70_000, 8), clients=2).run(HOST, endpoint.port, 10)
+        assert driven.operations == 10
+        with endpoint.client() as client:
+            assert client.call("DBSIZE") == 0
+
+
+def test_batches_hold_all_requests_in_order() -> None:
+    requests = [b"%d" % number * 50_000 for number in range(7)]
+    made = list(batches(requests))
+    assert [count for _, count in made] == [3, 3, 1]
+    assert b"".join(batch for batch, _ in made) == b"".join(requests)
+    assert list(batches([])) == []
+
+
+def test_paced_requests_leave_by_the_clock() -> None:
+    make = partial(exchanges, "GET", 100, 10)
+    with floor_server("GET", 100, 1, "send") as floor:
+        driven = Paced(make, clients=3, rate=1000).run(HOST, floor.port, 50)
+    assert driven.operations == 50
+    assert driven.duration_s >= 49 / 1000
+    assert 0 < driven.p50_us <= driven.p99_us
+
+
+def test_a_heavy_client_tells_what_it_moved() -> None:
+    for operation in ("GET", "SET"):
+        with redis_server() as endpoint:
+            with endpoint.client() as client:
+                assert heavy.fill(client) == client.call("DBSIZE")
+            with helper("heavy", HOST, str(endpoint.port), operation) as pump:
+                assert pump.ready == "ready"
+                Paced(partial(exchanges, "SET", 100, 10), 2, 1000).run(HOST, endpoint.port, 100)
+            assert float(pump.result) > 1
+
+
+def test_a_heavy_client_that_is_answered_wrongly_says_nothing() -> None:
+    with answering(b"-ERR no\r\n") as port, helper("heavy", HOST, str(port), "GET") as pump:
+        pass
+    assert pump.result == ""
 
 
 def test_a_ping_is_answered_to_the_byte() -> None:
@@ -82,7 +143,9 @@ def answering(reply: bytes) -> Iterator[int]:
             assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("make", [partial(Flood, clients=1), Ping])
+@pytest.mark.parametrize(
+    "make", [partial(Flood, clients=1), Ping, partial(Paced, clients=1, rate=1000)]
+)
 @pytest.mark.parametrize("value_bytes", [100, 100_000])
 @pytest.mark.parametrize(
     ("reply", "said"),

@@ -19,12 +19,15 @@ from typing import Any
 from pocketkv import limits
 from pocketkv.engine import gate, handlers
 from pocketkv.engine.database import Database
+from pocketkv.engine.extents import Extents
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
 from pocketkv.engine.node import Node
-from pocketkv.engine.session import Executor, Session
+from pocketkv.engine.session import Session
+from pocketkv.engine.sinks import ExtentSinks
 from pocketkv.engine.topology import Topology, standalone_topology
 from pocketkv.placement import PlacementMap, Server, SlotRange
 from pocketkv.resp.encoder import Outbox, encode_request
+from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.parser import NEED_DATA, RequestParser
 from pocketkv.resp.replies import Deferred, Marker, Reply
 from pocketkv.slots import SLOT_COUNT
@@ -74,12 +77,12 @@ class FakeTransport:
         self.closing = False
         self.restricted = False
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
-        self.handler: Executor | None = None
+        self.handler: RequestHandler | None = None
 
     def push(self, reply: Reply) -> None:
         self.outbox.encode(reply)
 
-    def hand_over(self, handler: Executor) -> None:
+    def hand_over(self, handler: RequestHandler) -> None:
         self.handler = handler
 
     def restrict_input(self) -> None:
@@ -99,6 +102,11 @@ class FakeTransport:
         """Everything that waits to be sent; it counts as sent."""
         data = bytearray()
         while self.outbox.pending_bytes:
+            part = self.outbox.file_part()
+            if part is not None:
+                data += part.read()
+                self.outbox.sent(part.size)
+                continue
             pieces = self.outbox.pieces()
             for piece in pieces:
                 data += piece
@@ -117,6 +125,7 @@ class Client:
         self.session = session
         self.transport = transport
         self.parser = RequestParser()
+        self.parser.sinks = ExtentSinks(session)
         self.deferred: Deferred | None = None
 
     @property
@@ -137,12 +146,27 @@ class Client:
 
     def send(self, data: bytes) -> bytes:
         """What is sent in reply to bytes, which may hold many requests."""
-        self.transport.received_bytes += len(data)
-        self.parser.feed(data)
-        while isinstance(request := self.parser.next_request(), list):
-            self.execute(request)
-        assert request is NEED_DATA
+        self.receive(data)
         return self.transport.take()
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes in pieces, as a connection does; what is sent stays in the outbox."""
+        self.transport.received_bytes += len(data)
+        rest = memoryview(data)
+        while rest:
+            place = self.parser.writable()
+            if place is None:
+                count = min(len(rest), limits.RECEIVE_BYTES)
+                self.parser.feed(bytes(rest[:count]))
+            else:
+                count = min(len(rest), len(place))
+                with place:
+                    place[:count] = rest[:count]
+                self.parser.wrote(count)
+            rest = rest[count:]
+            while isinstance(request := self.parser.next_request(), list):
+                self.execute(request)
+            assert request is NEED_DATA
 
     def execute(self, request: list[bytes]) -> None:
         """Serve one request; what is sent stays in the outbox."""
@@ -171,6 +195,8 @@ class Client:
 
     def disconnect(self) -> None:
         """The connection is gone."""
+        self.parser.abort()
+        self.transport.outbox.clear()
         if self.deferred is not None:
             self.deferred.abandon()
         self.engine.node.close_session(self.session)
@@ -188,9 +214,10 @@ class Engine:
         secret: bytes = b"",
         require_auth: bool = False,
         role: str = "storage",
+        extents: Extents | None = None,
     ) -> None:
         self.clock = Clock(now_ms)
-        self.keyspace = Keyspace(memory_bytes, self.clock, random.Random(seed))
+        self.keyspace = Keyspace(memory_bytes, self.clock, random.Random(seed), extents)
         self.server = make_server(NODE_ID, 7000)
         self.topology: Topology = standalone_topology(self.server, DEFAULT_JOB)
         self.timer_now_ns = 0
@@ -265,6 +292,8 @@ class Engine:
         """Check what must always hold."""
         for space in self.keyspace.spaces.values():
             space.validate()
-        assert self.keyspace.used_bytes == sum(
-            space.used_bytes for space in self.keyspace.spaces.values()
-        )
+        spaces = self.keyspace.spaces.values()
+        assert self.keyspace.used_bytes == sum(space.used_bytes for space in spaces)
+        assert self.keyspace.incoming_bytes == sum(space.incoming_bytes for space in spaces)
+        if self.keyspace.extents is not None:
+            self.keyspace.extents.validate()

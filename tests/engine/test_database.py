@@ -29,10 +29,6 @@ def make_database() -> Database:
     return make_space().database(0)
 
 
-def heap_length(db: Database) -> int:
-    return len(db._due_order)
-
-
 def move_clock(db: Database, milliseconds: int) -> None:
     db.clock.set(db.clock.now_ms + milliseconds)
 
@@ -140,8 +136,8 @@ def test_expired_keys_are_removed_without_being_asked_for() -> None:
     move_clock(db, 500)
     while space.keyspace.expire_some():
         db.validate()
-    # A bucket waits for its last millisecond.
-    assert 500 <= db.size <= 700
+    assert sorted(db.iter_keys()) == sorted(b"%d" % i for i in range(501, 1000))
+    assert db.size == 499
     move_clock(db, 1000)
     while space.keyspace.expire_some():
         pass
@@ -190,51 +186,24 @@ def test_locks_that_are_released_leave_nothing_behind() -> None:
         db.remove(b"lock:%d" % (i % 7))
         move_clock(db, 50)
     assert db.space.used_bytes == 0
-    assert heap_length(db) < 3000
+    assert not db.schedule
     db.validate()
+    assert not db.space.keyspace.expire_some()
+    assert db.space.expiring == set()
 
 
-def test_a_key_that_is_refreshed_is_scheduled_once() -> None:
+def test_a_key_that_is_refreshed_is_scheduled_once_and_by_one_object() -> None:
     db = make_database()
     db.put(b"session", b"value")
-    for _ in range(20_000):
-        db.set_expiry(b"session", db.clock.now_ms + 3_600_000)
+    first = bytes(bytearray(b"session"))
+    db.set_expiry(first, db.clock.now_ms + 3_600_000)
+    for _ in range(2000):
+        db.set_expiry(bytes(bytearray(b"session")), db.clock.now_ms + 3_600_000)
         move_clock(db, 50)
-    assert heap_length(db) < 3000
-    db.validate()
-
-
-def test_emptied_buckets_are_no_work_for_ever() -> None:
-    space = make_space()
-    db = space.database(0)
-    for i in range(900):
-        db.put(b"key", b"value")
-        db.set_expiry(b"key", START_MS + 1000 * (i + 1))
-        db.remove(b"key")
-    move_clock(db, 10_000_000)
-    while space.keyspace.expire_some():
-        pass
-    assert heap_length(db) == 0
-    assert space.expiring == set()
-
-
-def test_compacting_the_schedule_while_it_expires() -> None:
-    # The last key of a bucket may go just when the heap is made anew.
-    space = make_space()
-    db = space.database(0)
-    db.put(b"due", b"value")
-    db.set_expiry(b"due", START_MS + 1)
-    db.put(b"other", b"value")
-    db.set_expiry(b"other", START_MS + 86_400_000)
-    for i in range(1026):
-        db.put(b"gone", b"value")
-        db.set_expiry(b"gone", START_MS + 1000 * (i + 1))
-        db.remove(b"gone")
-    before = heap_length(db)
-    move_clock(db, 500)
-    space.keyspace.expire_some()
-    assert heap_length(db) < before
-    assert list(db.iter_keys()) == [b"other"]
+    assert len(db.schedule) == 1
+    assert [key for key in db.expires[key_slot(b"session")] if key is first] == [first]
+    move_clock(db, 3_600_000)
+    assert [key for key in db.schedule.due(db.clock.now_ms, 2) if key is first] == [first]
     db.validate()
 
 

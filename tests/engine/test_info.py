@@ -7,9 +7,12 @@ import re
 import pytest
 
 from pocketkv import __version__
+from pocketkv.engine.extents import Extents
 from pocketkv.engine.info import human_bytes, percentile_us
 from pocketkv.engine.stats import CommandStats
+from pocketkv.resp.encoder import encode_request
 from tests.engine.harness import Client, Engine
+from tests.engine.media import FakeMedium
 
 DEFAULT = (
     "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster Keyspace"
@@ -103,6 +106,21 @@ def test_our_own_section(engine: Engine, client: Client) -> None:
         == fields
     )
     assert fields["pocketkv_core"] in {"python", "compiled"}
+
+
+def test_it_tells_how_the_medium_of_large_strings_is_used() -> None:
+    extents = Extents(FakeMedium(1024, page_bytes=4096))
+    client = Engine(extents=extents).connect()
+    client("SET", "k", bytes(100_000))
+    extents.allocate_backed(40_000)
+    other = client.engine.connect()
+    other.receive(encode_request([b"SET", b"k", bytes(100_000)])[:90_000])
+    fields = fields_of(client, "pocketkv")
+    assert fields["pocketkv_extents_used_bytes"] == str(50 * 4096)
+    assert fields["pocketkv_extents_reserved_bytes"] == "0"
+    assert fields["pocketkv_extents_warm_bytes"] == str(10 * 4096)
+    assert fields["pocketkv_extents_spent_bytes"] == "0"
+    assert 80_000 < int(fields["pocketkv_job_incoming_bytes"]) < 90_000
 
 
 def test_a_job_reads_about_itself_only(engine: Engine, client: Client) -> None:

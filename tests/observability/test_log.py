@@ -28,7 +28,7 @@ def _logging_as_it_was() -> Iterator[None]:
     ours.setLevel(levels[1])
 
 
-def formatted(form: type[logging.Formatter], message: object, **extra: object) -> str:
+def formatted(form: type[logging.Formatter], message: object, /, **extra: object) -> str:
     record = logging.getLogger(logs.ROOT).makeRecord(
         logs.ROOT, logging.WARNING, "f.py", 1, message, (), None, extra=extra
     )

@@ -23,6 +23,7 @@ from pocketkv.observability.process import ProcessSampler
 from pocketkv.resp.connection import ClientConnection
 from pocketkv.resp.reactor import Reactor
 from pocketkv.resp.replies import ErrorReply
+from pocketkv.stopwatch import Stopwatch
 
 # Importing them is what makes the commands known.
 __all__ = ["handlers"]
@@ -185,7 +186,8 @@ def test_what_a_node_records_is_what_is_shown(storage: Process) -> None:
     # The engine's own path, not numbers of this test's making.
     node = storage.node
     node.keyspace.open("default").own_everything()
-    node.timer_ns = iter([0, 100, 0, 1_000_000, 0, 1_000_000_000, 0, 0]).__next__
+    times_ns = iter([0, 100, 0, 1_000_000, 0, 1_000_000_000, 0, 0])
+    node.stopwatch = Stopwatch(times_ns.__next__)
     near, far = socket.socketpair()
     with far:
         connection = ClientConnection(storage.reactor, near)

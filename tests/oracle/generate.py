@@ -61,7 +61,13 @@ bad_floats = st.sampled_from([b"", b"nan", b"inf", b"-inf", b" 1", b"1 ", b"1e",
 small_texts = st.sampled_from(
     [b"", b"x", b"ohmytext", b"mynewtext", b"\x00\x01\xff", b"a" * 44, b"b" * 45, b"1" * 21]
 )
-large_texts = st.sampled_from([b"large" * 700, b"\r\n$5" * 5000, bytes(40_000), b"7" * 17_000])
+large_texts = st.sampled_from(
+    [
+        *(b"large" * 700, b"\r\n$5" * 5000, bytes(40_000), b"7" * 17_000),
+        # From 64 KiB on they are kept in extents.
+        *(b"x" * 65_535, b"\r\n$5" * 16_500, b"0123456789" * 20_000),
+    ]
+)
 values = st.one_of(small_texts, numbers, floats, large_texts)
 
 offsets = st.sampled_from([b"0", b"1", b"2", b"-1", b"-2", b"-100", b"5", b"100"])

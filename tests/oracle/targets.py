@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
+from pocketkv.engine.extents import Extents
 from pocketkv.resp.encoder import encode_request
 from tests.engine.harness import Client, Engine
+from tests.engine.media import FakeMedium
 from tests.replies import reply_end
 
 RECEIVE_BYTES = 1 << 16
@@ -28,7 +30,7 @@ class EngineTarget:
     """The engine without sockets. Its clock stands still during an example."""
 
     def __init__(self) -> None:
-        self.engine = Engine()
+        self.engine = Engine(extents=Extents(FakeMedium(32 * 256, page_bytes=4096)))
         self.client: Client = self.engine.connect()
 
     def begin(self, protocol: int, now_ms: int) -> None:
@@ -36,6 +38,8 @@ class EngineTarget:
         self.client.disconnect()
         self.engine.clock.set(now_ms)
         self.engine.space.clear()
+        while self.engine.keyspace.free_some(1000):
+            pass
         self.client = self.engine.connect(protocol=protocol)
 
     def run(self, requests: list[list[bytes]]) -> list[bytes]:

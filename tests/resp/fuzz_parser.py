@@ -102,8 +102,8 @@ def check_requests(chunks: list[bytes]) -> None:
         requests += more
         if error is not None:
             break
-        if parser.buffered_bytes > 2 * sent_bytes + limits.LARGE_BULK_FIRST_BYTES:
-            raise FoundError(f"holds {parser.buffered_bytes} of {sent_bytes} bytes")
+        if parser.buffered_bytes() > 2 * sent_bytes + limits.LARGE_BULK_FIRST_BYTES:
+            raise FoundError(f"holds {parser.buffered_bytes()} of {sent_bytes} bytes")
     result = reference.parse(b"".join(chunks))
     if (requests, error) != (result.requests, result.error):
         raise FoundError(f"{(requests, error)!r:.500} is not {result!r:.500}")

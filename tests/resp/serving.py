@@ -12,6 +12,7 @@ import trio
 
 from pocketkv.resp.connection import ClientConnection, Connection
 from pocketkv.resp.encoder import encode_request
+from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.reactor import Reactor
 from pocketkv.resp.replies import NO_REPLY, OK, PONG, Deferred, ErrorReply, Push, Reply
 
@@ -73,7 +74,7 @@ class Server:
             quiet = quiet + 1 if self.rounds == before else 0
 
 
-class Handler:
+class Handler(RequestHandler):
     """The commands of the test's server."""
 
     def __init__(self, server: Server, connection: ClientConnection, number: int) -> None:

@@ -238,3 +238,92 @@ def test_time_grows_with_the_size_only(frame: bytes) -> None:
     assert scan(pieces(frame, range(4096, len(frame), 4096))) == [frame]
     # Copying all that is there with every piece would move 130 GB.
     assert time.process_time() - started_s < 5.0
+
+
+# --- long replies that are passed on before they are whole -------------------------------------
+
+LONG = [frame for frame in FRAMES if len(frame) > limits.STREAMED_REPLY_BYTES]
+VERY_LONG = b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (3 * len(LARGE), 3 * LARGE, len(LARGE), LARGE)
+
+
+def passed_on(scanner: FrameScanner, chunks: Iterable[bytes]) -> list[bytes]:
+    """The frames, each of what was taken of it before it was whole, and its rest."""
+    frames = []
+    taken: list[bytes] = []
+    for chunk in chunks:
+        scanner.feed(chunk)
+        for frame in take(scanner):
+            frames.append(b"".join([*taken, frame]))
+            taken.clear()
+        if scanner.begun_bytes:
+            taken += scanner.take_begun()
+        assert scanner.begun_bytes == 0
+    assert not taken
+    return frames
+
+
+@given(
+    st.lists(st.sampled_from([*FRAMES, VERY_LONG]), max_size=8),
+    st.lists(st.integers(0, 400_000), max_size=60),
+)
+def test_what_is_taken_early_and_the_rest_are_the_frame(
+    frames: list[bytes], cuts: list[int]
+) -> None:
+    scanner = FrameScanner()
+    assert passed_on(scanner, pieces(b"".join(frames), cuts)) == frames
+    assert scanner.buffered_bytes == 0
+
+
+def test_a_long_frame_passes_without_being_held() -> None:
+    scanner = FrameScanner()
+    chunks = pieces(VERY_LONG, range(1000, len(VERY_LONG), 1000))
+    for chunk in chunks[:-1]:
+        scanner.feed(chunk)
+        assert scanner.next_frame() is NEED_DATA
+        scanner.take_begun()
+        assert scanner.buffered_bytes < 1000
+    scanner.feed(chunks[-1])
+    assert scanner.next_frame() == chunks[-1]
+    assert scanner.kind == VERY_LONG[0]
+
+
+@pytest.mark.parametrize("frame", [*LONG, VERY_LONG], ids=["bulk", "array", "bulks"])
+@pytest.mark.parametrize("size", [1, 1000, 65536, 1 << 20])
+def test_a_bulk_may_go_another_way(frame: bytes, size: int) -> None:
+    scanner = FrameScanner()
+    begun = limits.STREAMED_REPLY_BYTES // 2
+    scanner.feed(frame[:begun])
+    assert scanner.next_frame() is NEED_DATA
+    seen = b"".join(scanner.take_begun())
+    assert seen == frame[:begun]
+    while scanner.bulk_missing > 2:
+        count = min(size, scanner.bulk_missing - 2)
+        rest = memoryview(frame)[len(seen) : len(seen) + count]
+        assert scanner.skip_bulk(rest) is False
+        seen += rest
+    is_whole = scanner.skip_bulk(memoryview(frame)[len(seen) : len(seen) + 2])
+    seen += frame[len(seen) : len(seen) + 2]
+    assert is_whole == (seen == frame)
+    scanner.feed(frame[len(seen) :] + b"+next\r\n")
+    if not is_whole:
+        assert seen + bytes(scanner.next_frame()) == frame  # type: ignore[arg-type]
+    assert scanner.next_frame() == b"+next\r\n"
+
+
+@pytest.mark.parametrize("end", [b"\r\r", b"\n\n", b"xx", b"\n\r"])
+def test_a_bulk_that_goes_another_way_has_its_end(end: bytes) -> None:
+    scanner = FrameScanner()
+    head = b"$%d\r\n" % len(LARGE)
+    scanner.feed(head + LARGE[:10])
+    assert scanner.next_frame() is NEED_DATA
+    scanner.take_begun()
+    with pytest.raises(ProtocolError, match="expected CRLF"):
+        scanner.skip_bulk(memoryview(LARGE[10:] + end))
+
+
+def test_what_was_taken_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REPLY_BYTES_MAX", 2 * len(LARGE))
+    frame = b"*9\r\n" + (b"$%d\r\n" % len(LARGE) + LARGE + b"\r\n") * 9
+    chunks = pieces(frame, range(1000, len(frame), 1000))
+    assert is_broken(chunks)
+    assert passed_on(FrameScanner(), chunks) == [frame]

@@ -20,7 +20,6 @@ def test_it_runs_for_a_time_and_tells_its_seed(capsys: pytest.CaptureFixture[str
 
 
 class Greedy(RequestParser):
-    @property
     def buffered_bytes(self) -> int:
         return 1 << 30
 

@@ -198,4 +198,4 @@ def test_knows_whether_a_request_is_under_way() -> None:
         assert parser.mid_request
         receive(parser, stream[cut:])
         assert take(parser) == ([[b"SET", b"k", LARGE]], None)
-        assert (parser.mid_request, parser.buffered_bytes) == (False, 0)
+        assert (parser.mid_request, parser.buffered_bytes()) == (False, 0)

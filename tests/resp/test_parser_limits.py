@@ -52,7 +52,7 @@ def announce(stream: bytes) -> tuple[RequestParser, int]:
 def test_announcing_much_reserves_little(stream: bytes) -> None:
     parser, cost_bytes = announce(stream)
     assert cost_bytes < limits.LARGE_BULK_FIRST_BYTES + 64 * limits.KIB
-    assert parser.buffered_bytes <= limits.LARGE_BULK_FIRST_BYTES
+    assert parser.buffered_bytes() <= limits.LARGE_BULK_FIRST_BYTES
 
 
 def test_memory_follows_what_arrives() -> None:
@@ -66,7 +66,7 @@ def test_memory_follows_what_arrives() -> None:
         received_bytes += len(chunk)
         assert take(parser) == ([], None)
         most = max(limits.LARGE_BULK_FIRST_BYTES, 2 * received_bytes) + len(chunk)
-        assert parser.buffered_bytes <= most
+        assert parser.buffered_bytes() <= most
 
 
 @pytest.mark.parametrize("size", [20_000, 300_000, 3_000_000])
@@ -91,7 +91,7 @@ def test_what_was_parsed_is_given_back() -> None:
         left_bytes = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert parser.buffered_bytes == 0
+    assert parser.buffered_bytes() == 0
     assert left_bytes < 64 * limits.KIB
 
 
@@ -100,9 +100,9 @@ def test_queued_bytes_are_counted() -> None:
     stream = encode_request([b"ECHO", b"x" * 100])
     for _ in range(10):
         parser.feed(stream)
-    assert parser.buffered_bytes == 10 * len(stream)
+    assert parser.buffered_bytes() == 10 * len(stream)
     assert parser.next_request() == [b"ECHO", b"x" * 100]
-    assert parser.buffered_bytes == 9 * len(stream)
+    assert parser.buffered_bytes() == 9 * len(stream)
 
 
 def test_many_small_pieces_are_not_joined_over_and_over() -> None:
@@ -220,11 +220,11 @@ def test_empty_requests_do_not_hold_the_thread(empty: bytes) -> None:
     for _ in range(100):
         parser.feed(empty * 1000)
     parser.feed(b"PING\r\n")
-    before = parser.buffered_bytes
+    before = parser.buffered_bytes()
     calls = 0
     while (request := parser.next_request()) is SKIPPED:
-        assert before - parser.buffered_bytes <= limits.REQUESTS_PER_TURN * len(empty)
-        before = parser.buffered_bytes
+        assert before - parser.buffered_bytes() <= limits.REQUESTS_PER_TURN * len(empty)
+        before = parser.buffered_bytes()
         calls += 1
     assert request == [b"PING"]
     assert calls >= 100_000 // limits.REQUESTS_PER_TURN

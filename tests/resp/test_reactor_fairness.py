@@ -180,7 +180,7 @@ def test_requests_behind_unread_replies_are_left_in_the_kernel(
             nursery.start_soon(client.send_raw, request * count)
             await server.until(lambda: server.clients[0].input_paused)
             await server.rest()
-            backlog_bytes = server.clients[0].parser.buffered_bytes
+            backlog_bytes = server.clients[0].parser.buffered_bytes()
             assert backlog_bytes <= 500_000 + limits.RECEIVE_BYTES
             await client.expect((b"$60000\r\n" + b"x" * 60_000 + b"\r\n") * count)
             assert not server.clients[0].input_paused

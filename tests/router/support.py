@@ -23,17 +23,18 @@ import trio
 
 from pocketkv import limits
 from pocketkv.engine import handlers
+from pocketkv.engine.gate import GateHandler
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.node import Node
 from pocketkv.engine.session import Session
 from pocketkv.engine.topology import Topology
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.placement import PlacementMap, Server, assign_slots
-from pocketkv.resp.connection import RequestHandler
 from pocketkv.resp.encoder import encode_request
+from pocketkv.resp.handler import RequestHandler
 from pocketkv.router.routing import Router
 from pocketkv.router.service import RouterServer
-from pocketkv.serving.shell import GateHandler, Shell, listen
+from pocketkv.serving.shell import Shell, listen
 from pocketkv.slots import SLOT_COUNT
 from pocketkv.tokens import job_token
 from tests.replies import decode, reply_end
@@ -189,9 +190,9 @@ class Cluster:
         spaces = {s.node.id: s.node.keyspace.open(job_id) for s in self.storages}
         for server_id, space in spaces.items():
             for index, database in list(space.databases.items()):
-                for slot in [s for s in database.tables if owners[s] != server_id]:
+                for slot in [s for s, _ in database.slot_tables() if owners[s] != server_id]:
                     target = spaces[owners[slot]].database(index)
-                    for key in list(database.tables[slot]):
+                    for key in list(database.table(slot)):
                         due_ms = database.expiry_ms(key)
                         value = database.take(key)
                         assert value is not None

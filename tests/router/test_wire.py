@@ -27,7 +27,7 @@ def sent(outbox: Outbox) -> bytes:
 )
 def test_a_request_is_written_as_a_client_sends_it(request: list[bytes]) -> None:
     outbox = Outbox()
-    write_request(outbox, request, request_cost(request))
+    write_request(outbox, request, request_cost(request, None))
     assert sent(outbox) == encode_request(request)
 
 
@@ -35,7 +35,7 @@ def test_a_large_argument_is_not_copied() -> None:
     value = bytes(limits.MIB)
     outbox = Outbox()
     request = [b"SET", b"k", value]
-    write_request(outbox, request, request_cost(request))
+    write_request(outbox, request, request_cost(request, None))
     assert any(piece.obj is value for piece in outbox.pieces())
 
 

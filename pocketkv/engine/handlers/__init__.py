@@ -21,6 +21,7 @@ from pocketkv.engine.handlers import (
     slowlog,
     strings,
     strings_lcs,
+    strings_ranges,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "slowlog",
     "strings",
     "strings_lcs",
+    "strings_ranges",
 ]

@@ -137,7 +137,7 @@ def debug_digest(session: Session, request: list[bytes]) -> Reply:
         if not db.size:
             continue
         digest = _mixed(digest, index.to_bytes(4, "big"))
-        for slot, table in db.tables.items():
+        for slot, table in db.slot_tables():
             for key, value in table.items():
                 if db.live(key, slot):
                     of_key = _digest_value(db, key, value, _mixed(0, key))

@@ -19,6 +19,7 @@ from pocketkv.engine.commands import (
 from pocketkv.engine.errors import DB_OUT_OF_RANGE, NO_SUCH_KEY, SYNTAX, CommandError
 from pocketkv.engine.gate import require_memory
 from pocketkv.engine.help_text import help_lines
+from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.values import Collection, Value, type_name, value_cost
 from pocketkv.resp.replies import OK, Reply, Simple
 
@@ -257,6 +258,8 @@ def _copied(value: Value) -> Value:
     """A value that shares nothing with `value` that may change."""
     if isinstance(value, Collection):
         return value.copy()
+    if isinstance(value, LargeString):
+        return value.copy()
     return bytearray(value) if isinstance(value, bytearray) else value
 
 
@@ -267,7 +270,7 @@ def encoding_of(value: Value) -> str:
     """What OBJECT ENCODING answers: how Redis would keep the value."""
     if isinstance(value, Collection):
         return value.encoding()
-    if isinstance(value, bytearray):
+    if isinstance(value, bytearray | LargeString):
         return "raw"
     if canonical_integer(value) is not None:
         return "int"

@@ -146,7 +146,7 @@ def dbsize(session: Session, request: list[bytes]) -> Reply:
     db = session.db
     if session.space.owns_all:
         return db.size
-    return sum([len(db.tables[slot]) for slot in db.served_slots()])
+    return sum([len(db.table(slot)) for slot in db.served_slots()])
 
 
 @command(

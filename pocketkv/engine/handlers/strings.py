@@ -1,12 +1,12 @@
-"""Strings: whole values, ranges of them, and numbers.
+"""Strings: whole values, and numbers.
 
-A value is replaced by `Database.put`, or changed in place by APPEND and SETRANGE, which is why
-those turn it into a ``bytearray`` first.
+Where a request may bring a `LargeString` (``value_at``), its arguments have no type that could be
+declared.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pocketkv.engine.arguments import (
     INT64_MAX,
@@ -17,15 +17,15 @@ from pocketkv.engine.arguments import (
 )
 from pocketkv.engine.commands import ALL_KEYS, KEY_VALUE_PAIRS, ONE_KEY, Merge, Route, command
 from pocketkv.engine.errors import (
-    OFFSET_OUT_OF_RANGE,
+    NOT_FLOAT,
+    NOT_INTEGER,
     OVERFLOW,
-    STRING_TOO_LONG,
     CommandError,
     wrong_arity,
 )
-from pocketkv.engine.gate import require_memory
+from pocketkv.engine.large_string import LargeString, reply_of
 from pocketkv.engine.long_double import add_long_doubles, format_long_double, parse_long_double
-from pocketkv.engine.values import Collection, value_cost
+from pocketkv.engine.values import Collection, Value
 from pocketkv.resp.replies import OK, Reply
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 )
 def get(session: Session, request: list[bytes]) -> Reply:
     """The value, or nil."""
-    return session.db.read_string(request[1])
+    value = session.db.read_string(request[1])
+    return value.bulk() if isinstance(value, LargeString) else value
 
 
 @command(
@@ -67,8 +68,9 @@ def get(session: Session, request: list[bytes]) -> Reply:
     keys=ONE_KEY,
     key_flags="RW access update variable_flags",
     categories="string",
+    value_at=2,
 )
-def set_(session: Session, request: list[bytes]) -> Reply:
+def set_(session: Session, request: list[Any]) -> Reply:
     """OK; nil if NX or XX kept it from being set; with GET, the old value."""
     if len(request) == 3:
         session.db.put(request[1], request[2])
@@ -80,7 +82,7 @@ def set_(session: Session, request: list[bytes]) -> Reply:
         due_ms = options.expiry.due_ms(session.node.clock.now_ms, "set")
     db = session.db
     key = request[1]
-    old: Reply = db.read_string(key) if options.get else None
+    old = reply_of(db.read_string(key)) if options.get else None
     conditional = options.only_new or options.only_existing
     if conditional and (db.lookup(key) is not None) is options.only_new:
         return old
@@ -93,7 +95,7 @@ def set_(session: Session, request: list[bytes]) -> Reply:
     return old if options.get else OK
 
 
-def _put_until(db: Database, key: bytes, value: bytes, due_ms: int) -> None:
+def _put_until(db: Database, key: bytes, value: Value, due_ms: int) -> None:
     """Set a key that expires at `due_ms`; 0: never."""
     if due_ms == 0:
         db.put(key, value)
@@ -115,8 +117,9 @@ def _put_until(db: Database, key: bytes, value: bytes, due_ms: int) -> None:
     keys=ONE_KEY,
     key_flags="OW insert",
     categories="string",
+    value_at=2,
 )
-def setnx(session: Session, request: list[bytes]) -> Reply:
+def setnx(session: Session, request: list[Any]) -> Reply:
     """1 if it was set, 0 if the key exists."""
     if session.db.lookup(request[1]) is not None:
         return 0
@@ -136,8 +139,9 @@ def setnx(session: Session, request: list[bytes]) -> Reply:
     keys=ONE_KEY,
     key_flags="OW update",
     categories="string",
+    value_at=3,
 )
-def setex(session: Session, request: list[bytes]) -> Reply:
+def setex(session: Session, request: list[Any]) -> Reply:
     """OK."""
     expiry = Expiry(request[2], seconds=True, absolute=False)
     due_ms = expiry.due_ms(session.node.clock.now_ms, "setex")
@@ -157,8 +161,9 @@ def setex(session: Session, request: list[bytes]) -> Reply:
     keys=ONE_KEY,
     key_flags="OW update",
     categories="string",
+    value_at=3,
 )
-def psetex(session: Session, request: list[bytes]) -> Reply:
+def psetex(session: Session, request: list[Any]) -> Reply:
     """OK."""
     expiry = Expiry(request[2], seconds=False, absolute=False)
     due_ms = expiry.due_ms(session.node.clock.now_ms, "psetex")
@@ -192,7 +197,7 @@ def getex(session: Session, request: list[bytes]) -> Reply:
         db.persist(request[1])
     elif options.expiry is not None:
         db.set_expiry(request[1], options.expiry.due_ms(session.node.clock.now_ms, "getex"))
-    return value
+    return reply_of(value)
 
 
 @command(
@@ -213,7 +218,7 @@ def getdel(session: Session, request: list[bytes]) -> Reply:
     value = session.db.read_string(request[1])
     if value is not None:
         session.db.remove(request[1])
-    return value
+    return reply_of(value)
 
 
 @command(
@@ -228,10 +233,11 @@ def getdel(session: Session, request: list[bytes]) -> Reply:
     keys=ONE_KEY,
     key_flags="RW access update",
     categories="string",
+    value_at=2,
 )
-def getset(session: Session, request: list[bytes]) -> Reply:
+def getset(session: Session, request: list[Any]) -> Reply:
     """The old value, or nil."""
-    old = session.db.read_string(request[1])
+    old = reply_of(session.db.read_string(request[1]))
     session.db.put(request[1], request[2])
     return old
 
@@ -260,7 +266,7 @@ def mget(session: Session, request: list[bytes]) -> Reply:
     values: list[Reply] = []
     for i in range(1, len(request)):
         value = db.read(request[i])
-        values.append(None if isinstance(value, Collection) else value)
+        values.append(None if isinstance(value, Collection) else reply_of(value))
     return values
 
 
@@ -278,8 +284,10 @@ def mget(session: Session, request: list[bytes]) -> Reply:
     route=Route.SPLIT,
     merge=Merge.OK,
     categories="string",
+    value_at=2,
+    value_step=2,
 )
-def mset(session: Session, request: list[bytes]) -> Reply:
+def mset(session: Session, request: list[Any]) -> Reply:
     """OK."""
     if len(request) % 2 == 0:
         raise wrong_arity("mset")
@@ -300,8 +308,10 @@ def mset(session: Session, request: list[bytes]) -> Reply:
     keys=KEY_VALUE_PAIRS,
     key_flags="OW insert",
     categories="string",
+    value_at=2,
+    value_step=2,
 )
-def msetnx(session: Session, request: list[bytes]) -> Reply:
+def msetnx(session: Session, request: list[Any]) -> Reply:
     """1 if all were set, 0 if none was."""
     if len(request) % 2 == 0:
         raise wrong_arity("msetnx")
@@ -311,152 +321,6 @@ def msetnx(session: Session, request: list[bytes]) -> Reply:
     for i in range(1, len(request), 2):
         session.db.put(request[i], request[i + 1])
     return 1
-
-
-# --- ranges ------------------------------------------------------------------------------------
-
-
-@command(
-    "STRLEN",
-    arity=2,
-    flags="readonly fast",
-    group="string",
-    since="2.2.0",
-    complexity="O(1)",
-    summary="Returns the length of the string that a key holds.",
-    usage="key",
-    keys=ONE_KEY,
-    key_flags="RO",
-    categories="string",
-)
-def strlen(session: Session, request: list[bytes]) -> Reply:
-    """Its bytes; 0 if the key does not exist."""
-    value = session.db.read_string(request[1])
-    return 0 if value is None else len(value)
-
-
-@command(
-    "GETRANGE",
-    arity=4,
-    flags="readonly",
-    group="string",
-    since="2.4.0",
-    complexity="O(N) where N is the number of bytes returned",
-    summary="Returns a part of the string that a key holds.",
-    usage="key start end",
-    keys=ONE_KEY,
-    key_flags="RO access",
-    categories="string",
-)
-@command(
-    "SUBSTR",
-    arity=4,
-    flags="readonly",
-    group="string",
-    since="1.0.0",
-    complexity="O(N) where N is the number of bytes returned",
-    summary="Returns a part of the string that a key holds; the older name of GETRANGE.",
-    usage="key start end",
-    keys=ONE_KEY,
-    key_flags="RO access",
-    categories="string",
-)
-def getrange(session: Session, request: list[bytes]) -> Reply:
-    """The bytes from start to end, both included; negative ones count from the end."""
-    start = parse_int(request[2])
-    end = parse_int(request[3])
-    value = session.db.read_string(request[1])
-    if value is None:
-        return b""
-    size = len(value)
-    if start < 0 and end < 0 and start > end:
-        return b""
-    if start < 0:
-        start = max(0, size + start)
-    if end < 0:
-        end = max(0, size + end)
-    return bytes(value[start : end + 1])
-
-
-@command(
-    "APPEND",
-    arity=3,
-    flags="write denyoom fast",
-    group="string",
-    since="2.0.0",
-    complexity="O(1) for each byte that is appended, averaged over many calls",
-    summary="Appends to the string that a key holds, or sets it.",
-    usage="key value",
-    keys=ONE_KEY,
-    key_flags="RW insert",
-    categories="string",
-)
-def append(session: Session, request: list[bytes]) -> Reply:
-    """The new length."""
-    db = session.db
-    key = request[1]
-    value = db.lookup_string(key)
-    if value is None:
-        db.put(key, request[2])
-        return len(request[2])
-    _check_length(session, len(value) + len(request[2]))
-    changeable = _changeable(db, key, value)
-    cost_bytes = value_cost(changeable)
-    changeable += request[2]
-    db.modified(key, value_cost(changeable) - cost_bytes)
-    return len(changeable)
-
-
-@command(
-    "SETRANGE",
-    arity=4,
-    flags="write denyoom",
-    group="string",
-    since="2.2.0",
-    complexity="O(1) for each byte that is written, averaged over many calls",
-    summary="Overwrites a part of the string that a key holds; zero bytes fill a gap.",
-    usage="key offset value",
-    keys=ONE_KEY,
-    key_flags="RW update",
-    categories="string",
-)
-def setrange(session: Session, request: list[bytes]) -> Reply:
-    """The new length."""
-    offset = parse_int(request[2])
-    if offset < 0:
-        raise CommandError(OFFSET_OUT_OF_RANGE)
-    db = session.db
-    key = request[1]
-    part = request[3]
-    value = db.lookup_string(key)
-    size = 0 if value is None else len(value)
-    if not part:
-        return size
-    end = offset + len(part)
-    _check_length(session, end)
-    # A short request may make a long value.
-    require_memory(session, max(0, end - size))
-    changeable = _changeable(db, key, b"" if value is None else value)
-    cost_bytes = value_cost(changeable)
-    if offset > size:
-        changeable += bytes(offset - size)
-    changeable[offset:end] = part
-    db.modified(key, value_cost(changeable) - cost_bytes)
-    return len(changeable)
-
-
-def _check_length(session: Session, length: int) -> None:
-    if length > session.node.bulk_bytes_max:
-        raise CommandError(STRING_TOO_LONG)
-
-
-def _changeable(db: Database, key: bytes, value: bytes | bytearray) -> bytearray:
-    """A key's string as it can be changed in place; copied the first time."""
-    if isinstance(value, bytearray):
-        return value
-    changeable = bytearray(value)
-    db.put_keeping_expiry(key, changeable)
-    return changeable
 
 
 # --- numbers -----------------------------------------------------------------------------------
@@ -470,6 +334,8 @@ def _add(session: Session, key: bytes, amount: int) -> int:
     """
     db = session.db
     value = db.lookup_string(key)
+    if isinstance(value, LargeString):
+        raise CommandError(NOT_INTEGER)
     total = amount if value is None else parse_int(value) + amount
     if not INT64_MIN <= total <= INT64_MAX:
         raise CommandError(OVERFLOW)
@@ -569,6 +435,8 @@ def incrbyfloat(session: Session, request: list[bytes]) -> Reply:
     """The sum, as text."""
     db = session.db
     value = db.lookup_string(request[1])
+    if isinstance(value, LargeString):
+        raise CommandError(NOT_FLOAT)
     number = parse_long_double(b"0" if value is None else value)
     text = format_long_double(add_long_doubles(number, parse_long_double(request[2])))
     db.put_keeping_expiry(request[1], text)

@@ -1,0 +1,1 @@
+cpdef int crc16(bytes data) except -1

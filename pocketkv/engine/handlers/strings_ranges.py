@@ -1,0 +1,199 @@
+"""Strings: parts of them.
+
+A value is changed in place by APPEND and SETRANGE, which is why those turn it into a ``bytearray``
+first, or a large one into a `LargeString`. Where a request may bring one of those (``value_at``),
+its arguments have no type that could be declared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pocketkv import limits
+from pocketkv.engine.arguments import parse_int
+from pocketkv.engine.commands import ONE_KEY, command
+from pocketkv.engine.errors import OFFSET_OUT_OF_RANGE, STRING_TOO_LONG, CommandError
+from pocketkv.engine.gate import require_memory
+from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.values import String, value_cost
+from pocketkv.resp.replies import Reply
+
+if TYPE_CHECKING:
+    from pocketkv.engine.database import Database
+    from pocketkv.engine.session import Session
+
+
+@command(
+    "STRLEN",
+    arity=2,
+    flags="readonly fast",
+    group="string",
+    since="2.2.0",
+    complexity="O(1)",
+    summary="Returns the length of the string that a key holds.",
+    usage="key",
+    keys=ONE_KEY,
+    key_flags="RO",
+    categories="string",
+)
+def strlen(session: Session, request: list[bytes]) -> Reply:
+    """Its bytes; 0 if the key does not exist."""
+    value = session.db.read_string(request[1])
+    return 0 if value is None else len(value)
+
+
+@command(
+    "GETRANGE",
+    arity=4,
+    flags="readonly",
+    group="string",
+    since="2.4.0",
+    complexity="O(N) where N is the number of bytes returned",
+    summary="Returns a part of the string that a key holds.",
+    usage="key start end",
+    keys=ONE_KEY,
+    key_flags="RO access",
+    categories="string",
+)
+@command(
+    "SUBSTR",
+    arity=4,
+    flags="readonly",
+    group="string",
+    since="1.0.0",
+    complexity="O(N) where N is the number of bytes returned",
+    summary="Returns a part of the string that a key holds; the older name of GETRANGE.",
+    usage="key start end",
+    keys=ONE_KEY,
+    key_flags="RO access",
+    categories="string",
+)
+def getrange(session: Session, request: list[bytes]) -> Reply:
+    """The bytes from start to end, both included; negative ones count from the end."""
+    start = parse_int(request[2])
+    end = parse_int(request[3])
+    value = session.db.read_string(request[1])
+    if value is None:
+        return b""
+    size = len(value)
+    if start < 0 and end < 0 and start > end:
+        return b""
+    if start < 0:
+        start = max(0, size + start)
+    if end < 0:
+        end = max(0, size + end)
+    stop = min(end + 1, size)
+    if isinstance(value, LargeString) and stop - start >= limits.EXTENT_BYTES_MIN:
+        return value.part_bulk(start, stop)
+    return bytes(value[start:stop])
+
+
+@command(
+    "APPEND",
+    arity=3,
+    flags="write denyoom fast",
+    group="string",
+    since="2.0.0",
+    complexity="O(1) for each byte that is appended, averaged over many calls",
+    summary="Appends to the string that a key holds, or sets it.",
+    usage="key value",
+    keys=ONE_KEY,
+    key_flags="RW insert",
+    categories="string",
+    value_at=2,
+)
+def append(session: Session, request: list[Any]) -> Reply:
+    """The new length."""
+    db = session.db
+    key = request[1]
+    value = db.lookup_string(key)
+    if value is None:
+        db.put(key, request[2])
+        return len(request[2])
+    size = len(value) + len(request[2])
+    _check_length(session, size)
+    if size >= limits.EXTENT_BYTES_MIN and session.node.keyspace.extents is not None:
+        return _write_large(session, key, value, len(value), request[2])
+    changeable = _changeable(db, key, value)
+    cost_bytes = value_cost(changeable)
+    changeable += request[2]
+    db.modified(key, value_cost(changeable) - cost_bytes)
+    return len(changeable)
+
+
+@command(
+    "SETRANGE",
+    arity=4,
+    flags="write denyoom",
+    group="string",
+    since="2.2.0",
+    complexity="O(1) for each byte that is written, averaged over many calls",
+    summary="Overwrites a part of the string that a key holds; zero bytes fill a gap.",
+    usage="key offset value",
+    keys=ONE_KEY,
+    key_flags="RW update",
+    categories="string",
+    value_at=3,
+)
+def setrange(session: Session, request: list[Any]) -> Reply:
+    """The new length."""
+    offset = parse_int(request[2])
+    if offset < 0:
+        raise CommandError(OFFSET_OUT_OF_RANGE)
+    db = session.db
+    key = request[1]
+    part = request[3]
+    value = db.lookup_string(key)
+    size = 0 if value is None else len(value)
+    if not part:
+        return size
+    end = offset + len(part)
+    _check_length(session, end)
+    # A short request may make a long value.
+    require_memory(session, max(0, end - size))
+    if max(end, size) >= limits.EXTENT_BYTES_MIN and session.node.keyspace.extents is not None:
+        return _write_large(session, key, value, offset, part)
+    changeable = _changeable(db, key, b"" if value is None else value)
+    cost_bytes = value_cost(changeable)
+    if offset > size:
+        changeable += bytes(offset - size)
+    changeable[offset:end] = part
+    db.modified(key, value_cost(changeable) - cost_bytes)
+    return len(changeable)
+
+
+def _check_length(session: Session, length: int) -> None:
+    if length > session.node.bulk_bytes_max:
+        raise CommandError(STRING_TOO_LONG)
+
+
+def _write_large(
+    session: Session, key: bytes, value: String | None, offset: int, part: bytes | LargeString
+) -> int:
+    """Write a part of a string that is kept in extents from now on; its length."""
+    db = session.db
+    if isinstance(value, LargeString):
+        cost_bytes = value.size_bytes
+        try:
+            value.write(offset, part)
+        finally:
+            # It may have got room that it then did not need.
+            db.modified(key, value.size_bytes - cost_bytes)
+        return len(value)
+    extents = session.node.keyspace.extents
+    assert extents is not None  # The callers have looked.
+    string = LargeString(extents, [], 0)
+    if value is not None:
+        string.write(0, value)
+    string.write(offset, part)
+    db.put_keeping_expiry(key, string)
+    return len(string)
+
+
+def _changeable(db: Database, key: bytes, value: String) -> bytearray:
+    """A key's string as it can be changed in place; copied the first time."""
+    if isinstance(value, bytearray):
+        return value
+    changeable = bytearray(bytes(value))
+    db.put_keeping_expiry(key, changeable)
+    return changeable

@@ -1,0 +1,224 @@
+"""Receives large strings straight into the extents in which they stay.
+
+A client announces how long a string will be, and that is not to be believed: addresses are taken
+for all of it, so that it stands in one piece, but memory follows what was received, and whoever
+does not go on loses what it does not use. What was received is charged to the job at once, until
+the string is a value, which is accounted for, or is dropped.
+
+A string that the job has no room for is received and forgotten; the request that it belongs to is
+refused by the gate, and the connection goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from pocketkv import limits
+from pocketkv.engine.commands import COMMANDS
+from pocketkv.engine.large_string import LargeString
+
+if TYPE_CHECKING:
+    from pocketkv.engine.extents import Extent, Extents
+    from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.session import Session
+
+# More than any server has, and so many times as one request can have that, it is still a C long.
+_REFUSED_BYTES: Final = 2**48
+# Where bytes go that nobody will look at; all connections share it.
+_WASTE: Final = memoryview(bytearray(256 * limits.KIB))
+
+
+class Charge:
+    """Memory that a job uses for a string that is not a value yet."""
+
+    __slots__ = ("size_bytes", "space")
+
+    def __init__(self, space: JobSpace) -> None:
+        self.space = space
+        self.size_bytes = 0
+
+    def __del__(self) -> None:
+        self.add(-self.size_bytes)
+
+    def add(self, count: int) -> None:
+        """It uses so much more (or less, if negative)."""
+        self.size_bytes += count
+        self.space.incoming_bytes += count
+        self.space.keyspace.incoming_bytes += count
+
+
+class RefusedString:
+    """Stands for a string that was not kept: it is longer than there is memory."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return _REFUSED_BYTES
+
+
+def charged_bytes(request: Sequence[object]) -> int:
+    """What of a request's arguments is charged to a job already."""
+    charged = 0
+    for argument in request:
+        if isinstance(argument, LargeString) and argument.charge is not None:
+            charged += argument.charge.size_bytes
+    return charged
+
+
+def settle(request: Sequence[object]) -> None:
+    """End the charge for a request's arguments: it is executed now."""
+    for argument in request:
+        if isinstance(argument, LargeString):
+            argument.charge = None
+
+
+class ExtentSinks:
+    """Knows which arguments of a session's requests go to extents."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def open(self, arguments: list[bytes], size: int) -> ExtentSink | None:
+        """The sink of an argument of `size` bytes that follows these, or ``None``: in memory."""
+        keyspace = self.session.node.keyspace
+        if keyspace.extents is None or not arguments:
+            return None
+        name = arguments[0]
+        command = COMMANDS.get(name) or COMMANDS.get(name.upper())
+        if command is None or not command.takes_large(len(arguments)):
+            return None
+        sink = ExtentSink(keyspace.extents, self.session.space, size)
+        if size > limits.LARGE_BULK_FIRST_BYTES:
+            keyspace.unfinished.add(sink)
+        return sink
+
+
+class ExtentSink:
+    """Receives one string of a known length.
+
+    Args:
+        extents: Where it goes.
+        space: The job that it is charged to.
+        size: Its length.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_chain",
+        "_charge",
+        "_extents",
+        "_filled",
+        "_index",
+        "_refused",
+        "_seen",
+        "_size",
+        "_step_bytes",
+        "_within",
+    )
+
+    def __init__(self, extents: Extents, space: JobSpace, size: int) -> None:
+        self._extents = extents
+        self._charge = Charge(space)
+        self._size = size
+        # Extents before the one at `_index` are full; in that one are `_within` bytes.
+        self._chain: list[Extent] = []
+        self._index = 0
+        self._within = 0
+        self._filled = 0
+        # How much is backed at a time.
+        self._step_bytes = limits.EXTENT_FIRST_BYTES
+        # How much had been received when somebody last looked whether it goes on.
+        self._seen = 0
+        self._refused = space.refuses_write(size)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Nothing that is not charged to the job."""
+        return 0
+
+    def writable(self) -> memoryview:
+        """Where the next bytes belong, not empty while some are missing; until the next call."""
+        missing = self._size - self._filled
+        if not self._refused:
+            extent = self._next_extent(missing)
+            if extent is not None:
+                end = min(extent.backed_bytes(), self._within + missing)
+                return extent.view(self._within, end - self._within)
+            self._refuse()
+        return _WASTE[:missing]
+
+    def wrote(self, count: int) -> None:
+        """So many bytes were received into what `writable` gave."""
+        self._filled += count
+        if self._refused:
+            return
+        self._within += count
+        self._charge.add(count)
+        if self._charge.space.refuses_write(0):
+            self._refuse()
+
+    def finish(self) -> LargeString | RefusedString:
+        """The string, which is whole; or what has its request refused."""
+        if self._refused:
+            return RefusedString()
+        if self._filled != self._size:
+            raise ValueError("the bulk is not whole")
+        chain = self._chain
+        del chain[self._index + 1 :]
+        page_bytes = self._extents.page_bytes
+        self._extents.take_back(chain[-1], -(-self._within // page_bytes))
+        string = LargeString(self._extents, chain, self._size)
+        string.charge = self._charge
+        self._charge = Charge(self._charge.space)
+        self._chain = []
+        return string
+
+    def abort(self) -> None:
+        """The string will never be whole."""
+        self._refuse()
+
+    def give_back_rest(self) -> None:
+        """Give back what was taken and not used, unless much was received since the last call."""
+        progress = self._filled - self._seen
+        self._seen = self._filled
+        if progress >= limits.EXTENT_BYTES_MIN or self._refused or not self._chain:
+            return
+        extents = self._extents
+        del self._chain[self._index + 1 :]
+        extents.take_back(self._chain[self._index], -(-self._within // extents.page_bytes))
+        if self._within == 0:
+            self._chain.pop()
+        # Whoever sends a byte a second must not have much prepared for each.
+        self._step_bytes = extents.page_bytes
+
+    def _refuse(self) -> None:
+        self._refused = True
+        self._chain = []
+        self._charge.add(-self._charge.size_bytes)
+
+    def _next_extent(self, missing: int) -> Extent | None:
+        """The extent that the next bytes belong to, backed at `_within`; ``None``: no room."""
+        chain = self._chain
+        if self._index < len(chain) and self._within == chain[self._index].size_bytes():
+            self._index += 1
+            self._within = 0
+        if self._index == len(chain):
+            more = self._extents.allocate(missing)
+            if not more:
+                # A part of it may be had, and more of it later.
+                first = max(self._filled, limits.LARGE_BULK_FIRST_BYTES)
+                more = self._extents.allocate(min(missing, first))
+            if not more:
+                return None
+            chain += more
+        extent = chain[self._index]
+        if self._within == extent.backed_bytes():
+            step_pages = self._step_bytes // self._extents.page_bytes
+            pages = min(extent.pages, extent.backed_pages + step_pages)
+            if not self._extents.back(extent, pages):
+                return None
+            self._step_bytes = min(2 * self._step_bytes, limits.RECEIVE_LARGE_BYTES)
+        return extent

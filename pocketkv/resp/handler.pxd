@@ -1,0 +1,3 @@
+cdef class RequestHandler:
+    cpdef execute(self, list request)
+    cpdef on_close(self)

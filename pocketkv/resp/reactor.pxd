@@ -1,0 +1,27 @@
+cimport cython
+
+from pocketkv.resp.connection cimport Connection
+from pocketkv.resp.syscalls cimport Poller
+
+
+cdef class Reactor:
+    cdef public object log
+    cdef public double now_s
+    cdef public dict connections, dropped
+    cdef public Py_ssize_t connections_max
+    cdef public long long accepted
+    cdef dict _closed_bytes, _listeners
+    cdef object _on_round, _on_burst_end, _scheduled, _accept_resume_s
+    cdef Poller _epoll
+    cdef int _wake_fd, _linger_ms
+    cdef bint _serving, _closed
+
+    @cython.locals(mask=cython.int)
+    cpdef update_interest(self, Connection connection)
+    cpdef schedule(self, Connection connection)
+    @cython.locals(started_s=cython.double, ready=cython.int)
+    cpdef _burst(self)
+    @cython.locals(index=cython.int, fd=cython.int, connection=Connection)
+    cdef _round(self, int ready)
+    cdef _serve(self, Connection connection, int mask)
+    cdef _contain(self, Connection connection, error)

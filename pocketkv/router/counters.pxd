@@ -1,0 +1,2 @@
+cdef class RouterCounters:
+    cdef public long long lanes_opened, proxied, retries, upstream_errors
