@@ -27,6 +27,7 @@ COMPILED = (
     "pocketkv/resp/encoder.py",
     "pocketkv/resp/replies.py",
     "pocketkv/resp/connection.py",
+    "pocketkv/resp/client_connection.py",
     "pocketkv/resp/reactor.py",
     "pocketkv/resp/frames.py",
     "pocketkv/engine/sizes.py",

@@ -24,8 +24,8 @@ MODULES = """
     controller.state controller.tenants
     observability.http observability.metrics observability.process observability.probe
     serving.probe engine.probe
-    resp.byte_sink resp.connection resp.encoder resp.errors resp.frames resp.handler resp.parser
-    resp.peer resp.reactor resp.replies resp.sinks resp.syscalls
+    resp.byte_sink resp.client_connection resp.connection resp.encoder resp.errors resp.frames
+    resp.handler resp.parser resp.peer resp.reactor resp.replies resp.sinks resp.syscalls
     amounts catalog config crc16 jobs limits options placement slots stopwatch tokens
 """.split()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Transport(Protocol):
-    """A connection as handlers see it (`pocketkv.resp.connection.ClientConnection` is one)."""
+    """A connection as handlers see it (`resp.client_connection.ClientConnection` is one)."""
 
     fd: int
     outbox: Outbox

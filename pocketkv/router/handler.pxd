@@ -5,7 +5,7 @@ from pocketkv.engine.database cimport Database
 from pocketkv.engine.gate cimport admit, run
 from pocketkv.engine.node cimport Node
 from pocketkv.engine.session cimport Session
-from pocketkv.resp.connection cimport ClientConnection
+from pocketkv.resp.client_connection cimport ClientConnection
 from pocketkv.router.counters cimport RouterCounters
 from pocketkv.router.exchange cimport Asker, Exchange, Forward
 from pocketkv.router.upstream cimport Binding

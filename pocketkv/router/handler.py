@@ -19,7 +19,7 @@ from pocketkv.engine.errors import CommandError, unknown_command
 from pocketkv.engine.gate import admit, run
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.session import Session
-from pocketkv.resp.connection import ClientConnection
+from pocketkv.resp.client_connection import ClientConnection
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.replies import NO_REPLY, Deferred, Encoded, ErrorReply, Reply
 from pocketkv.router.control import ControlExchange

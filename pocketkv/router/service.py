@@ -25,7 +25,7 @@ from pocketkv.engine.node import Node
 from pocketkv.engine.session import Session
 from pocketkv.engine.topology import Topology
 from pocketkv.observability.process import ProcessSampler
-from pocketkv.resp.connection import ClientConnection
+from pocketkv.resp.client_connection import ClientConnection
 from pocketkv.resp.syscalls import MonotonicStopwatch
 from pocketkv.router.counters import figures
 from pocketkv.router.handler import RouterHandler

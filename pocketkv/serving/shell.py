@@ -27,7 +27,8 @@ from pocketkv.engine.trimming import Trimmer
 from pocketkv.observability import http
 from pocketkv.observability.metrics import NodeMetrics
 from pocketkv.observability.process import ProcessSampler
-from pocketkv.resp.connection import ClientConnection, Connection
+from pocketkv.resp.client_connection import ClientConnection
+from pocketkv.resp.connection import Connection
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.reactor import Reactor
 from pocketkv.serving.compacting import Compacting

@@ -20,7 +20,7 @@ from pocketkv.engine.topology import Topology
 from pocketkv.observability import metrics
 from pocketkv.observability.metrics import Figures, Histogram, Name, NodeMetrics
 from pocketkv.observability.process import ProcessSampler
-from pocketkv.resp.connection import ClientConnection
+from pocketkv.resp.client_connection import ClientConnection
 from pocketkv.resp.reactor import Reactor
 from pocketkv.resp.replies import ErrorReply
 from pocketkv.stopwatch import Stopwatch

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from pocketkv.resp.connection import ClientConnection, Connection
+from pocketkv.resp.client_connection import ClientConnection
+from pocketkv.resp.connection import Connection
 from pocketkv.resp.encoder import encode_request
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.reactor import Reactor

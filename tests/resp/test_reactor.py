@@ -16,7 +16,8 @@ import trio
 
 from pocketkv import limits
 from pocketkv.resp import reactor as reactor_module
-from pocketkv.resp.connection import ClientConnection, Connection
+from pocketkv.resp.client_connection import ClientConnection
+from pocketkv.resp.connection import Connection
 from pocketkv.resp.reactor import Reactor, Traffic
 from pocketkv.serving.shell import owes_replies
 from tests.core import plain_only

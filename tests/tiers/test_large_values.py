@@ -163,6 +163,26 @@ def test_pipelined_writes_and_reads_keep_their_order(server: Storage) -> None:
     assert client.bulk() == first
 
 
+def test_small_and_large_requests_in_any_mixture(server: Storage) -> None:
+    random_ = random.Random(1)
+    sizes = [random_.choice([3, 900, 20_000, 65_535, 65_536, 70_000, 300_000]) for _ in range(300)]
+    values = [random_.randbytes(size) for size in sizes]
+    stream = b"".join(
+        encode_request([b"SET", b"key%d" % number, value]) for number, value in enumerate(values)
+    )
+    client = server.client()
+    position = 0
+    while position < len(stream):
+        count = random_.choice([1, 50, 1024, 5000, 65_536, 200_000])
+        client.send_raw(stream[position : position + count])
+        position += count
+    assert client.receive(5 * len(values)) == b"+OK\r\n" * len(values)
+    client.send(b"MGET", *[b"key%d" % number for number in range(len(values))])
+    assert client.receive(6) == b"*300\r\n"
+    for value in values:
+        assert client.bulk() == value
+
+
 def test_a_client_that_goes_away_leaves_nothing(server: Storage) -> None:
     client = server.client()
     client.send_raw(head(b"SET", b"key", size=50 * MIB) + bytes(20 * MIB))
