@@ -344,7 +344,10 @@ class Database:
 
     def slot_tables(self) -> Iterator[tuple[int, Table]]:
         """The slots that have keys, with their tables, in order."""
-        return ((slot, table) for slot, table in enumerate(self.tables) if table)
+        slot = self.occupied.find(1)
+        while slot >= 0:
+            yield slot, self.table(slot)
+            slot = self.occupied.find(1, slot + 1)
 
     def table(self, slot: int) -> Table:
         """The table of a slot that has keys."""
@@ -391,8 +394,9 @@ class Database:
         """Check what must always hold; tests call it."""
         tables = dict(self.slot_tables())
         assert self.size == sum(len(table) for table in tables.values())
-        assert {} not in self.tables
-        assert {slot for slot in range(SLOT_COUNT) if self.occupied[slot]} == set(tables)
+        assert all(tables.values())
+        assert self.tables.count(None) == SLOT_COUNT - len(tables)
+        assert sum(self.occupied) == len(tables)
         assert all(key_slot(key) == slot for slot, table in tables.items() for key in table)
         due = {key: ms for expires in self.expires.values() for key, ms in expires.items()}
         assert self.expires_count == len(due)

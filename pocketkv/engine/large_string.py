@@ -28,7 +28,7 @@ _PIECE_BYTES: Final = 224
 _COPIED_BLOCK_BYTES: Final = 64 * limits.KIB
 # A string that grows in small steps gets room for more: a part of what it has, within limits.
 _GROWTH_PART: Final = 16
-_GROWTH_BYTES_MIN: Final = 64 * limits.KIB
+_GROWTH_BYTES_MIN: Final = 16 * limits.KIB
 _GROWTH_BYTES_MAX: Final = limits.MIB
 # Zeros to copy from.
 _ZEROS: Final = bytes(256 * limits.KIB)

@@ -5,7 +5,7 @@ from pocketkv.engine.sizes cimport allocated_bytes, dict_bytes
 
 cdef class Survey:
     cdef object _addresses, _lasting
-    cdef dict _large, _small
+    cdef public dict large, small
     cdef public long long counted
 
     cpdef count(self, item, long long size_bytes, long long weight)

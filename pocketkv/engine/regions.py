@@ -65,17 +65,18 @@ class Survey:
         lasting: Regions that hold what cannot be moved, and are not left (`lasting_regions`).
 
     Attributes:
+        small, large: Bytes in use by region, in CPython's arenas and in the C library's heap.
         counted: How often something was counted.
     """
 
-    __slots__ = ("_addresses", "_large", "_lasting", "_small", "counted")
+    __slots__ = ("_addresses", "_lasting", "counted", "large", "small")
 
     def __init__(self, addresses: Addresses, lasting: frozenset[int]) -> None:
         self._addresses = addresses
         self._lasting = lasting
         self.counted = 0
-        self._small: dict[int, int] = {}
-        self._large: dict[int, int] = {}
+        self.small: dict[int, int] = {}
+        self.large: dict[int, int] = {}
 
     def count(self, item: object, size_bytes: int, weight: int) -> None:
         """Count an object of a size, or several of which it is a sample."""
@@ -93,15 +94,15 @@ class Survey:
 
     def _count(self, region: int, size_bytes: int, weight: int) -> None:
         self.counted += 1
-        counts = self._small if size_bytes <= _SMALL_BYTES_MAX else self._large
+        counts = self.small if size_bytes <= _SMALL_BYTES_MAX else self.large
         counts[region] = counts.get(region, 0) + allocated_bytes(size_bytes) * weight
 
     def sparse_regions(self) -> list[int]:
         """The regions to leave: what is in them fits into the holes of the others."""
         # Arenas are made from high to low addresses, the heap grows upward: of regions that are
         # equally full the newest ones are left, since the oldest hold what the program needs.
-        small = _sparsest(self._small, self._lasting, 1)
-        return small + _sparsest(self._large, self._lasting, -1)
+        small = _sparsest(self.small, self._lasting, 1)
+        return small + _sparsest(self.large, self._lasting, -1)
 
 
 def lasting_regions() -> frozenset[int]:
@@ -137,6 +138,18 @@ def _block(size_bytes: int) -> object:
     if size_bytes <= 32:
         return _LARGE_NUMBER + 1
     return b"\0" * max(2, size_bytes - BYTES_OBJECT_BYTES)
+
+
+def _fill(fresh: dict[_Key, _Item], table: dict[_Key, _Item]) -> None:
+    """Put all entries into an empty dict, which then has room for them and no more."""
+    entries = len(table)
+    if entries <= 5 or (slots := entries * 3 // 2 + 1) & (slots - 1) == 0:
+        # CPython reserves twice the room that these numbers of entries need.
+        for key, item in table.items():
+            fresh[key] = item  # noqa: PERF403 - another dict would lie elsewhere
+    else:
+        # Unlike a copy, which is as large as what it was made of.
+        fresh.update(table)
 
 
 class Evacuation:
@@ -265,8 +278,7 @@ class Evacuation:
             if self.refuses(fresh):
                 continue
             self.attempts -= len(table) >> 2
-            # Only this, and not a copy, makes room for what it takes over and no more.
-            fresh.update(table)
+            _fill(fresh, table)
             if self.held and self._refuses_at(self._addresses.of_entries(fresh), fresh):
                 continue
             self.moved_objects += 1

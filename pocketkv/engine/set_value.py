@@ -362,7 +362,6 @@ class SetValue(Collection):
         segments = self._segments
         while place < len(segments):
             segment = segments[place]
-            evacuation.attempts -= 1 + (len(segment) >> 2)
             moved: dict[bytes, bytes] = {}
             for member in segment:
                 if evacuation.concerns(member):
@@ -373,6 +372,8 @@ class SetValue(Collection):
             if moved:
                 segment = {moved.get(member, member): None for member in segment}
                 segments[place] = segment
+            # Not before, or a large segment would never have its turn.
+            evacuation.attempts -= 1 + (len(segment) >> 2)
             if evacuation.attempts <= 0:
                 return place
             if evacuation.concerns_dict(segment):

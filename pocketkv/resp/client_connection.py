@@ -18,6 +18,7 @@ from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.parser import NEED_DATA, SKIPPED, RequestParser
 from pocketkv.resp.replies import PENDING, Deferred, Encoded, ErrorReply, Reply
+from pocketkv.resp.syscalls import send_before_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -280,14 +281,25 @@ class ClientConnection(Connection):
         Returns:
             The same; the other bytes have to be given to the reply.
         """
-        if self.is_next(reply) and self.outbox.pending_bytes:
-            self.flush()
-        if not self.is_next(reply) or self.outbox.pending_bytes:
+        if not self.is_next(reply) or not self._send_before_piece():
             return 0
         count = self._send_piece(partial(send_piece, self.fd))
         if count > 0:
             reply.is_begun = True
         return count
+
+    def _send_before_piece(self) -> bool:
+        """Send what waits to be sent, more of which follows at once; whether that was all."""
+        outbox = self.outbox
+        if outbox.pending_bytes == 0:
+            return True
+        pieces = outbox.pieces()
+        if sum(map(len, pieces)) == outbox.pending_bytes:
+            outbox.sent(self._send_piece(partial(self._send_before, pieces)))
+        return outbox.pending_bytes == 0 and not self.closed
+
+    def _send_before(self, pieces: list[memoryview]) -> int:
+        return send_before_file(self.socket, pieces)
 
     def _send_piece(self, step: Callable[[], int]) -> int:
         """Send something; how much that was, 0 if nothing or the connection was closed."""

@@ -193,12 +193,19 @@ class Lane(Connection):
             data = self.receive()
             if data is not None:
                 self._scan(data)
+                if len(data) == self.receive_bytes < limits.RECEIVE_BYTES:
+                    self._after_head()
         streamed = self._streamed
         if streamed is not None and self._scanner.bulk_missing > _CRLF_BYTES and not self.closed:
             # Its rest is on the way, or there already.
             self._receive_bulk(streamed)
         if not self.upstream.is_open:
             self.upstream.relieve()
+
+    def _after_head(self) -> None:
+        """Take as much as there is at a time again, unless this was the head of a large bulk."""
+        if self._scanner.bulk_missing == 0:
+            self.receive_bytes = limits.RECEIVE_BYTES
 
     def _receive_bulk(self, streamed: Forward) -> None:
         """Receive more of a large bulk, and pass it on without making an object of it."""
@@ -272,6 +279,8 @@ class Lane(Connection):
             if scanner.kind == _MINUS or scanner.kind == _PUSH or not self.pending[0].streams:
                 return
             streamed = self._streamed = self.pending[0]
+            # The contents of the next one, too, are to go straight to where they are sent from.
+            self.receive_bytes = limits.RECEIVE_HEAD_BYTES
         streamed.take(scanner.take_begun())
 
     def _on_frame(self, frame: bytes) -> None:
