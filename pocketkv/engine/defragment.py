@@ -116,8 +116,7 @@ class Defragmenter:
         evacuation = self._evacuation = Evacuation(survey.sparse_regions(), self._addresses)
         evacuation.attempts = attempts
         for db, slot in self._occupied():
-            if evacuation.held:
-                yield from self._move_slot(db, slot)
+            yield from self._move_slot(db, slot)
             yield from self._move_tables(db, slot)
             if evacuation.attempts <= 0:
                 yield
@@ -195,7 +194,7 @@ class Defragmenter:
             yield from self._move_keys(db, slot, self._concerned(table), moved)
             if moved:
                 db.renew_keys(slot, moved)
-        else:
+        elif self._evacuation.held:
             yield from self._move_by_turns(db, slot, len(table))
         yield from self._move_due_times(db, slot)
 

@@ -227,7 +227,8 @@ class Evacuation:
                 self.moved(item, BYTES_OBJECT_BYTES + len(item))
                 return copy
             if copy is item:
-                # There is one empty object only.
+                # There is one empty object only. That was no attempt.
+                self.attempts += cost
                 return item
             refused.append(copy)
         return None
@@ -239,6 +240,7 @@ class Evacuation:
             copy = item + 0
             if copy is item:
                 # There is one object only of each small number.
+                self.attempts += 1
                 return item
             if not self.refuses(copy):
                 self.moved(item, sys.getsizeof(item))

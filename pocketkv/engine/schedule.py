@@ -118,7 +118,6 @@ class Schedule:
         while number + 1 < len(buckets) and len(bucket) + len(buckets[number + 1]) <= _MERGED_MAX:
             bucket.update(buckets.pop(number + 1))
             del self._starts[number + 1]
-        evacuation.attempts -= 1
         if evacuation.concerns(self._starts[number]):
             start_ms = evacuation.move_int(self._starts[number])
             if start_ms is None:
@@ -129,6 +128,7 @@ class Schedule:
             if fresh is None:
                 return number
             buckets[number] = fresh
+        evacuation.attempts -= 1
         return number + 1
 
     def _due_times(self, bucket: dict[bytes, bytes]) -> list[int]:

@@ -361,30 +361,36 @@ class SetValue(Collection):
             return -1
         segments = self._segments
         while place < len(segments):
-            segment = segments[place]
-            moved: dict[bytes, bytes] = {}
-            for member in segment:
-                if evacuation.concerns(member):
-                    copy = evacuation.move_bytes(member)
-                    if copy is None:
-                        break
-                    moved[member] = copy
-            if moved:
-                segment = {moved.get(member, member): None for member in segment}
-                segments[place] = segment
-            # Not before, or a large segment would never have its turn.
-            evacuation.attempts -= 1 + (len(segment) >> 2)
-            if evacuation.attempts <= 0:
+            if not self._evacuate_segment(evacuation, place):
                 return place
-            if evacuation.concerns_dict(segment):
-                fresh = evacuation.move_dict(segment)
-                if fresh is None:
-                    return place
-                segments[place] = fresh
+            # Not before, or a large segment would never have its turn.
+            evacuation.attempts -= 1 + (len(segments[place]) >> 2)
             place += 1
             if evacuation.attempts <= 0 and place < len(segments):
                 return place
         return -1
+
+    def _evacuate_segment(self, evacuation: Evacuation, number: int) -> bool:
+        """Move the members of a segment, and it; false if the attempts are used up before."""
+        segment = self._segments[number]
+        moved: dict[bytes, bytes] = {}
+        for member in segment:
+            if evacuation.concerns(member):
+                copy = evacuation.move_bytes(member)
+                if copy is None:
+                    break
+                moved[member] = copy
+        if moved:
+            segment = {moved.get(member, member): None for member in segment}
+            self._segments[number] = segment
+        if evacuation.attempts <= 0:
+            return False
+        if evacuation.concerns_dict(segment):
+            fresh = evacuation.move_dict(segment)
+            if fresh is None:
+                return False
+            self._segments[number] = fresh
+        return True
 
     def _evacuate_parts(self, evacuation: Evacuation) -> bool:
         """Move all but members and segments; false if the attempts are used up before."""

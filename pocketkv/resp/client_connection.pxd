@@ -13,6 +13,8 @@ cdef class ClientConnection(Connection):
     cdef bint _closing, _ended, _overrun
     cdef object _exclusive
     cdef object _waiting
+    cdef list _held_pushes
+    cdef Py_ssize_t _held_bytes
     cdef public RequestHandler handler
     cdef public Py_ssize_t outstanding_max
     cdef Py_ssize_t _requests_per_turn, _backlog_high_bytes, _request_backlog_max_bytes

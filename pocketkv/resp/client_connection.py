@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pocketkv import limits
 from pocketkv.resp.connection import Connection
+from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.parser import NEED_DATA, SKIPPED, RequestParser
@@ -36,6 +37,8 @@ class ClientConnection(Connection):
         "_closing",
         "_ended",
         "_exclusive",
+        "_held_bytes",
+        "_held_pushes",
         "_overrun",
         "_request_backlog_max_bytes",
         "_requests_per_turn",
@@ -65,6 +68,9 @@ class ClientConnection(Connection):
         self._closing = False
         # Set once the client sends nothing more: what it sent is served, then the connection ends.
         self._ended = False
+        # Encoded pushes that came while a reply was half sent, and their bytes.
+        self._held_pushes: list[bytes] = []
+        self._held_bytes = 0
         # Set once more was pushed than a client may leave unread.
         self._overrun = False
 
@@ -93,7 +99,7 @@ class ClientConnection(Connection):
     @property
     def unsent_reply_bytes(self) -> int:
         """Encoded replies that are known and not sent, with those that wait for earlier ones."""
-        unsent = self.outbox.pending_bytes
+        unsent = self.outbox.pending_bytes + self._held_bytes
         for known in self._waiting:
             if isinstance(known.reply, Encoded):
                 unsent += len(known.reply.raw)
@@ -228,10 +234,12 @@ class ClientConnection(Connection):
         """
         if self.closed:
             return
-        if self.outbox.pending_bytes > limits.PUSH_BACKLOG_MAX_BYTES:
+        if self.outbox.pending_bytes + self._held_bytes > limits.PUSH_BACKLOG_MAX_BYTES:
             self._overrun = True
         elif self._waiting and self._waiting[0].is_begun:
-            self._waiting.insert(1, _known(reply))
+            raw = encode_reply(reply, self.outbox.protocol)
+            self._held_pushes.append(raw)
+            self._held_bytes += len(raw)
         else:
             self.outbox.encode(reply)
         self.reactor.schedule(self)
@@ -338,11 +346,20 @@ class ClientConnection(Connection):
             if isinstance(reply, Encoded):
                 encoded = reply
                 self.outbox.write(encoded.raw)
-                continue
-            # A reply that cannot be encoded costs this connection, and not whoever knows it.
-            self.reactor.guard(self, partial(self._encode, reply))
-            if self.closed:
-                return
+            else:
+                # A reply that cannot be encoded costs this connection, and not whoever knows it.
+                self.reactor.guard(self, partial(self._encode, reply))
+                if self.closed:
+                    return
+            if self._held_pushes:
+                self._release_pushes()
+
+    def _release_pushes(self) -> None:
+        """Send the pushes that came in the middle of the reply before, in their order."""
+        held, self._held_pushes = self._held_pushes, []
+        self._held_bytes = 0
+        for raw in held:
+            self.outbox.write(raw)
 
     def _encode(self, reply: Reply) -> None:
         self.outbox.encode(reply)

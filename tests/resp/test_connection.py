@@ -9,7 +9,7 @@ import trio
 
 from pocketkv import limits
 from pocketkv.resp.encoder import encode_request
-from pocketkv.resp.replies import Push
+from pocketkv.resp.replies import Encoded, Push
 from tests.resp.serving import Handler, Server, connected, serve
 
 PONG = b"+PONG\r\n"
@@ -200,6 +200,44 @@ def test_a_push_does_not_wait_for_replies_or_requests() -> None:
             await client.expect(b">1\r\n$1\r\nx\r\n")
             server.deferred[b"a"].complete(1)
             await client.expect(b":1\r\n")
+
+    serve(main)
+
+
+def test_pushes_wait_for_the_end_of_a_reply_that_is_half_sent() -> None:
+    async def main(server: Server) -> None:
+        async with connected(server) as client:
+            server.clients[0].outbox.protocol = 3
+            await client.send_raw(b"DEFER a\r\nPING\r\n")
+            await server.until(lambda: len(server.executed) == 2)
+            server.deferred[b"a"].give(b"$4\r\nlo")
+            await client.expect(b"$4\r\nlo")
+            for name in (b"x", b"y", b"z"):
+                server.clients[0].push(Push([name]))
+            held = server.clients[0].unsent_reply_bytes
+            assert held >= 3 * len(b">1\r\n$1\r\nx\r\n")
+            server.deferred[b"a"].give(b"n")
+            server.deferred[b"a"].complete(Encoded(b"g\r\n"))
+            pushes = b"".join(b">1\r\n$1\r\n%b\r\n" % name for name in (b"x", b"y", b"z"))
+            await client.expect(b"ng\r\n" + pushes + PONG)
+            assert server.clients[0].unsent_reply_bytes == 0
+
+    serve(main)
+
+
+def test_pushes_that_are_held_count_against_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PUSH_BACKLOG_MAX_BYTES", 10_000)
+
+    async def main(server: Server) -> None:
+        async with connected(server) as client:
+            server.clients[0].outbox.protocol = 3
+            await client.send_raw(b"DEFER a\r\n")
+            await server.until(lambda: server.executed)
+            server.deferred[b"a"].give(b"$4\r\nlo")
+            await client.expect(b"$4\r\nlo")
+            for _ in range(12):
+                server.clients[0].push(Push([bytes(1000)]))
+            assert await client.receive_all() == b""
 
     serve(main)
 

@@ -59,6 +59,11 @@ class Client:
         self._received = b""
         self._position = 0
 
+    @property
+    def unread(self) -> bytes:
+        """What was received of a reply that is not whole."""
+        return self._received[self._position :]
+
     async def send(self, *arguments: object) -> None:
         await self.stream.send_all(encode_request([to_bytes(a) for a in arguments]))
 
@@ -66,7 +71,7 @@ class Client:
         """One reply as bytes; empty at the end of the connection."""
         with trio.fail_after(TIMEOUT_S):
             while (end := reply_end(self._received, self._position)) < 0:
-                data = await self.stream.receive_some(1 << 20)
+                data = await self._receive_some()
                 if not data:
                     return b""
                 self._received = self._received[self._position :] + bytes(data)
@@ -74,6 +79,12 @@ class Client:
         raw = self._received[self._position : end]
         self._position = end
         return raw
+
+    async def _receive_some(self) -> bytes | bytearray:
+        try:
+            return await self.stream.receive_some(1 << 20)
+        except trio.BrokenResourceError:
+            return b""
 
     async def receive(self) -> Any:
         raw = await self.receive_raw()

@@ -429,6 +429,60 @@ def test_a_bulk_without_its_end_is_no_reply(end: bytes) -> None:
     trio.run(main)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_whenever_connections_break_nobody_is_given_wrong_bytes(seed: int) -> None:
+    dice = random.Random(seed)
+    values = {f"v{size}": value_of(size) for size in (10, 70 * KIB, 300 * KIB, 9 * MIB)}
+
+    async def break_lanes(cluster: Cluster, stop: trio.Event) -> None:
+        while not stop.is_set():
+            for _ in range(dice.randrange(200)):
+                await trio.lowlevel.checkpoint()
+            reactor = dice.choice(cluster.storages).shell.reactor
+            for connection in list(reactor.connections.values()):
+                if dice.random() < 0.5:
+                    connection.close()
+
+    async def read(cluster: Cluster, seen: dict[str, int]) -> None:
+        for _ in range(12):
+            client = await cluster.connect()
+            if dice.random() < 0.5:
+                shrink_buffers(client)
+            keys = dice.choices(list(values), k=6)
+            await send_raw(client, *(["GET", key] for key in keys))
+            for key in keys:
+                raw = await client.receive_raw()
+                if raw == b"":
+                    # Cut off: what came of this reply must have been right so far.
+                    assert bulk(values[key]).startswith(client.unread)
+                    seen["cut off"] += 1
+                    break
+                kind = "error" if raw.startswith(b"-") else "value"
+                seen[kind] += 1
+                assert kind == "error" or raw == bulk(values[key])
+            await client.aclose()
+
+    async def main() -> None:
+        async with run_cluster(2) as cluster:
+            await store(cluster, **values)
+            seen = {"cut off": 0, "error": 0, "value": 0}
+            stop = trio.Event()
+            async with trio.open_nursery() as breakers:
+                breakers.start_soon(break_lanes, cluster, stop)
+                async with trio.open_nursery() as readers:
+                    for _ in range(4):
+                        readers.start_soon(read, cluster, seen)
+                stop.set()
+            assert seen["value"] > 0
+            assert seen["cut off"] > 0
+            client = await cluster.connect()
+            for key, value in values.items():
+                assert await client.call("GET", key) == value
+            assert all(u.in_flight_bytes == 0 for u in cluster.router.upstreams.values())
+
+    trio.run(main)
+
+
 @trio_test
 async def test_an_error_in_the_place_of_a_long_reply_is_an_error() -> None:
     text = "ERR " + "x" * (limits.STREAMED_REPLY_BYTES - 1000)
