@@ -43,6 +43,9 @@ EXTENT_FIRST_BYTES: Final = 256 * KIB
 EXTENT_COPIES_MAX: Final = 8
 # Below this size a string is always sent by copying it, which is no slower.
 EXTENT_REFERENCE_BYTES_MIN: Final = 128 * KIB
+# Room that a journal keeps for records that are written whatever happens (deletions), when it is
+# asked for room for a command.
+RECORD_MARGIN_BYTES: Final = 256 * KIB
 # Free extents that are kept for use while values come and go, as a part of the server's memory and
 # at most.
 EXTENT_RESERVE_SHARE: Final = 0.02

@@ -1,5 +1,6 @@
 cimport cython
 
+from pocketkv.engine.cold cimport Cold
 from pocketkv.engine.keyspace cimport Clock, JobSpace
 from pocketkv.engine.sizes cimport key_cost
 from pocketkv.engine.values cimport Collection, value_cost
@@ -13,12 +14,15 @@ cdef class Database:
     cdef public Py_ssize_t expires_count, size
     cdef public int index
     cdef public bytearray occupied
-    cdef public object scans, schedule
+    cdef public object scans, schedule, shelf
     cdef public JobSpace space
     cdef public list tables
 
-    @cython.locals(slot=cython.int, table=dict)
     cpdef lookup(self, bytes key)
+    cdef _loaded(self, bytes key, entry)
+    cpdef find_stored(self, bytes key)
+    @cython.locals(slot=cython.int, table=dict)
+    cpdef find(self, bytes key)
     @cython.locals(expires=dict)
     cdef bint _is_due(self, bytes key, int slot) except -1
     cpdef read(self, bytes key)
@@ -28,7 +32,7 @@ cdef class Database:
     cpdef put(self, bytes key, value)
     cpdef put_keeping_expiry(self, bytes key, value)
     @cython.locals(table=dict)
-    cdef _store(self, bytes key, value, int slot)
+    cdef _store(self, bytes key, value, int slot, long long due_ms)
     cpdef modified(self, bytes key, long long grown_bytes)
     @cython.locals(slot=cython.int, table=dict)
     cdef _drop(self, bytes key)

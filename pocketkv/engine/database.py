@@ -11,17 +11,19 @@ from array import array
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pocketkv.engine.cold import Cold
 from pocketkv.engine.errors import WRONG_TYPE, CommandError
 from pocketkv.engine.scan import ScanCache
 from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
-from pocketkv.engine.values import Collection, String, Value, value_cost
+from pocketkv.engine.values import Collection, Entry, String, Value, value_cost
 from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import JobSpace, Randomness
+    from pocketkv.engine.shelf import Shelf
 
-Table = dict[bytes, Value]
+Table = dict[bytes, Entry]
 
 
 class Database:
@@ -36,6 +38,7 @@ class Database:
         expires: Due times by slot.
         schedule: The keys that expire, in that order.
         scans: Orders of the containers here that are being walked.
+        shelf: What it keeps on the server's medium; ``None`` if everything is in memory.
     """
 
     __slots__ = (
@@ -47,6 +50,7 @@ class Database:
         "occupied",
         "scans",
         "schedule",
+        "shelf",
         "size",
         "space",
         "tables",
@@ -69,11 +73,59 @@ class Database:
         self.accessed_s = array("I", bytes(4 * SLOT_COUNT))
         self.schedule = Schedule(self.expires)
         self.scans = ScanCache()
+        self.shelf: Shelf | None = self.space.shelf(self)
 
     # --- reading -------------------------------------------------------------------------------
 
     def lookup(self, key: bytes) -> Value | None:
-        """The value of a key that exists and has not expired; an expired one is removed."""
+        """The value of a key that exists and has not expired; an expired one is removed.
+
+        Raises:
+            NotResident: It cannot be had without waiting.
+            CommandError: IOERR: it cannot be had.
+        """
+        entry = self.find(key)
+        if self.shelf is not None and entry is not None:
+            return self._loaded(key, entry)
+        return entry  # type: ignore[return-value]  # without a shelf nothing is cold
+
+    def _loaded(self, key: bytes, entry: Entry) -> Value:
+        """The value of an entry; a collection stays in memory from then on."""
+        shelf = self.shelf
+        assert shelf is not None
+        if not isinstance(entry, Cold):
+            if isinstance(entry, Collection):
+                shelf.touched(key)
+            return entry
+        value = shelf.load(key, entry)
+        if isinstance(value, Collection):
+            self.exchange(key, entry, value)
+            shelf.loaded(key, entry)
+        return value
+
+    def value_of(self, key: bytes, entry: Entry) -> Value:
+        """The value of an entry, which stays as it is, however long it takes to be read.
+
+        Raises:
+            CommandError: IOERR: it cannot be had.
+        """
+        if not isinstance(entry, Cold):
+            return entry
+        assert self.shelf is not None  # Nothing is cold without one.
+        return self.shelf.read_waiting(key, entry)
+
+    def exchange(self, key: bytes, entry: Entry, other: Entry) -> None:
+        """Hold the same value in another form."""
+        self.table(key_slot(key))[key] = other
+        self.space.account(value_cost(other) - value_cost(entry))
+
+    def find_stored(self, key: bytes) -> Entry | None:
+        """What the table holds for a key, expired or not."""
+        table = self.tables[key_slot(key)]
+        return None if table is None else table.get(key)
+
+    def find(self, key: bytes) -> Entry | None:
+        """`lookup` for whoever does not need the value itself."""
         slot = key_slot(key)
         table = self.tables[slot]
         if table is None:
@@ -96,12 +148,34 @@ class Database:
         return due_ms is not None and due_ms <= self.clock.now_ms
 
     def peek(self, key: bytes) -> Value | None:
-        """`read` for a command that looks at a key without using it (TYPE, TTL, OBJECT ...)."""
+        """`read` for a command that looks at a value without using it (OBJECT ENCODING ...)."""
         slot = key_slot(key)
         accessed_s = self.accessed_s[slot]
         value = self.read(key)
         self.accessed_s[slot] = accessed_s
         return value
+
+    def touch(self, key: bytes) -> bool:
+        """Use a key without needing its value; whether it exists."""
+        found = self.find(key) is not None
+        stats = self.space.stats
+        if found:
+            stats.hits += 1
+        else:
+            stats.misses += 1
+        return found
+
+    def see(self, key: bytes) -> Entry | None:
+        """`peek` for a command that does not need the value itself (EXISTS, TYPE, TTL ...)."""
+        slot = key_slot(key)
+        accessed_s = self.accessed_s[slot]
+        entry = self.find(key)
+        self.accessed_s[slot] = accessed_s
+        if entry is None:
+            self.space.stats.misses += 1
+        else:
+            self.space.stats.hits += 1
+        return entry
 
     def read(self, key: bytes) -> Value | None:
         """`lookup` for a command that reads: it counts as a hit or a miss."""
@@ -136,7 +210,7 @@ class Database:
         return value
 
     def __contains__(self, key: bytes) -> bool:
-        return self.lookup(key) is not None
+        return self.find(key) is not None
 
     def expiry_ms(self, key: bytes) -> int | None:
         """When the key expires; ``None`` if it does not, or does not exist."""
@@ -154,13 +228,17 @@ class Database:
         slot = key_slot(key)
         if self.expires_count:
             self._forget_expiry(key, slot)
-        self._store(key, value, slot)
+        self._store(key, value, slot, 0)
 
     def put_keeping_expiry(self, key: bytes, value: Value) -> None:
         """Set a key to a new value; its expiry stays."""
-        self._store(key, value, key_slot(key))
+        due_ms = 0 if self.shelf is None or not self.expires_count else self.expiry_ms(key) or 0
+        self._store(key, value, key_slot(key), due_ms)
 
-    def _store(self, key: bytes, value: Value, slot: int) -> None:
+    def _store(self, key: bytes, value: Entry, slot: int, due_ms: int) -> None:
+        shelf = self.shelf
+        if shelf is not None:
+            value = shelf.stored(key, value, due_ms)  # type: ignore[arg-type]
         table = self.tables[slot]
         if table is None:
             table = self.tables[slot] = {}
@@ -171,21 +249,27 @@ class Database:
         if old is None:
             self.size += 1
             self.space.account(key_cost(key) + value_cost(value))
+            if shelf is not None:
+                shelf.added(key)
         else:
             self.space.account(value_cost(value) - value_cost(old))
+            if shelf is not None:
+                shelf.replaced(key, old)
 
     def modified(self, key: bytes, grown_bytes: int) -> None:
         """A value was changed in place and now costs so much more (or less, if negative)."""
         self.space.account(grown_bytes)
+        if self.shelf is not None:
+            self.shelf.changed(key)
 
     def remove(self, key: bytes) -> bool:
         """Remove a key; false if it does not exist (or has expired)."""
-        if self.lookup(key) is None:
+        if self.find(key) is None:
             return False
         self._drop(key)
         return True
 
-    def _drop(self, key: bytes) -> Value:
+    def _drop(self, key: bytes) -> Entry:
         """Remove a key that exists."""
         slot = key_slot(key)
         if self.expires_count:
@@ -202,28 +286,51 @@ class Database:
                 self.scans.forget(table)
         self.size -= 1
         self.space.account(-(key_cost(key) + value_cost(value)))
+        if self.shelf is not None:
+            self.shelf.removed(key, value)
         return value
 
     def take(self, key: bytes) -> Value | None:
         """Remove a key and give its value; ``None`` if it does not exist."""
-        return None if self.lookup(key) is None else self._drop(key)
+        value = self.lookup(key)
+        if value is not None:
+            self._drop(key)
+        return value
 
     def clear(self) -> None:
         """Remove every key; the memory is freed in the background."""
+        if self.shelf is not None and self._is_only():
+            # All that the job has on the medium goes at once.
+            self.space.clear()
+            return
         self.space.account(-self.used_bytes())
+        if self.shelf is not None and self.shelf.durable:
+            self.shelf.journal.clear(self.index)
         self.discard()
 
-    def discard(self) -> None:
-        """`clear`, where the caller has accounted for it."""
+    def discard(self, *, release: bool = True) -> None:
+        """`clear`, where the caller has accounted for it.
+
+        Args:
+            release: Whether what is on a medium has to be given back value by value.
+        """
         self.space.expiring.discard(self)
-        self.space.discard([table for table in self.tables if table])
+        tables = [table for table in self.tables if table]
+        shelf = self.shelf
+        if shelf is None:
+            self.space.keyspace.discard(tables, None)
+        else:
+            self.space.keyspace.discard(tables, shelf.journal if release else None)
+            shelf.close(release=release)
         self._reset()
 
     def used_bytes(self) -> int:
         """What this database's keys cost, O(keys) unless the job has no other database."""
-        if all(db is self or not db.size for db in self.space.databases.values()):
-            return self.space.used_bytes
-        return self.count_bytes()
+        return self.space.used_bytes if self._is_only() else self.count_bytes()
+
+    def _is_only(self) -> bool:
+        """Whether the job has no other database with keys."""
+        return all(db is self or not db.size for db in self.space.databases.values())
 
     def count_bytes(self) -> int:
         """What this database's keys cost, counted key by key."""
@@ -253,10 +360,15 @@ class Database:
             # The same object again, or each refresh would leave one more of the key.
             key = self.schedule.remove(key, old_ms)
         self.schedule.add(key, due_ms)
+        if self.shelf is not None:
+            self.shelf.expiry_changed(key, due_ms, grown=old_ms is None)
 
     def persist(self, key: bytes) -> bool:
         """Forget a key's expiry; false if it has none."""
-        return self._forget_expiry(key, key_slot(key))
+        forgotten = self._forget_expiry(key, key_slot(key))
+        if forgotten and self.shelf is not None:
+            self.shelf.expiry_changed(key, 0, grown=False)
+        return forgotten
 
     def _forget_expiry(self, key: bytes, slot: int) -> bool:
         expires = self.expires.get(slot)
@@ -270,6 +382,8 @@ class Database:
         self.schedule.remove(key, due_ms)
         self.expires_count -= 1
         self.space.account(-EXPIRY_BYTES)
+        if self.shelf is not None:
+            self.shelf.expiry_forgotten()
         return True
 
     def _expire(self, key: bytes) -> None:
@@ -386,7 +500,7 @@ class Database:
                 return None
             keys = list(self.table(slot))
             key = keys[randomness.randrange(len(keys))]
-            if self.lookup(key) is not None:
+            if self.find(key) is not None:
                 return key
         return None
 

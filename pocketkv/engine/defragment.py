@@ -28,7 +28,7 @@ from pocketkv.engine.regions import (
     Survey,
     lasting_regions,
 )
-from pocketkv.engine.values import Collection, Value
+from pocketkv.engine.values import Collection, Entry
 
 # A table with no more keys is looked through in one go, which takes well under 1 ms.
 _WHOLE_KEYS_MAX: Final = 1024
@@ -166,7 +166,7 @@ class Defragmenter:
                 survey.count(due_ms, _INT_BYTES, stride)
 
     def _count_some(
-        self, survey: Survey, items: Iterator[tuple[bytes, Value]], weight: int
+        self, survey: Survey, items: Iterator[tuple[bytes, Entry]], weight: int
     ) -> bool:
         """Count until the attempts are used up; whether there is more to count."""
         end = survey.counted + max(1, self._evacuation.attempts)
@@ -275,11 +275,11 @@ class Defragmenter:
         return place
 
     @staticmethod
-    def _present(db: Database, slot: int, key: bytes) -> Value | None:
+    def _present(db: Database, slot: int, key: bytes) -> Entry | None:
         table = db.tables[slot]
         return None if table is None else table.get(key)
 
-    def _move_other(self, table: Table, key: bytes, value: Value) -> bool:
+    def _move_other(self, table: Table, key: bytes, value: Entry) -> bool:
         """Move a string that is no ``bytes``; false if the attempts are used up before."""
         evacuation = self._evacuation
         if not isinstance(value, bytearray) or len(value) > MOVABLE_BYTES_MAX:

@@ -5,7 +5,10 @@ A text begins with its code (``ERR``, ``WRONGTYPE`` ...), since clients match on
 
 from __future__ import annotations
 
+import errno
 from typing import Final
+
+from pocketkv.resp.replies import ErrorReply
 
 
 class CommandError(Exception):
@@ -15,6 +18,9 @@ class CommandError(Exception):
         super().__init__(text)
         self.text = text
 
+
+# The medium is full, or this user's share of it.
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 WRONG_TYPE: Final = b"WRONGTYPE Operation against a key holding the wrong kind of value"
 SYNTAX: Final = b"ERR syntax error"
@@ -37,6 +43,13 @@ CROSS_SLOT: Final = b"CROSSSLOT Keys in request don't hash to the same slot"
 CLUSTER_DOWN: Final = b"CLUSTERDOWN Hash slot not served"
 SPEAKS_NO_HTTP: Final = b"ERR this port speaks the Redis protocol, not HTTP: closing the connection"
 NO_PROTO: Final = b"NOPROTO unsupported protocol version"
+
+
+def write_refusal(error: OSError) -> ErrorReply:
+    """The answer to a write that the medium did not take, with the system's reason."""
+    reason = (error.strerror or str(error)).encode()
+    code = b"OOM" if error.errno in _NO_ROOM else b"IOERR"
+    return ErrorReply(code + b" the medium takes no writes: " + reason)
 
 
 def wrong_arity(name: str) -> CommandError:

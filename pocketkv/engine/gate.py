@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from pocketkv.engine.cold import NotResident
 from pocketkv.engine.commands import Command, find_command
 from pocketkv.engine.errors import (
     CLUSTER_DOWN,
@@ -17,6 +18,7 @@ from pocketkv.engine.errors import (
     SPEAKS_NO_HTTP,
     CommandError,
 )
+from pocketkv.engine.fetching import fetch, require_resident
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.sinks import charged_bytes, settle
 from pocketkv.resp.handler import RequestHandler
@@ -109,6 +111,17 @@ def require_memory(session: Session, grown_bytes: int) -> None:
         raise CommandError(OUT_OF_MEMORY)
 
 
+def check_store(session: Session) -> None:
+    """Refuse a write while what was changed before it cannot be written.
+
+    Raises:
+        CommandError: IOERR or OOM, with the system's reason.
+    """
+    error = session.node.commit()
+    if error is not None:
+        raise CommandError(error.text)
+
+
 def run(session: Session, request: list[bytes]) -> Reply:
     """Answer a request here; what the client did wrong becomes an error reply."""
     node = session.node
@@ -118,6 +131,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
         command = admit(session, request)
         if not command.is_local:
             check_slots(session, command, request)
+            if command.is_write and node.write_error is not None:
+                check_store(session)
             if command.denies_oom:
                 check_memory(session, request)
     except CommandError as error:
@@ -128,12 +143,16 @@ def run(session: Session, request: list[bytes]) -> Reply:
         settle(request)
     session.last_command = command.name
     try:
+        if command.is_write and session.db.shelf is not None:
+            require_resident(session, command, request)
         if session.no_touch:
             reply = _call_without_touching(session, command, request)
         else:
             reply = command.handler(session, request)
     except CommandError as error:
         reply = ErrorReply(error.text)
+    except NotResident as missing:
+        return fetch(session, command, request, missing, run)
     session.last_active_ms = node.clock.now_ms
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
     if session.reply_off or session.reply_skip:

@@ -27,7 +27,12 @@ cdef class JobSpace:
 
 
 cdef class Keyspace:
-    cdef object _freeing
+    cdef object _freeing, _freeing_journal
+    cdef public object capacity_bytes, store
+    cdef public dict residents
+    cdef public long long index_bytes
+    cdef public list unwritten
+    cdef public bint memory_is_full
     cdef public Clock clock
     cdef public list discarded
     cdef public object extents

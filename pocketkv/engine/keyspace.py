@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
 from pocketkv import limits
+from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.large_string import LargeString
-from pocketkv.engine.values import Value, value_cost
+from pocketkv.engine.shelf import Shelf
+from pocketkv.engine.values import Entry, value_cost
 from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
+    from pocketkv.engine.cold import Journal, Store
     from pocketkv.engine.database import Table
     from pocketkv.engine.sinks import ExtentSink
 
@@ -149,15 +152,21 @@ class JobSpace:
         self.used_bytes += grown_bytes
         self.keyspace.used_bytes += grown_bytes
 
-    def discard(self, tables: list[Table]) -> None:
-        """Leave tables that nobody sees any more to be freed in the background."""
-        self.keyspace.discarded.extend(tables)
+    def shelf(self, database: Database) -> Shelf | None:
+        """What one of its databases keeps on the server's medium, if it has one."""
+        store = self.keyspace.store
+        if store is None:
+            return None
+        return Shelf(database, store.journal(self.job_id), durable=store.durable)
 
     def clear(self) -> None:
         """Remove every key of the job."""
         self.account(-self.used_bytes)
+        store = self.keyspace.store
+        if store is not None:
+            store.drop(self.job_id)
         for database in self.databases.values():
-            database.discard()
+            database.discard(release=False)
 
     def refuses_write(self, request_bytes: int) -> bool:
         """Whether a write of this size would exceed the job's quota or the server's memory."""
@@ -166,6 +175,8 @@ class JobSpace:
             return True
         keyspace = self.keyspace
         used_bytes = keyspace.used_bytes + keyspace.incoming_bytes + request_bytes
+        if keyspace.store is not None:
+            return keyspace.store_refuses(self.job_id, used_bytes, request_bytes)
         return used_bytes > keyspace.memory_bytes
 
     def validate(self) -> None:
@@ -183,8 +194,15 @@ class Keyspace:
         clock: The time, set by the server's shell.
         randomness: For RANDOMKEY, SPOP and the like.
         extents: Where large strings are kept; ``None``: in memory, as all others.
+        store: What there is beside the memory.
 
     Attributes:
+        capacity_bytes: What all jobs together may use of a durable store; ``None``: all of it.
+        index_bytes: Memory of keys whose values may be elsewhere (see `Shelf`).
+        residents: Collections in memory that could be left to the store, by shelf and key, and
+            whether each was used since somebody last looked; in the order in which they came.
+        unwritten: Shelves with changes that the store was not told yet.
+        memory_is_full: Whether memory is used up and nothing can be moved out any more.
         used_bytes, incoming_bytes: What all jobs use (see `JobSpace`).
         unfinished: Large strings that are being received, but for the shorter ones.
         discarded: Tables that nobody sees any more, to be freed in the background.
@@ -192,14 +210,21 @@ class Keyspace:
 
     __slots__ = (
         "_freeing",
+        "_freeing_journal",
+        "capacity_bytes",
         "clock",
         "discarded",
         "extents",
         "incoming_bytes",
+        "index_bytes",
         "memory_bytes",
+        "memory_is_full",
         "randomness",
+        "residents",
         "spaces",
+        "store",
         "unfinished",
+        "unwritten",
         "used_bytes",
     )
 
@@ -209,7 +234,14 @@ class Keyspace:
         clock: Clock,
         randomness: Randomness,
         extents: Extents | None = None,
+        store: Store | None = None,
     ) -> None:
+        self.store = store
+        self.capacity_bytes: int | None = None
+        self.index_bytes = 0
+        self.residents: dict[tuple[Shelf, bytes], bool] = {}
+        self.unwritten: list[Shelf] = []
+        self.memory_is_full = False
         self.memory_bytes = memory_bytes
         self.used_bytes = 0
         self.incoming_bytes = 0
@@ -218,8 +250,9 @@ class Keyspace:
         self.clock = clock
         self.randomness = randomness
         self.spaces: dict[str, JobSpace] = {}
-        self.discarded: list[Table] = []
+        self.discarded: list[tuple[Table, Journal | None]] = []
         self._freeing: Table | None = None
+        self._freeing_journal: Journal | None = None
 
     def open(self, job_id: str) -> JobSpace:
         """The space of a job, made if it is new here."""
@@ -233,6 +266,42 @@ class Keyspace:
         space = self.spaces.pop(job_id, None)
         if space is not None:
             space.clear()
+
+    def store_refuses(self, job_id: str, used_bytes: int, request_bytes: int) -> bool:
+        """Whether there is no room for a write on the store, or none in memory for its key."""
+        store = self.store
+        assert store is not None  # The caller has looked.
+        if self.memory_is_full or self.index_bytes + request_bytes > self.memory_bytes:
+            return True
+        if not store.durable:
+            # What is too much is moved out.
+            return False
+        if self.capacity_bytes is not None and used_bytes > self.capacity_bytes:
+            return True
+        return not store.journal(job_id).reserve(request_bytes + limits.RECORD_MARGIN_BYTES)
+
+    def commit(self) -> None:
+        """Have what was changed stand on the store, so that it can be acknowledged.
+
+        Raises:
+            OSError: It cannot be written now; the next call tries again.
+        """
+        store = self.store
+        if store is None or not store.durable:
+            return
+        while self.unwritten:
+            self.unwritten.pop().write_changes()
+        if store.pending:
+            store.commit()
+
+    def discard(self, tables: list[Table], journal: Journal | None) -> None:
+        """Leave tables that nobody sees any more to be freed in the background.
+
+        Args:
+            tables: The tables.
+            journal: Where what their values take on a medium is to be given back.
+        """
+        self.discarded.extend([(table, journal) for table in tables])
 
     def expire_some(self) -> bool:
         """One slice of active expiry; whether there is more to do now."""
@@ -253,8 +322,11 @@ class Keyspace:
         """
         while effort_max > 0 and (self._freeing or self.discarded):
             if not self._freeing:
-                self._freeing = self.discarded.pop()
+                self._freeing, self._freeing_journal = self.discarded.pop()
             table = self._freeing
+            if self._freeing_journal is not None:
+                effort_max -= _release_some(table, self._freeing_journal, effort_max)
+                continue
             first = next(iter(table.values()))
             if len(table) <= effort_max and _effort(first) == 0:
                 # Values of one slot are much of a size: nearly every table is freed here.
@@ -268,9 +340,22 @@ class Keyspace:
         return bool(self._freeing or self.discarded)
 
 
-def _effort(value: Value) -> int:
+def _release_some(table: Table, journal: Journal, effort_max: int) -> int:
+    """Free some of a table's values, and what they take on a medium; how much work it was."""
+    effort = 0
+    while table and effort < effort_max:
+        _, value = table.popitem()
+        effort += 1 + _effort(value)
+        if isinstance(value, Cold):
+            journal.release(value)
+    return effort
+
+
+def _effort(value: Entry) -> int:
     """What a value takes to be freed, beside what every key takes."""
     if isinstance(value, LargeString):
         # Its extents are only noted down as free here.
         return value.pieces
+    if isinstance(value, Cold):
+        return 0
     return value_cost(value) >> _FREEING_SHIFT

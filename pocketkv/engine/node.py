@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.commands import Command
+from pocketkv.engine.errors import write_refusal
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.pauses import Pause, unpause
 from pocketkv.engine.session import Session
@@ -24,6 +25,7 @@ from pocketkv.tokens import verify_job_token, verify_password
 
 if TYPE_CHECKING:
     from pocketkv.engine.defragment import Defragmenter
+    from pocketkv.engine.fetching import Fetcher
     from pocketkv.engine.session import Transport
 
 # The Redis version whose behaviour is offered; clients decide by it what they may send.
@@ -122,6 +124,10 @@ class Node:
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
         self.process = ProcessFigures()
+        # Reads what is not in memory, where there is a store beside it; set by the plane.
+        self.fetcher: Fetcher | None = None
+        # Why the last commit failed, until one succeeds.
+        self.write_error: ErrorReply | None = None
         # Keeps memory compact, where there is anything stored.
         self.defragmenter: Defragmenter | None = None
         # Tells of the medium under the values, for INFO; set by the plane.
@@ -181,6 +187,22 @@ class Node:
     def sessions_of(self, job_id: str) -> list[Session]:
         """The clients of one job."""
         return [s for s in self.sessions.values() if s.job_id == job_id]
+
+    # --- the store -----------------------------------------------------------------------------
+
+    def commit(self) -> ErrorReply | None:
+        """Have what was changed stand on the store before it is acknowledged.
+
+        Returns:
+            Why it cannot: IOERR, or OOM if it is full. What was changed is tried again next time.
+        """
+        try:
+            self.keyspace.commit()
+        except OSError as error:
+            self.write_error = write_refusal(error)
+        else:
+            self.write_error = None
+        return self.write_error
 
     # --- maps ----------------------------------------------------------------------------------
 

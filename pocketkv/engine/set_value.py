@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from pocketkv.engine.arguments import canonical_integer
-from pocketkv.engine.keyspace import Randomness
+from pocketkv.engine.packing import PayloadError, pack, unpack
 from pocketkv.engine.sizes import DICT_ENTRY_BYTES, bytes_object
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
+    from pocketkv.engine.keyspace import Randomness
     from pocketkv.engine.regions import Evacuation, Survey
 
 # Members per segment, on average, above which the next segment is split and below which the last
@@ -51,6 +52,12 @@ _INTEGER_BYTES: Final = 9
 _INTSET_ENTRIES_MAX: Final = 1 << 30
 
 
+# What is written to media: kinds of sets, and of changes.
+_INTEGERS: Final = b"i"
+_MEMBERS: Final = b"m"
+_ADDED: Final = b"+"
+_REMOVED: Final = b"-"
+
 # Of every intset; never changed.
 _NO_SEGMENTS: Final[list[dict[bytes, None]]] = []
 
@@ -72,6 +79,7 @@ class SetValue(Collection):
     type_name = "set"
 
     def __init__(self, first: bytes) -> None:
+        super().__init__()
         self.size_bytes = _BASE_BYTES
         # Sorted; ``None`` once the members are in segments.
         self._integers: array[int] | None = array("q")
@@ -120,6 +128,7 @@ class SetValue(Collection):
         """A set of the same members and encoding, to be changed on its own."""
         copied = SetValue.__new__(SetValue)
         copied.size_bytes = self.size_bytes
+        copied.changes = None
         copied._integers = None if self._integers is None else self._integers[:]
         copied._segments = [segment.copy() for segment in self._segments]
         copied._size = self._size
@@ -166,6 +175,8 @@ class SetValue(Collection):
         segment[member] = None
         if len(segment) == before:
             return False
+        if self.changes is not None:
+            self.changes.append(_ADDED + member)
         self._size += 1
         self.size_bytes += DICT_ENTRY_BYTES + bytes_object(len(member))
         if before >= self._largest:
@@ -183,6 +194,8 @@ class SetValue(Collection):
                 return False
             del self._integers[position]
             self.size_bytes -= _INTEGER_BYTES
+            if self.changes is not None:
+                self.changes.append(_REMOVED + member)
             return True
         segments = self._segments
         segment = segments[0] if len(segments) == 1 else segments[self._segment_of(member)]
@@ -197,6 +210,41 @@ class SetValue(Collection):
             return
         if len(other) > integers_max or any(canonical_integer(m) is None for m in other.members()):
             self._to_segments()
+
+    # --- for media ------------------------------------------------------------------------------
+
+    def payload(self) -> bytes:
+        """The kind of members, then the numbers or the members packed."""
+        if self._integers is not None:
+            return _INTEGERS + self._integers.tobytes()
+        return _MEMBERS + pack(member for segment in self._segments for member in segment)
+
+    @classmethod
+    def of_payload(cls, payload: bytes) -> SetValue:
+        """The set that was stored.
+
+        Raises:
+            PayloadError: It is none.
+        """
+        kind, rest = payload[:1], payload[1:]
+        if kind == _INTEGERS and len(rest) % 8 == 0:
+            numbers = cls(b"0")
+            numbers._integers = array("q", rest)
+            numbers.size_bytes += _INTEGER_BYTES * (len(rest) // 8)
+            return numbers
+        if kind != _MEMBERS:
+            raise PayloadError("not a set")
+        made = cls(b"")
+        for member in unpack(rest):
+            made.add(member, 0)
+        return made
+
+    def apply_change(self, change: bytes) -> None:
+        """A member that was added or removed."""
+        if change[:1] == _ADDED:
+            self.add(change[1:], _INTSET_ENTRIES_MAX)
+        else:
+            self.discard(change[1:])
 
     # --- at random -----------------------------------------------------------------------------
 
@@ -261,12 +309,16 @@ class SetValue(Collection):
             return False
         integers.insert(position, value)
         self.size_bytes += _INTEGER_BYTES
+        if self.changes is not None:
+            self.changes.append(_ADDED + b"%d" % value)
         if len(integers) > integers_max or len(integers) > _INTSET_ENTRIES_MAX:
             self._to_segments()
         return True
 
     def _to_segments(self) -> None:
         members = self.members()
+        # Whoever repeats the changes would not know when this came.
+        self.changes = None
         self._integers = None
         self._segments = [{}]
         self.size_bytes = _BASE_BYTES + _SEGMENT_BYTES
@@ -283,6 +335,8 @@ class SetValue(Collection):
 
     def _remove(self, segment: dict[bytes, None], member: bytes) -> None:
         del segment[member]
+        if self.changes is not None:
+            self.changes.append(_REMOVED + member)
         self._size -= 1
         self.size_bytes -= member_cost(member)
         if self._size < self._merge_at:
@@ -332,6 +386,7 @@ class SetValue(Collection):
         """Another object that holds the very same."""
         renewed = SetValue.__new__(SetValue)
         renewed.size_bytes = self.size_bytes
+        renewed.changes = self.changes
         renewed._integers = self._integers
         renewed._segments = self._segments
         renewed._size = self._size

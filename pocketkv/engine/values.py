@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from pocketkv.engine.cold import Cold
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.sizes import bytes_object
 
@@ -21,14 +22,17 @@ class Collection:
 
     Attributes:
         size_bytes: What the elements cost, kept up to date by each change (see `sizes`).
+        changes: What was changed since it was last written to a medium, in the type's own words;
+            ``None``: nobody keeps account of it, so that only the whole value can be written.
     """
 
-    __slots__ = ("size_bytes",)
+    __slots__ = ("changes", "size_bytes")
 
     type_name = "none"
 
     def __init__(self) -> None:
         self.size_bytes = 0
+        self.changes: list[bytes] | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError  # An interface: every type counts its own elements.
@@ -40,6 +44,25 @@ class Collection:
     def copy(self) -> Collection:
         """A value that shares nothing that changes with this one."""
         raise NotImplementedError  # An interface: every type copies its own elements.
+
+    # --- for media ------------------------------------------------------------------------------
+
+    def payload(self) -> bytes:
+        """The whole value, to be stored."""
+        raise NotImplementedError  # An interface: every type has its own form.
+
+    @classmethod
+    def of_payload(cls, payload: bytes) -> Collection:
+        """The value that was stored.
+
+        Raises:
+            PayloadError: It is none of this type.
+        """
+        raise NotImplementedError  # An interface: every type has its own form.
+
+    def apply_change(self, change: bytes) -> None:
+        """Change it again as it was changed when this stood in `changes`."""
+        raise NotImplementedError  # An interface: only a type that notes changes knows them.
 
     # --- for defragmentation: a type that does nothing about it stays where it is --------------
 
@@ -65,16 +88,20 @@ class Collection:
 
 String: TypeAlias = "bytes | bytearray | LargeString"
 Value: TypeAlias = "String | Collection"
+# What a table holds for a key.
+Entry: TypeAlias = "Value | Cold"
 
 
-def value_cost(value: Value) -> int:
-    """Memory of a value, without its key."""
+def value_cost(value: Entry) -> int:
+    """Memory of a value, without its key; of one that is not in memory, its record's size."""
     if type(value) is bytes:
         return bytes_object(len(value))
     if isinstance(value, Collection):
         return value.size_bytes
     if isinstance(value, LargeString):
         return value.size_bytes
+    if isinstance(value, Cold):
+        return value.record_bytes
     # A bytearray keeps some room to grow.
     return 64 + len(value) + (len(value) >> 3)
 

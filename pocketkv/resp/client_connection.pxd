@@ -11,7 +11,8 @@ from pocketkv.resp.connection cimport Connection
 
 cdef class ClientConnection(Connection):
     cdef bint _closing, _ended, _overrun
-    cdef object _exclusive
+    cdef object _exclusive, _commit
+    cdef Py_ssize_t _answered
     cdef object _waiting
     cdef list _held_pushes
     cdef Py_ssize_t _held_bytes
@@ -25,6 +26,9 @@ cdef class ClientConnection(Connection):
     cpdef on_turn(self)
     @cython.locals(turns=Py_ssize_t)
     cdef bint _serve_requests(self) except -1
+    @cython.locals(before_bytes=Py_ssize_t, waiting=Py_ssize_t)
+    cdef bint _serve_and_commit(self) except -1
+    cdef _answer_anew(self, error, Py_ssize_t before_bytes, Py_ssize_t waiting)
     cdef bint _may_serve(self) except -1
     cdef bint _serve_one(self) except -1
     @cython.locals(count=Py_ssize_t)

@@ -18,7 +18,7 @@ from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.parser import NEED_DATA, SKIPPED, RequestParser
-from pocketkv.resp.replies import PENDING, Deferred, Encoded, ErrorReply, Reply
+from pocketkv.resp.replies import NO_REPLY, PENDING, Deferred, Encoded, ErrorReply, Reply
 from pocketkv.resp.syscalls import send_before_file
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ class ClientConnection(Connection):
     side = "client"
 
     __slots__ = (
+        "_answered",
         "_backlog_high_bytes",
         "_closing",
+        "_commit",
         "_ended",
         "_exclusive",
         "_held_bytes",
@@ -54,6 +56,10 @@ class ClientConnection(Connection):
         self.parser = RequestParser()
         self.handler: RequestHandler | None = None
         self.requests = 0
+        # Has what requests changed kept before they are answered; tells why it could not.
+        self._commit = reactor.commit
+        # Replies that were encoded in this turn.
+        self._answered = 0
         self._requests_per_turn = limits.REQUESTS_PER_TURN
         self._backlog_high_bytes = limits.REPLY_BACKLOG_HIGH_BYTES
         self._request_backlog_max_bytes = limits.REQUEST_BACKLOG_MAX_BYTES
@@ -157,7 +163,7 @@ class ClientConnection(Connection):
         if self._overrun:
             self.reactor.drop(self, "it does not read its pushes")
             return
-        more = self._serve_requests()
+        more = self._serve_requests() if self._commit is None else self._serve_and_commit()
         if self.closed:
             return
         self.flush()
@@ -179,6 +185,27 @@ class ClientConnection(Connection):
             if not self._serve_one():
                 return False
         return True
+
+    def _serve_and_commit(self) -> bool:
+        """`_serve_requests`, of which nothing is answered before it is kept."""
+        before_bytes = self.outbox.pending_bytes
+        waiting = len(self._waiting)
+        self._answered = 0
+        more = self._serve_requests()
+        assert self._commit is not None  # The caller has looked.
+        error = self._commit()
+        if error is not None and not self.closed:
+            self._answer_anew(error, before_bytes, waiting)
+        return more
+
+    def _answer_anew(self, error: ErrorReply, before_bytes: int, waiting: int) -> None:
+        """Answer this turn's requests, none of which was acknowledged yet, with an error."""
+        self.outbox.take_back(self.outbox.pending_bytes - before_bytes)
+        for _ in range(self._answered):
+            self.outbox.encode(error)
+        for deferred in list(self._waiting)[waiting:]:
+            if deferred.done:
+                deferred.reply = error
 
     def _may_serve(self) -> bool:
         return (
@@ -224,6 +251,8 @@ class ClientConnection(Connection):
         elif self._waiting:
             self._waiting.append(_known(reply))
         else:
+            if reply is not NO_REPLY:
+                self._answered += 1
             self.outbox.encode(reply)
 
     def push(self, reply: Reply) -> None:

@@ -113,6 +113,18 @@ class Outbox:
         self._head_sent = 0
         self.pending_bytes = 0
 
+    def take_back(self, count: int) -> None:
+        """Forget the last `count` bytes, none of which were sent."""
+        self.pending_bytes -= count
+        while count > 0:
+            pieces = self._parts or self._segments
+            last = pieces.pop()
+            size = len(last)
+            if size > count:
+                assert not isinstance(last, FileRange)  # Replies begin and end with bytes.
+                pieces.append(last[: size - count])
+            count -= size
+
     def all_bytes(self) -> bytes:
         """Everything that is to be sent, copied."""
         parts = [s.read() if isinstance(s, FileRange) else s for s in self._segments]

@@ -11,6 +11,7 @@ cdef class Reactor:
     cdef public Py_ssize_t connections_max
     cdef public long long accepted
     cdef dict _closed_bytes, _listeners
+    cdef public object commit
     cdef object _on_round, _on_burst_end, _scheduled, _accept_resume_s
     cdef Poller _epoll
     cdef int _wake_fd, _linger_ms

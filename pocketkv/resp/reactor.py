@@ -24,6 +24,7 @@ import trio
 
 from pocketkv import limits
 from pocketkv.resp.connection import Connection
+from pocketkv.resp.replies import ErrorReply
 from pocketkv.resp.syscalls import BROKEN, READABLE, WRITABLE, Poller
 
 _IN: Final = READABLE
@@ -60,6 +61,9 @@ class Reactor:
         now_s: Monotonic time of the round under way.
         connections: By descriptor.
         dropped: Connections closed because they broke a limit, by reason.
+        commit: Has what requests changed kept before they are answered; ``None``: nothing is. Why
+            it could not be kept, if so: the answer to all of them. For connections that are made
+            after it was set.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Reactor:
         self.dropped: dict[str, int] = {}
         # Received and sent over connections that are closed, by side.
         self._closed_bytes: dict[str, tuple[int, int]] = {"client": (0, 0)}
+        self.commit: Callable[[], ErrorReply | None] | None = None
         self._on_round = on_round
         self._on_burst_end = on_burst_end
         self._epoll = Poller()

@@ -138,8 +138,9 @@ def debug_digest(session: Session, request: list[bytes]) -> Reply:
             continue
         digest = _mixed(digest, index.to_bytes(4, "big"))
         for slot, table in db.slot_tables():
-            for key, value in table.items():
+            for key, entry in table.items():
                 if db.live(key, slot):
+                    value = db.value_of(key, entry)
                     of_key = _digest_value(db, key, value, _mixed(0, key))
                     digest ^= _sha1(of_key.to_bytes(20, "big"))
     return Simple(b"%040x" % digest)

@@ -20,7 +20,8 @@ from pocketkv.engine.errors import DB_OUT_OF_RANGE, NO_SUCH_KEY, SYNTAX, Command
 from pocketkv.engine.gate import require_memory
 from pocketkv.engine.help_text import help_lines
 from pocketkv.engine.large_string import LargeString
-from pocketkv.engine.values import Collection, Value, type_name, value_cost
+from pocketkv.engine.payloads import type_of
+from pocketkv.engine.values import Collection, Value, value_cost
 from pocketkv.resp.replies import OK, Reply, Simple
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def exists(session: Session, request: list[bytes]) -> Reply:
     """How many exist; a key that is given twice counts twice."""
     found = 0
     for i in range(1, len(request)):
-        if session.db.peek(request[i]) is not None:
+        if session.db.see(request[i]) is not None:
             found += 1
     return found
 
@@ -124,7 +125,7 @@ def touch(session: Session, request: list[bytes]) -> Reply:
     """How many exist; a key that is given twice counts twice."""
     found = 0
     for i in range(1, len(request)):
-        if session.db.read(request[i]) is not None:
+        if session.db.touch(request[i]):
             found += 1
     return found
 
@@ -144,8 +145,8 @@ def touch(session: Session, request: list[bytes]) -> Reply:
 )
 def type_(session: Session, request: list[bytes]) -> Reply:
     """Its name; ``none`` if the key does not exist."""
-    value = session.db.peek(request[1])
-    return Simple(b"none" if value is None else type_name(value).encode())
+    value = session.db.see(request[1])
+    return Simple(b"none" if value is None else type_of(value).encode())
 
 
 # --- renaming and copying ----------------------------------------------------------------------
@@ -192,7 +193,7 @@ def renamenx(session: Session, request: list[bytes]) -> Reply:
     db = session.db
     if db.lookup(request[1]) is None:
         raise CommandError(NO_SUCH_KEY)
-    if db.lookup(request[2]) is not None:
+    if db.find(request[2]) is not None:
         return 0
     _rename(db, request[1], request[2])
     return 1
@@ -243,7 +244,7 @@ def copy(session: Session, request: list[bytes]) -> Reply:
     if target is source and request[1] == request[2]:
         raise CommandError(SAME_OBJECT)
     value = source.read(request[1])
-    if value is None or (target.lookup(request[2]) is not None and not replace):
+    if value is None or (target.find(request[2]) is not None and not replace):
         return 0
     # A short request may make a copy of a large value.
     require_memory(session, value_cost(value))
@@ -355,7 +356,7 @@ def object_refcount(session: Session, request: list[bytes]) -> Reply:
 )
 def object_idletime(session: Session, request: list[bytes]) -> Reply:
     """Seconds, or nil."""
-    value = session.db.peek(request[2])
+    value = session.db.see(request[2])
     return None if value is None else session.db.idle_s(request[2])
 
 
@@ -375,7 +376,7 @@ def object_idletime(session: Session, request: list[bytes]) -> Reply:
 )
 def object_freq(session: Session, request: list[bytes]) -> Reply:
     """An error, or nil if the key does not exist."""
-    if session.db.peek(request[2]) is None:
+    if session.db.see(request[2]) is None:
         return None
     raise CommandError(NO_LFU)
 

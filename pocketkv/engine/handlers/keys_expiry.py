@@ -42,7 +42,7 @@ def _expire(session: Session, request: list[bytes], name: str, unit_ms: int, bas
         raise invalid_expire(name)
     due_ms += base_ms
     db = session.db
-    if db.lookup(request[1]) is None:
+    if db.find(request[1]) is None:
         return 0
     if conditions and not _allow(conditions, db.expiry_ms(request[1]), due_ms):
         return 0
@@ -149,7 +149,7 @@ def pexpireat(session: Session, request: list[bytes]) -> Reply:
 def persist(session: Session, request: list[bytes]) -> Reply:
     """1 if it had one, 0 if not or if the key does not exist."""
     db = session.db
-    return int(db.lookup(request[1]) is not None and db.persist(request[1]))
+    return int(db.find(request[1]) is not None and db.persist(request[1]))
 
 
 # --- telling -----------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ _NO_EXPIRY: Final = -1
 
 def _due_ms(session: Session, key: bytes) -> int:
     """When a key expires, or `_NO_KEY`, or `_NO_EXPIRY`."""
-    if session.db.peek(key) is None:
+    if session.db.see(key) is None:
         return _NO_KEY
     due_ms = session.db.expiry_ms(key)
     return _NO_EXPIRY if due_ms is None else due_ms

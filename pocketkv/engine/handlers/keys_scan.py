@@ -11,8 +11,8 @@ from pocketkv.engine.arguments import Glob, parse_cursor, parse_int
 from pocketkv.engine.commands import Merge, Route, command
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.gate import check_slot
+from pocketkv.engine.payloads import type_of
 from pocketkv.engine.scan import POSITION_BITS, scan_keys
-from pocketkv.engine.values import type_name
 from pocketkv.resp.replies import OK, Reply
 from pocketkv.slots import SLOT_COUNT
 
@@ -99,8 +99,8 @@ def scan(session: Session, request: list[bytes]) -> Reply:
 def _of_type(db: Database, keys: list[bytes], name: str) -> list[bytes]:
     found = []
     for key in keys:
-        value = db.lookup(key)
-        if value is not None and type_name(value) == name:
+        value = db.find(key)
+        if value is not None and type_of(value) == name:
             found.append(key)
     return found
 

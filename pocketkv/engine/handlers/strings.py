@@ -84,11 +84,11 @@ def set_(session: Session, request: list[Any]) -> Reply:
     key = request[1]
     old = reply_of(db.read_string(key)) if options.get else None
     conditional = options.only_new or options.only_existing
-    if conditional and (db.lookup(key) is not None) is options.only_new:
+    if conditional and (db.find(key) is not None) is options.only_new:
         return old
     if options.keep_expiry:
         # An expiry that has passed already must not stay.
-        db.lookup(key)
+        db.find(key)
         db.put_keeping_expiry(key, request[2])
     else:
         _put_until(db, key, request[2], due_ms)
@@ -121,7 +121,7 @@ def _put_until(db: Database, key: bytes, value: Value, due_ms: int) -> None:
 )
 def setnx(session: Session, request: list[Any]) -> Reply:
     """1 if it was set, 0 if the key exists."""
-    if session.db.lookup(request[1]) is not None:
+    if session.db.find(request[1]) is not None:
         return 0
     session.db.put(request[1], request[2])
     return 1
@@ -316,7 +316,7 @@ def msetnx(session: Session, request: list[Any]) -> Reply:
     if len(request) % 2 == 0:
         raise wrong_arity("msetnx")
     for i in range(1, len(request), 2):
-        if session.db.lookup(request[i]) is not None:
+        if session.db.find(request[i]) is not None:
             return 0
     for i in range(1, len(request), 2):
         session.db.put(request[i], request[i + 1])

@@ -1,0 +1,140 @@
+"""Values that are not in memory: what a table holds in their place, and who knows where they are.
+
+On a file tier a small string is written to its job's journal and a table keeps a `Cold` for it.
+Nothing here does I/O; a `Journal` is made by the plane, and told of every change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pocketkv.engine.shelf import Shelf
+
+# What a record holds. Collections have the codes in between.
+STRING = 1
+LARGE = 2
+FIRST_COLLECTION = 3
+CHANGE = 64
+DELETE = 65
+EXPIRE = 66
+CLEAR = 67
+
+
+class Cold:
+    """A value that a table holds without its bytes.
+
+    Attributes:
+        kind: What it is: `STRING`, `LARGE`, or the code of a collection.
+        length: Of the stored bytes; of a string, its length.
+        place, offset: Where its record is, which only its journal understands.
+        record_bytes: What the record takes on the medium.
+    """
+
+    __slots__ = ("kind", "length", "offset", "place", "record_bytes")
+
+    def __init__(self, kind: int, length: int, place: Any, offset: int, record_bytes: int) -> None:
+        self.kind = kind
+        self.length = length
+        self.place = place
+        self.offset = offset
+        self.record_bytes = record_bytes
+
+
+class Journal(Protocol):
+    """Where one job's values are written. Databases are told by number, times in milliseconds.
+
+    What is written counts from the next `commit` of the journal's volume on.
+    """
+
+    def reserve(self, size: int) -> bool:
+        """Whether so many more bytes find room."""
+        ...
+
+    def put(self, db: int, key: bytes, kind: int, payload: bytes, due_ms: int) -> Cold:
+        """A key's whole value; `due_ms` is 0 if it does not expire."""
+        ...
+
+    def change(self, db: int, key: bytes, payload: bytes) -> Cold:
+        """A change to the value that a key has."""
+        ...
+
+    def delete(self, db: int, key: bytes) -> None:
+        """A key is no more."""
+        ...
+
+    def expire(self, db: int, key: bytes, due_ms: int) -> None:
+        """A key's due time has changed; 0: it does not expire."""
+        ...
+
+    def clear(self, db: int) -> None:
+        """A database is empty."""
+        ...
+
+    def read_now(self, cold: Cold) -> bytes | None:
+        """What is stored, if it can be had without waiting.
+
+        Raises:
+            CommandError: IOERR: it cannot be read, or is not what was written.
+        """
+        ...
+
+    def read(self, cold: Cold) -> bytes:
+        """What is stored; this may take long, and may be called by a worker thread.
+
+        Raises:
+            CommandError: As `read_now`.
+        """
+        ...
+
+    def release(self, cold: Cold) -> None:
+        """Nobody needs a record any more."""
+        ...
+
+
+class Store(Protocol):
+    """What a server's keys are kept on beside its memory.
+
+    Attributes:
+        durable: Whether everything is written there before it is acknowledged; otherwise only
+            what is moved out of memory is.
+        pending: Whether something was written that `commit` has not passed on.
+    """
+
+    durable: bool
+
+    @property
+    def pending(self) -> bool:
+        """Whether `commit` has something to do."""
+        ...
+
+    def journal(self, job_id: str) -> Journal:
+        """A job's journal, made if it is new."""
+        ...
+
+    def drop(self, job_id: str) -> None:
+        """Forget all that a job has; its journals are of no use any more."""
+        ...
+
+    def commit(self) -> None:
+        """Pass what was written on to the system.
+
+        Raises:
+            OSError: Some of it could not be; it is tried again by the next call.
+        """
+        ...
+
+
+class NotResident(Exception):  # noqa: N818 - no error: it is answered by reading
+    """A command needs values that cannot be had without waiting.
+
+    Whoever executes the command lets them be read and executes it again, so it must have changed
+    nothing yet.
+
+    Attributes:
+        reads: The journals that have them, and where.
+    """
+
+    def __init__(self, reads: list[tuple[Shelf, Cold]]) -> None:
+        super().__init__("a value is not in memory")
+        self.reads = reads

@@ -1,0 +1,119 @@
+"""Commands that need values which are not in memory: only their client waits.
+
+The values are read by whoever may wait (`Node.fetcher`), and then the command is executed again.
+It must not have changed anything before: a write that names several keys is looked at first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from pocketkv.engine.cold import Cold, NotResident
+from pocketkv.engine.pauses import complete_with
+from pocketkv.resp.replies import Deferred
+
+if TYPE_CHECKING:
+    from pocketkv.engine.commands import Command
+    from pocketkv.engine.errors import CommandError
+    from pocketkv.engine.pauses import Resume
+    from pocketkv.engine.session import Session
+    from pocketkv.engine.shelf import Shelf
+
+Read: TypeAlias = "Callable[[], bytes]"
+# Has things read where that may take long, and is told what was read, or why not.
+Fetcher: TypeAlias = "Callable[[list[Read], Callable[[list[bytes | CommandError]], None]], None]"
+
+
+def require_resident(session: Session, command: Command, request: list[bytes]) -> None:
+    """Have every value that a command names at hand, where it could be changed half way.
+
+    Raises:
+        NotResident: Some are not.
+        CommandError: IOERR: one cannot be had.
+    """
+    positions = command.keys.positions(request)
+    if len(positions) > 1:
+        missing = _missing(session, command, request)
+        if missing:
+            raise NotResident(missing)
+
+
+def _missing(
+    session: Session, command: Command, request: list[bytes]
+) -> list[tuple[Shelf, Cold]]:
+    """What has to be read for the keys that a command names."""
+    db = session.db
+    shelf = db.shelf
+    assert shelf is not None  # The callers have looked.
+    found: dict[Cold, Shelf] = {}
+    for position in command.keys.positions(request):
+        key = request[position]
+        entry = db.find(key)
+        if isinstance(entry, Cold):
+            found.update((cold, owner) for owner, cold in shelf.missing(key, entry))
+    return [(owner, cold) for cold, owner in found.items()]
+
+
+def fetch(
+    session: Session,
+    command: Command,
+    request: list[bytes],
+    missing: NotResident,
+    resume: Resume,
+) -> Deferred:
+    """Have values read and the command executed then; its reply, which is still to come."""
+    waiting = _Waiting(session, request, resume)
+    reads = missing.reads
+    if session.db.shelf is not None:
+        # What else it will ask for is read at the same time.
+        more = _missing(session, command, request)
+        reads = list({cold: (owner, cold) for owner, cold in [*reads, *more]}.values())
+    waiting.begin(reads)
+    return waiting.deferred
+
+
+class _Waiting:
+    """A command that waits for values."""
+
+    __slots__ = ("deferred", "gone", "reads", "request", "resume", "session")
+
+    def __init__(self, session: Session, request: list[bytes], resume: Resume) -> None:
+        self.session = session
+        self.request = request
+        self.resume = resume
+        self.reads: list[tuple[Shelf, Cold]] = []
+        self.gone = False
+        self.deferred = Deferred(exclusive=True, on_abandon=self._abandon)
+
+    def begin(self, reads: list[tuple[Shelf, Cold]]) -> None:
+        self.reads = reads
+        fetcher = self.session.node.fetcher
+        assert fetcher is not None  # A node with a store has one.
+        fetcher([partial(owner.journal.read, cold) for owner, cold in reads], self._on_read)
+
+    def _abandon(self) -> None:
+        """The client is gone: what is being read is of no use."""
+        self.gone = True
+
+    def _on_read(self, results: list[bytes | CommandError]) -> None:
+        if self.gone:
+            return
+        for (owner, cold), result in zip(self.reads, results, strict=True):
+            owner.fetched[cold] = result
+        reply = self.resume(self.session, self.request)
+        error = self.session.node.commit()
+        if error is not None:
+            reply = error
+        if isinstance(reply, Deferred):
+            # It needs more than was known, and then all of it.
+            reply.listen(self._forget)
+        else:
+            self._forget()
+        complete_with(self.deferred, reply)
+
+    def _forget(self) -> None:
+        """What was read is in memory now, or not needed any more."""
+        for owner, cold in self.reads:
+            owner.fetched.pop(cold, None)

@@ -1,0 +1,40 @@
+"""Which collection has which code on a medium.
+
+A collection has a code, which stands in its records.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pocketkv.engine.cold import FIRST_COLLECTION, LARGE, STRING, Cold
+from pocketkv.engine.packing import PayloadError
+from pocketkv.engine.set_value import SetValue
+from pocketkv.engine.values import Collection, Entry, type_name
+
+COLLECTIONS: Final[dict[int, type[Collection]]] = {FIRST_COLLECTION: SetValue}
+_CODES: Final = {kind: code for code, kind in COLLECTIONS.items()}
+
+
+def code_of(value: Collection) -> int:
+    """The code of a collection's type."""
+    return _CODES[type(value)]
+
+
+def collection(code: int, payload: bytes) -> Collection:
+    """The collection that was stored.
+
+    Raises:
+        PayloadError: It is none that this version knows.
+    """
+    kind = COLLECTIONS.get(code)
+    if kind is None:
+        raise PayloadError(f"values of type {code} are not known")
+    return kind.of_payload(payload)
+
+
+def type_of(entry: Entry) -> str:
+    """What TYPE answers of what a table holds."""
+    if not isinstance(entry, Cold):
+        return type_name(entry)
+    return "string" if entry.kind in {STRING, LARGE} else COLLECTIONS[entry.kind].type_name

@@ -1,0 +1,286 @@
+"""What one database keeps on its server's medium, beside what it has in memory.
+
+On a durable medium (a file tier) every value is written before it is acknowledged. A string is
+kept there only: its table holds a `Cold`. A collection is loaded when it is touched and stays until
+the memory is needed; meanwhile what changes of it is written as changes. Large strings have bytes
+of their own on the medium, so what is written here only tells where.
+
+On any other medium (spill) nothing is written but what is moved out of memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pocketkv.engine.cold import LARGE, STRING, Cold, NotResident
+from pocketkv.engine.errors import CommandError
+from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.packing import PayloadError, pack, unpack
+from pocketkv.engine.payloads import code_of, collection
+from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
+from pocketkv.engine.values import Collection
+
+if TYPE_CHECKING:
+    from pocketkv.engine.cold import Journal
+    from pocketkv.engine.database import Database
+    from pocketkv.engine.keyspace import Keyspace
+    from pocketkv.engine.values import Entry, Value
+
+# What a `Cold` takes in memory.
+COLD_BYTES: Final = 80
+# A value is written whole instead of as one more change, when it has so many ...
+_CHANGES_MAX: Final = 32
+# ... or when it is no larger than this, or than its changes.
+_WHOLE_BYTES_MAX: Final = 512
+
+
+class Shelf:
+    """The part of a medium that belongs to one database.
+
+    Args:
+        db: The database.
+        journal: Where it writes.
+        durable: Whether every value is written.
+
+    Attributes:
+        index_bytes: Memory of what is kept for keys whose values may be elsewhere.
+        chains: Records of the values that are in memory and on the medium: the value as it was,
+            then its changes.
+        fetched: What was read for commands that wait for it, or why it could not be.
+    """
+
+    __slots__ = (
+        "chains",
+        "db",
+        "durable",
+        "fetched",
+        "index_bytes",
+        "journal",
+        "keyspace",
+        "unwritten",
+    )
+
+    def __init__(self, db: Database, journal: Journal, *, durable: bool) -> None:
+        self.db = db
+        self.keyspace: Keyspace = db.space.keyspace
+        self.journal = journal
+        self.durable = durable
+        self.index_bytes = 0
+        self.chains: dict[bytes, list[Cold]] = {}
+        self.fetched: dict[Cold, bytes | CommandError] = {}
+        # Keys whose values in memory are not on the medium as they are.
+        self.unwritten: dict[bytes, None] = {}
+
+    # --- changes -------------------------------------------------------------------------------
+
+    def stored(self, key: bytes, value: Value, due_ms: int) -> Entry:
+        """What a table is to hold for a key that is set to a value."""
+        if not self.durable:
+            return value
+        if isinstance(value, Collection | LargeString):
+            self.changed(key)
+            return value
+        self._forget_chain(key)
+        return self.journal.put(self.db.index, key, STRING, bytes(value), due_ms)
+
+    def changed(self, key: bytes) -> None:
+        """A value in memory was changed, or is new."""
+        if self.durable:
+            if not self.unwritten:
+                self.keyspace.unwritten.append(self)
+            self.unwritten[key] = None
+
+    def added(self, key: bytes) -> None:
+        """There is one key more."""
+        self._index_grew(key_cost(key) + COLD_BYTES)
+
+    def replaced(self, key: bytes, old: Entry) -> None:
+        """Another value has taken the place of `old`."""
+        if isinstance(old, Cold):
+            self._forget_cold(key, old)
+        elif isinstance(old, Collection | LargeString):
+            self._forget_chain(key)
+            self.keyspace.residents.pop((self, key), None)
+
+    def removed(self, key: bytes, old: Entry) -> None:
+        """A key is no more."""
+        self._index_grew(-key_cost(key) - COLD_BYTES)
+        self.replaced(key, old)
+        if self.durable:
+            self.unwritten.pop(key, None)
+            self.journal.delete(self.db.index, key)
+
+    def expiry_changed(self, key: bytes, due_ms: int, *, grown: bool) -> None:
+        """A key's due time is another, 0 if it has none; whether it had none before."""
+        if grown:
+            self._index_grew(EXPIRY_BYTES)
+        if self.durable:
+            self.journal.expire(self.db.index, key, due_ms)
+
+    def expiry_forgotten(self) -> None:
+        """A due time was forgotten with its value."""
+        self._index_grew(-EXPIRY_BYTES)
+
+    def close(self, *, release: bool) -> None:
+        """The database is empty, and this shelf of no use any more."""
+        self._index_grew(-self.index_bytes)
+        residents = self.keyspace.residents
+        for key in self.chains:
+            residents.pop((self, key), None)
+        if release:
+            for chain in self.chains.values():
+                for record in chain:
+                    self.journal.release(record)
+        self.chains = {}
+        self.fetched = {}
+        self.unwritten = {}
+
+    def _index_grew(self, count: int) -> None:
+        self.index_bytes += count
+        self.keyspace.index_bytes += count
+
+    def _forget_cold(self, key: bytes, cold: Cold) -> None:
+        chain = self.chains.get(key)
+        if chain is None:
+            self.journal.release(cold)
+        else:
+            self._forget_chain(key)
+
+    def _forget_chain(self, key: bytes) -> None:
+        for record in self.chains.pop(key, ()):
+            self.journal.release(record)
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def load(self, key: bytes, cold: Cold) -> Value:
+        """The value that a table holds a `Cold` for.
+
+        Raises:
+            NotResident: It cannot be had without waiting.
+            CommandError: IOERR: it cannot be had, or is not what was written.
+        """
+        if cold.kind == STRING:
+            payload = self.read_now(cold) if self.fetched else self.journal.read_now(cold)
+            if payload is None:
+                raise NotResident([(self, cold)])
+            return payload
+        return self._load_collection(key, cold)
+
+    def _load_collection(self, key: bytes, cold: Cold) -> Value:
+        chain = self.chains.get(key) or [cold]
+        payloads = [self.read_now(record) for record in chain]
+        missing = [record for record, read in zip(chain, payloads, strict=True) if read is None]
+        if missing:
+            raise NotResident([(self, record) for record in missing])
+        whole, *changes = [payload for payload in payloads if payload is not None]
+        return self.assemble(cold.kind, whole, changes)
+
+    def assemble(self, kind: int, whole: bytes, changes: list[bytes]) -> Collection:
+        """A collection, of its records.
+
+        Raises:
+            CommandError: IOERR: they do not make one.
+        """
+        try:
+            value = collection(kind, whole)
+            for change in changes:
+                for item in unpack(change):
+                    value.apply_change(item)
+        except PayloadError as error:
+            raise CommandError(b"IOERR stored value: " + str(error).encode()) from error
+        value.changes = []
+        return value
+
+    def loaded(self, key: bytes, cold: Cold) -> None:
+        """A collection is in memory now, where there was a `Cold`."""
+        if self.durable:
+            self.chains.setdefault(key, [cold])
+        else:
+            self.journal.release(cold)
+        self.touched(key)
+
+    def touched(self, key: bytes) -> None:
+        """A collection that is in memory was used."""
+        self.keyspace.residents[self, key] = True
+
+    def read_now(self, cold: Cold) -> bytes | None:
+        """What is stored, if it can be had without waiting."""
+        payload = self.fetched.get(cold)
+        if isinstance(payload, CommandError):
+            raise payload
+        return self.journal.read_now(cold) if payload is None else payload
+
+    def read_waiting(self, key: bytes, cold: Cold) -> Value:
+        """The value that a table holds a `Cold` for, however long it takes to be read.
+
+        Raises:
+            CommandError: IOERR: it cannot be had, or is not what was written.
+        """
+        chain = self.chains.get(key) or [cold]
+        whole, *changes = [self.journal.read(record) for record in chain]
+        return whole if cold.kind == STRING else self.assemble(cold.kind, whole, changes)
+
+    def missing(self, key: bytes, cold: Cold) -> list[tuple[Shelf, Cold]]:
+        """What has to be read before a value can be had; what need not is kept in `fetched`."""
+        found: list[tuple[Shelf, Cold]] = []
+        for record in self.chains.get(key) or [cold]:
+            if record not in self.fetched:
+                payload = self.journal.read_now(record)
+                if payload is None:
+                    found.append((self, record))
+                else:
+                    self.fetched[record] = payload
+        return found
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def write_changes(self) -> None:
+        """Write what has changed in memory to the journal."""
+        unwritten, self.unwritten = self.unwritten, {}
+        for key in unwritten:
+            value = self.db.find_stored(key)
+            if isinstance(value, Collection):
+                self._write_collection(key, value)
+            elif isinstance(value, LargeString):
+                self._write_large(key, value)
+
+    def _write_collection(self, key: bytes, value: Collection) -> None:
+        chain = self.chains.get(key)
+        changes = value.changes
+        if chain is not None and changes is not None:
+            if not changes:
+                return
+            size = sum(map(len, changes)) + 4 * len(changes)
+            size += sum(record.record_bytes for record in chain[1:])
+            is_small = value.size_bytes <= _WHOLE_BYTES_MAX
+            if len(chain) <= _CHANGES_MAX and not is_small and size < value.size_bytes:
+                value.changes = []
+                chain.append(self.journal.change(self.db.index, key, pack(changes)))
+                return
+        self._write_whole(key, code_of(value), value.payload())
+        value.changes = []
+        self.touched(key)
+
+    def _write_large(self, key: bytes, value: LargeString) -> None:
+        chain = self.chains.get(key)
+        changes = value.take_changes() if chain is not None else None
+        if chain is None or changes is None:
+            self._write_whole(key, LARGE, value.payload())
+            return
+        for change in changes:
+            chain.append(self.journal.change(self.db.index, key, change))
+
+    def _write_whole(self, key: bytes, kind: int, payload: bytes) -> None:
+        self._forget_chain(key)
+        due_ms = self.db.expiry_ms(key) or 0
+        self.chains[key] = [self.journal.put(self.db.index, key, kind, payload, due_ms)]
+
+    # --- moving out of memory ------------------------------------------------------------------
+
+    def evict(self, key: bytes, value: Collection) -> Cold:
+        """Leave a collection to the medium: what takes its place in the table."""
+        self.write_changes()
+        chain = self.chains.get(key)
+        if chain is None or len(chain) > 1:
+            self._write_whole(key, code_of(value), value.payload())
+        return self.chains.pop(key)[0]
