@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from pocketkv.engine.shelf import Shelf
 
-# What a record holds. Collections have the codes in between.
+# What a record holds: a string, one that was changed in place (OBJECT ENCODING tells them apart), a
+# large one, or a collection, whose codes come next.
 STRING = 1
 LARGE = 2
-FIRST_COLLECTION = 3
+CHANGED_STRING = 3
+FIRST_COLLECTION = 8
 CHANGE = 64
 DELETE = 65
 EXPIRE = 66

@@ -151,9 +151,10 @@ class Database:
         """`read` for a command that looks at a value without using it (OBJECT ENCODING ...)."""
         slot = key_slot(key)
         accessed_s = self.accessed_s[slot]
-        value = self.read(key)
-        self.accessed_s[slot] = accessed_s
-        return value
+        try:
+            return self.read(key)
+        finally:
+            self.accessed_s[slot] = accessed_s
 
     def touch(self, key: bytes) -> bool:
         """Use a key without needing its value; whether it exists."""
@@ -345,7 +346,10 @@ class Database:
         """Have an existing key expire at `due_ms`; a time in the past removes it at once."""
         if due_ms <= self.clock.now_ms:
             self._expire(key)
-            return
+        else:
+            self._set_due(key, due_ms)
+
+    def _set_due(self, key: bytes, due_ms: int) -> None:
         slot = key_slot(key)
         expires = self.expires.get(slot)
         if expires is None:
@@ -402,6 +406,28 @@ class Database:
         if not self.schedule:
             self.space.expiring.discard(self)
         return work
+
+    # --- as it was found on a medium -----------------------------------------------------------
+
+    def restore(self, key: bytes, entry: Entry, due_ms: int) -> None:
+        """Hold what was written for a key, even if its time has come: it may have been changed."""
+        slot = key_slot(key)
+        if self.expires_count:
+            self._forget_expiry(key, slot)
+        self._store(key, entry, slot, 0)
+        if due_ms:
+            self._set_due(key, due_ms)
+
+    def restore_expiry(self, key: bytes, due_ms: int) -> None:
+        """Have a key that is there expire at another time, or never (0)."""
+        if due_ms:
+            self._set_due(key, due_ms)
+        else:
+            self._forget_expiry(key, key_slot(key))
+
+    def restore_removal(self, key: bytes) -> None:
+        """Hold a key that is there no more."""
+        self._drop(key)
 
     # --- the same in another place in memory ------------------------------------------------------
 

@@ -40,9 +40,7 @@ def require_resident(session: Session, command: Command, request: list[bytes]) -
             raise NotResident(missing)
 
 
-def _missing(
-    session: Session, command: Command, request: list[bytes]
-) -> list[tuple[Shelf, Cold]]:
+def _missing(session: Session, command: Command, request: list[bytes]) -> list[tuple[Shelf, Cold]]:
     """What has to be read for the keys that a command names."""
     db = session.db
     shelf = db.shelf
@@ -50,7 +48,7 @@ def _missing(
     found: dict[Cold, Shelf] = {}
     for position in command.keys.positions(request):
         key = request[position]
-        entry = db.find(key)
+        entry = db.find_stored(key)
         if isinstance(entry, Cold):
             found.update((cold, owner) for owner, cold in shelf.missing(key, entry))
     return [(owner, cold) for cold, owner in found.items()]

@@ -117,7 +117,7 @@ def check_store(session: Session) -> None:
     Raises:
         CommandError: IOERR or OOM, with the system's reason.
     """
-    error = session.node.commit()
+    error = session.node.retry_commit()
     if error is not None:
         raise CommandError(error.text)
 

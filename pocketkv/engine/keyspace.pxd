@@ -12,7 +12,7 @@ cdef class JobSpace:
     cdef public Clock clock
     cdef public dict databases
     cdef public long long epoch, incoming_bytes
-    cdef public bint expires_actively
+    cdef public bint expires_actively, replaying
     cdef public set expiring
     cdef public str job_id
     cdef public object quota_bytes
@@ -30,7 +30,7 @@ cdef class Keyspace:
     cdef object _freeing, _freeing_journal
     cdef public object capacity_bytes, store
     cdef public dict residents
-    cdef public long long index_bytes
+    cdef public long long changes, index_bytes
     cdef public list unwritten
     cdef public bint memory_is_full
     cdef public Clock clock

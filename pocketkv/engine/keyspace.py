@@ -89,6 +89,7 @@ class JobSpace:
         owns_all: Whether all slots are served here, so that nothing has to be checked.
         epoch: Of the placement that `owned` follows.
         expires_actively: Whether expired keys are removed before they are asked for.
+        replaying: Whether what is changed is on the store already.
     """
 
     __slots__ = (
@@ -103,6 +104,7 @@ class JobSpace:
         "owned",
         "owns_all",
         "quota_bytes",
+        "replaying",
         "stats",
         "used_bytes",
     )
@@ -120,6 +122,7 @@ class JobSpace:
         self.databases: dict[int, Database] = {}
         self.expiring: set[Database] = set()
         self.expires_actively = True
+        self.replaying = False
         self.stats = KeyStats()
 
     def database(self, index: int) -> Database:
@@ -202,6 +205,7 @@ class Keyspace:
         residents: Collections in memory that could be left to the store, by shelf and key, and
             whether each was used since somebody last looked; in the order in which they came.
         unwritten: Shelves with changes that the store was not told yet.
+        changes: How often something was changed that the store has to be told.
         memory_is_full: Whether memory is used up and nothing can be moved out any more.
         used_bytes, incoming_bytes: What all jobs use (see `JobSpace`).
         unfinished: Large strings that are being received, but for the shorter ones.
@@ -212,6 +216,7 @@ class Keyspace:
         "_freeing",
         "_freeing_journal",
         "capacity_bytes",
+        "changes",
         "clock",
         "discarded",
         "extents",
@@ -242,6 +247,7 @@ class Keyspace:
         self.residents: dict[tuple[Shelf, bytes], bool] = {}
         self.unwritten: list[Shelf] = []
         self.memory_is_full = False
+        self.changes = 0
         self.memory_bytes = memory_bytes
         self.used_bytes = 0
         self.incoming_bytes = 0

@@ -23,7 +23,7 @@ cdef class Node:
     cdef public int port
     cdef public long long started_ms, commands_processed, connections_received
     cdef public long long connections_rejected, bulk_bytes_max, memory_bytes, blocked_clients
-    cdef long long _next_session_id
+    cdef long long _next_session_id, _changes_seen
     cdef public dict sessions, command_stats, error_stats, pauses
 
     @cython.locals(stats=CommandStats, bucket=cython.int, log=SlowLog)

@@ -128,6 +128,7 @@ class Node:
         self.fetcher: Fetcher | None = None
         # Why the last commit failed, until one succeeds.
         self.write_error: ErrorReply | None = None
+        self._changes_seen = 0
         # Keeps memory compact, where there is anything stored.
         self.defragmenter: Defragmenter | None = None
         # Tells of the medium under the values, for INFO; set by the plane.
@@ -196,6 +197,15 @@ class Node:
         Returns:
             Why it cannot: IOERR, or OOM if it is full. What was changed is tried again next time.
         """
+        changes = self.keyspace.changes
+        if changes == self._changes_seen and self.write_error is not None:
+            # Nothing of it is the concern of whoever only reads.
+            return None
+        self._changes_seen = changes
+        return self.retry_commit()
+
+    def retry_commit(self) -> ErrorReply | None:
+        """`commit`, whether anything was changed since the last one or not."""
         try:
             self.keyspace.commit()
         except OSError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pocketkv.engine.cold import FIRST_COLLECTION, LARGE, STRING, Cold
+from pocketkv.engine.cold import FIRST_COLLECTION, Cold
 from pocketkv.engine.packing import PayloadError
 from pocketkv.engine.set_value import SetValue
 from pocketkv.engine.values import Collection, Entry, type_name
@@ -37,4 +37,4 @@ def type_of(entry: Entry) -> str:
     """What TYPE answers of what a table holds."""
     if not isinstance(entry, Cold):
         return type_name(entry)
-    return "string" if entry.kind in {STRING, LARGE} else COLLECTIONS[entry.kind].type_name
+    return "string" if entry.kind < FIRST_COLLECTION else COLLECTIONS[entry.kind].type_name

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pocketkv.engine.cold import LARGE, STRING, Cold, NotResident
+from pocketkv.engine.cold import CHANGED_STRING, LARGE, STRING, Cold, NotResident
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.packing import PayloadError, pack, unpack
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.keyspace import Keyspace
     from pocketkv.engine.values import Entry, Value
 
+_STRINGS: Final = frozenset({STRING, CHANGED_STRING})
 # What a `Cold` takes in memory.
 COLD_BYTES: Final = 80
 # A value is written whole instead of as one more change, when it has so many ...
@@ -75,20 +76,28 @@ class Shelf:
 
     def stored(self, key: bytes, value: Value, due_ms: int) -> Entry:
         """What a table is to hold for a key that is set to a value."""
-        if not self.durable:
+        if not self._journals():
             return value
         if isinstance(value, Collection | LargeString):
             self.changed(key)
             return value
         self._forget_chain(key)
-        return self.journal.put(self.db.index, key, STRING, bytes(value), due_ms)
+        kind = STRING if type(value) is bytes else CHANGED_STRING
+        return self.journal.put(self.db.index, key, kind, bytes(value), due_ms)
 
     def changed(self, key: bytes) -> None:
         """A value in memory was changed, or is new."""
-        if self.durable:
+        if self._journals():
             if not self.unwritten:
                 self.keyspace.unwritten.append(self)
             self.unwritten[key] = None
+
+    def _journals(self) -> bool:
+        """Whether what happens now is to be written; it is counted then."""
+        if not self.durable or self.db.space.replaying:
+            return False
+        self.keyspace.changes += 1
+        return True
 
     def added(self, key: bytes) -> None:
         """There is one key more."""
@@ -106,7 +115,7 @@ class Shelf:
         """A key is no more."""
         self._index_grew(-key_cost(key) - COLD_BYTES)
         self.replaced(key, old)
-        if self.durable:
+        if self._journals():
             self.unwritten.pop(key, None)
             self.journal.delete(self.db.index, key)
 
@@ -114,7 +123,7 @@ class Shelf:
         """A key's due time is another, 0 if it has none; whether it had none before."""
         if grown:
             self._index_grew(EXPIRY_BYTES)
-        if self.durable:
+        if self._journals():
             self.journal.expire(self.db.index, key, due_ms)
 
     def expiry_forgotten(self) -> None:
@@ -159,11 +168,11 @@ class Shelf:
             NotResident: It cannot be had without waiting.
             CommandError: IOERR: it cannot be had, or is not what was written.
         """
-        if cold.kind == STRING:
+        if cold.kind in _STRINGS:
             payload = self.read_now(cold) if self.fetched else self.journal.read_now(cold)
             if payload is None:
                 raise NotResident([(self, cold)])
-            return payload
+            return payload if cold.kind == STRING else bytearray(payload)
         return self._load_collection(key, cold)
 
     def _load_collection(self, key: bytes, cold: Cold) -> Value:
@@ -218,7 +227,7 @@ class Shelf:
         """
         chain = self.chains.get(key) or [cold]
         whole, *changes = [self.journal.read(record) for record in chain]
-        return whole if cold.kind == STRING else self.assemble(cold.kind, whole, changes)
+        return whole if cold.kind in _STRINGS else self.assemble(cold.kind, whole, changes)
 
     def missing(self, key: bytes, cold: Cold) -> list[tuple[Shelf, Cold]]:
         """What has to be read before a value can be had; what need not is kept in `fetched`."""
@@ -275,6 +284,15 @@ class Shelf:
         due_ms = self.db.expiry_ms(key) or 0
         self.chains[key] = [self.journal.put(self.db.index, key, kind, payload, due_ms)]
 
+    def rewrite(self, key: bytes) -> None:
+        """Write a value that is in memory whole."""
+        value = self.db.find_stored(key)
+        if isinstance(value, Collection):
+            self._write_whole(key, code_of(value), value.payload())
+            value.changes = []
+        elif isinstance(value, LargeString):
+            self._write_whole(key, LARGE, value.payload())
+
     # --- moving out of memory ------------------------------------------------------------------
 
     def evict(self, key: bytes, value: Collection) -> Cold:
@@ -283,4 +301,6 @@ class Shelf:
         chain = self.chains.get(key)
         if chain is None or len(chain) > 1:
             self._write_whole(key, code_of(value), value.payload())
+        # Writing it may have counted as a use.
+        self.keyspace.residents.pop((self, key), None)
         return self.chains.pop(key)[0]

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.engine.harness import Client, Engine
+from tests.engine.stores import MemoryStore
 
 
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    """A server that owns all slots."""
-    engine = Engine()
+@pytest.fixture(params=["memory", "file", "cold file"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """A server that owns all slots; its values in memory, on a medium, or on a slow one."""
+    store = None if request.param == "memory" else MemoryStore(is_slow=request.param != "file")
+    engine = Engine(store=store)
     yield engine
     engine.validate()
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from pocketkv import limits
 from pocketkv.engine import gate, handlers
+from pocketkv.engine.cold import Store
 from pocketkv.engine.database import Database
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
@@ -31,6 +32,7 @@ from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.parser import NEED_DATA, RequestParser
 from pocketkv.resp.replies import Deferred, Marker, Reply
 from pocketkv.slots import SLOT_COUNT
+from tests.engine.stores import fetch_at_once
 from tests.replies import decode
 
 __all__ = ["BLOCKED", "START_MS", "Client", "Engine", "FakeTransport", "handlers", "to_bytes"]
@@ -172,6 +174,9 @@ class Client:
         """Serve one request; what is sent stays in the outbox."""
         assert self.deferred is None or self.deferred.done, "the client waits for a reply"
         reply = gate.run(self.session, request)
+        error = self.engine.node.commit()
+        if error is not None and not isinstance(reply, Deferred):
+            reply = error
         if isinstance(reply, Deferred):
             self.deferred = reply
             reply.listen(self._answer)
@@ -215,9 +220,10 @@ class Engine:
         require_auth: bool = False,
         role: str = "storage",
         extents: Extents | None = None,
+        store: Store | None = None,
     ) -> None:
         self.clock = Clock(now_ms)
-        self.keyspace = Keyspace(memory_bytes, self.clock, random.Random(seed), extents)
+        self.keyspace = Keyspace(memory_bytes, self.clock, random.Random(seed), extents, store)
         self.server = make_server(NODE_ID, 7000)
         self.topology: Topology = standalone_topology(self.server, DEFAULT_JOB)
         self.timer_now_ns = 0
@@ -232,6 +238,7 @@ class Engine:
             require_auth=require_auth,
             port=7000,
         )
+        self.node.fetcher = fetch_at_once
         self.space.own_everything()
 
     def _timer_ns(self) -> int:

@@ -28,6 +28,7 @@ def test_maxmemory_at_a_router_is_that_of_all_servers(engine: Engine) -> None:
     assert get(router.connect(job_id="unknown-0123456789abcdef"), "maxmemory") == "0"
 
 
+@pytest.mark.parametrize("engine", ["memory"], indirect=True)
 def test_maxmemory_of_a_server_by_itself_can_be_changed(engine: Engine, client: Client) -> None:
     client("SET", "k", "x" * 1000)
     assert client("CONFIG", "SET", "maxmemory", "1kb") == "OK"

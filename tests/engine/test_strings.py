@@ -28,6 +28,7 @@ def test_no_value_is_null(client: Client, client3: Client) -> None:
     assert client3.raw("GET", "key") == b"_\r\n"
 
 
+@pytest.mark.parametrize("engine", ["memory"], indirect=True)
 def test_a_large_value_is_neither_copied_in_nor_out(client: Client) -> None:
     value = bytes(1_000_000)
     client.execute([b"SET", b"key", value])
@@ -162,6 +163,7 @@ def test_a_key_without_a_value_sets_nothing(client: Client, name: str) -> None:
 # --- ranges ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("engine", ["memory"], indirect=True)
 def test_appending_is_cheap_and_accounted(engine: Engine, client: Client) -> None:
     client("SET", "key", bytes(4_000_000), "EX", 100)
     client("APPEND", "key", "x")

@@ -117,7 +117,7 @@ def append(session: Session, request: list[Any]) -> Reply:
     changeable = _changeable(db, key, value)
     cost_bytes = value_cost(changeable)
     changeable += request[2]
-    db.modified(key, value_cost(changeable) - cost_bytes)
+    _keep(db, key, changeable, cost_bytes)
     return len(changeable)
 
 
@@ -158,7 +158,7 @@ def setrange(session: Session, request: list[Any]) -> Reply:
     if offset > size:
         changeable += bytes(offset - size)
     changeable[offset:end] = part
-    db.modified(key, value_cost(changeable) - cost_bytes)
+    _keep(db, key, changeable, cost_bytes)
     return len(changeable)
 
 
@@ -195,5 +195,14 @@ def _changeable(db: Database, key: bytes, value: String) -> bytearray:
     if isinstance(value, bytearray):
         return value
     changeable = bytearray(bytes(value))
-    db.put_keeping_expiry(key, changeable)
+    if db.shelf is None:
+        db.put_keeping_expiry(key, changeable)
     return changeable
+
+
+def _keep(db: Database, key: bytes, changeable: bytearray, cost_bytes: int) -> None:
+    """Have a key hold a string that was changed in place, and cost so much before."""
+    if db.find_stored(key) is changeable:
+        db.modified(key, value_cost(changeable) - cost_bytes)
+    else:
+        db.put_keeping_expiry(key, changeable)

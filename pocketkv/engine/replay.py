@@ -1,0 +1,127 @@
+"""A durable store's side of the keyspace: what was found on it, and what of it is still needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pocketkv.engine.cold import LARGE, Cold
+from pocketkv.engine.values import Collection
+
+if TYPE_CHECKING:
+    from pocketkv.engine.database import Database
+    from pocketkv.engine.keyspace import JobSpace, Keyspace
+    from pocketkv.engine.shelf import Shelf
+
+
+class Replay:
+    """Makes a job's keys again of the records that its journal has, told in their order.
+
+    Args:
+        space: The job, which has no keys yet.
+    """
+
+    def __init__(self, space: JobSpace) -> None:
+        self._space = space
+
+    def run(self, replay: Callable[[Replay], None]) -> None:
+        """Have the records told by `replay`; nothing is written meanwhile."""
+        self._space.replaying = True
+        try:
+            replay(self)
+        finally:
+            self._space.replaying = False
+
+    def put(self, db: int, key: bytes, kind: int, cold: Cold, due_ms: int) -> None:
+        """A whole value."""
+        self._space.database(db).restore(key, cold, due_ms)
+
+    def change(self, db: int, key: bytes, cold: Cold) -> None:
+        """A change to a value."""
+        database, shelf = self._shelf(db)
+        entry = database.find_stored(key)
+        if isinstance(entry, Cold):
+            shelf.chains.setdefault(key, [entry]).append(cold)
+        else:
+            # Of a value that was lost.
+            shelf.journal.release(cold)
+
+    def delete(self, db: int, key: bytes) -> None:
+        """A key that was removed."""
+        database = self._space.database(db)
+        if database.find_stored(key) is not None:
+            database.restore_removal(key)
+
+    def expire(self, db: int, key: bytes, due_ms: int) -> None:
+        """Another due time; 0: none."""
+        database = self._space.database(db)
+        if database.find_stored(key) is not None:
+            database.restore_expiry(key, due_ms)
+
+    def clear(self, db: int) -> None:
+        """A database that was emptied."""
+        database = self._space.database(db)
+        self._space.account(-database.count_bytes())
+        database.discard()
+
+    def large(self) -> list[tuple[Database, bytes, Cold]]:
+        """The large strings that were found, by their last whole records."""
+        return [
+            (database, key, entry)
+            for database in self._space.databases.values()
+            for _, table in database.slot_tables()
+            for key, entry in table.items()
+            if isinstance(entry, Cold) and entry.kind == LARGE
+        ]
+
+    def _shelf(self, db: int) -> tuple[Database, Shelf]:
+        database = self._space.database(db)
+        assert database.shelf is not None  # A store is what replays.
+        return database, database.shelf
+
+
+class StoredIndex:
+    """Tells a store which of its records are needed, and moves what it asks for."""
+
+    def __init__(self) -> None:
+        self.keyspace: Keyspace | None = None
+
+    def _find(self, job_id: str, db: int) -> Database | None:
+        assert self.keyspace is not None  # It was set before the store had any records.
+        space = self.keyspace.spaces.get(job_id)
+        return None if space is None else space.databases.get(db)
+
+    def record_of(self, job_id: str, db: int, key: bytes) -> Cold | None:
+        """The record that is a key's whole value; ``None`` if there is none or changes follow."""
+        database = self._find(job_id, db)
+        if database is None or database.shelf is None:
+            return None
+        chain = database.shelf.chains.get(key)
+        if chain is not None:
+            return chain[0] if len(chain) == 1 else None
+        entry = database.find_stored(key)
+        return entry if isinstance(entry, Cold) else None
+
+    def due_ms(self, job_id: str, db: int, key: bytes) -> int:
+        """When a key expires; 0: never."""
+        database = self._find(job_id, db)
+        return 0 if database is None else database.expiry_ms(key) or 0
+
+    def exists(self, job_id: str, db: int, key: bytes) -> bool:
+        """Whether there is such a key, expired or not."""
+        database = self._find(job_id, db)
+        return database is not None and database.find_stored(key) is not None
+
+    def rewrite(self, job_id: str, db: int, key: bytes) -> None:
+        """Write a key's value anew, whole."""
+        database = self._find(job_id, db)
+        if database is None or database.shelf is None:
+            return
+        entry = database.find_stored(key)
+        if isinstance(entry, Cold) and entry.kind != LARGE:
+            # Its changes were found and never used since.
+            value = database.value_of(key, entry)
+            if isinstance(value, Collection):
+                database.exchange(key, entry, value)
+                database.shelf.loaded(key, entry)
+        database.shelf.rewrite(key)
