@@ -74,9 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     config.add_controller_arguments(controller)
     controller.set_defaults(run=_controller)
 
-    from pocketkv import admin, demo
+    from pocketkv import admin, calibrate, demo
 
     admin.add_commands(commands)
+
+    measured = commands.add_parser("calibrate", help="measure a medium for the catalog")
+    calibrate.add_arguments(measured)
+    measured.set_defaults(run=calibrate.run)
 
     shown = commands.add_parser("demo", help="run an inverted index through PocketKV")
     demo.add_arguments(shown)

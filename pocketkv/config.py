@@ -98,6 +98,7 @@ class StorageConfig(ProcessConfig):
     tier: str
     memory_bytes: int
     dir: Path | None
+    capacity_bytes: int | None
     controller: tuple[str, int] | None
     server_id: str | None
     machine: str | None
@@ -160,6 +161,7 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _TIER.add_to(parser, "dram")
     _MEMORY.add_to(parser, "half of the machine's")
     _DIR.add_to(parser, "a temporary one")
+    _CAPACITY.add_to(parser, "what the disk has")
     _CONTROLLER.add_to(parser, "none: a server by itself, that owns every slot")
     _SERVER_ID.add_to(parser, "a new one")
     _MACHINE.add_to(parser, "its host name")
@@ -186,6 +188,7 @@ def storage_config(
         tier=given(_TIER, "dram"),
         memory_bytes=given(_MEMORY, _memory_share(machine_memory_bytes)),
         dir=given(_DIR, None),
+        capacity_bytes=given(_CAPACITY, None),
         controller=given(_CONTROLLER, None),
         server_id=given(_SERVER_ID, None),
         machine=given(_MACHINE, None),
@@ -193,6 +196,10 @@ def storage_config(
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
     )
+    if config.tier == "dram":
+        for option, value in ((_DIR, config.dir), (_CAPACITY, config.capacity_bytes)):
+            if value is not None:
+                raise ConfigError(f"{given.source(option)} is for the tiers that keep files")
     if config.secret is None and config.controller is not None:
         raise ConfigError(f"{given.source(_CONTROLLER)} needs {_SECRET_OPTIONS}")
     if config.secret is None and config.require_auth:
@@ -408,6 +415,9 @@ _ANNOUNCE_FD: Final = Option(
 _TIER: Final = Option("tier", parse_choice(TIER_NAMES), "kind of storage", "|".join(TIER_NAMES))
 _MEMORY: Final = Option("memory", parse_memory, "memory for values, such as 512mb", "SIZE")
 _DIR: Final = Option("dir", parse_path, "directory for values that are kept in files", "PATH")
+_CAPACITY: Final = Option(
+    "capacity", parse_memory, "what may be stored in --dir, such as 100gb", "SIZE"
+)
 _CONTROLLER: Final = Option("controller", parse_address, "the controller", "HOST:PORT")
 _SERVER_ID: Final = Option("server-id", parse_identifier, "id of this server", "ID")
 _ROUTER_ID: Final = Option("router-id", parse_identifier, "id of this router", "ID")

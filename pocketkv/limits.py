@@ -46,6 +46,11 @@ EXTENT_REFERENCE_BYTES_MIN: Final = 128 * KIB
 # Room that a journal keeps for records that are written whatever happens (deletions), when it is
 # asked for room for a command.
 RECORD_MARGIN_BYTES: Final = 256 * KIB
+# How much of a large value is read and verified before the first byte of the reply is sent: what
+# is found damaged later can only end the connection.
+FETCH_FIRST_BYTES: Final = 16 * MIB
+# What is read at once of a large value that is to be sent, while only its client waits.
+FETCH_BYTES: Final = 4 * MIB
 # Free extents that are kept for use while values come and go, as a part of the server's memory and
 # at most.
 EXTENT_RESERVE_SHARE: Final = 0.02

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pocketkv.catalog import Catalog, cost_per_hour
+from pocketkv.catalog import Catalog, costs_per_hour
 from pocketkv.controller.policy import commitments
 from pocketkv.jobs import Hints
 from pocketkv.placement import PlacementMap, Server
@@ -39,14 +39,14 @@ class Account:
         }
 
 
-def rate_per_hour(
+def rates_per_hour(
     hints: Hints,
     catalog: Catalog,
     placement: PlacementMap,
     servers: Mapping[str, Server],
     used_bytes: Mapping[str, int],
-) -> float:
-    """Return what a job costs per hour, by the catalog.
+) -> dict[str, float]:
+    """Return what a job costs per hour on each tier that it is on, by the catalog.
 
     It pays for what is kept for it on its servers or for what it uses there (`used_bytes` by
     server), whichever is more, and for the throughput that it asked for. `servers` has all of
@@ -60,4 +60,15 @@ def rate_per_hour(
         most_bytes = max(commitment.capacity_bytes, used_bytes.get(name, 0))
         capacity[tier] = capacity.get(tier, 0) + most_bytes
         throughput[tier] = throughput.get(tier, 0) + commitment.throughput_bytes_s
-    return cost_per_hour(catalog, capacity, throughput)
+    return costs_per_hour(catalog, capacity, throughput)
+
+
+def rate_per_hour(
+    hints: Hints,
+    catalog: Catalog,
+    placement: PlacementMap,
+    servers: Mapping[str, Server],
+    used_bytes: Mapping[str, int],
+) -> float:
+    """Return what `rates_per_hour` comes to on all tiers together."""
+    return sum(rates_per_hour(hints, catalog, placement, servers, used_bytes).values())

@@ -5,6 +5,8 @@ Tokens are shown by ``JOB.REGISTER`` alone, once.
 
 from __future__ import annotations
 
+from pocketkv.catalog import MachineType
+from pocketkv.controller.accounts import rates_per_hour
 from pocketkv.controller.placements import held_slots
 from pocketkv.controller.policy import Commitment
 from pocketkv.controller.state import ClusterState
@@ -68,6 +70,7 @@ def job(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply]:
             b"tiers": [tier.encode() for tier in demand.tiers],
         },
         **placed(state, job_id),
+        b"tier_costs": _tier_costs(state, job_id),
         b"servers": _job_servers(state, job_id),
     }
 
@@ -114,6 +117,19 @@ def _hints(state: ClusterState, job_id: str) -> dict[bytes, Reply]:
     }
 
 
+def _tier_costs(state: ClusterState, job_id: str) -> list[Reply]:
+    """Return what the job's share of each of its tiers costs, by the newest reports."""
+    placement = state.placements[job_id]
+    servers = {name: state.fleet.members[name].server for name in placement.owners()}
+    hints, used = state.tenant(job_id).hints, state.used_bytes(job_id)
+    costs = rates_per_hour(hints, state.catalog, placement, servers, used)
+    return [
+        {b"tier": one.name.encode(), b"cost_usd_per_hour": costs[one.name]}
+        for one in state.catalog.tiers
+        if one.name in costs
+    ]
+
+
 def _job_servers(state: ClusterState, job_id: str) -> list[Reply]:
     placement = state.placements[job_id]
     found: list[Reply] = []
@@ -142,7 +158,8 @@ def tiers(state: ClusterState) -> list[Reply]:
 def tier(state: ClusterState, name: str) -> dict[bytes, Reply]:
     """Return a tier: what there is of it, what is wanted, and what the catalog says."""
     members = [m for m in state.fleet.members.values() if m.server.tier == name]
-    price = state.catalog.tier(name).server_price_per_hour
+    offered = state.catalog.tier(name)
+    price = offered.server_price_per_hour
     committed = [state.placements.committed.get(m.server.id, _NOTHING) for m in members]
     return {
         b"tier": name.encode(),
@@ -156,6 +173,22 @@ def tier(state: ClusterState, name: str) -> dict[bytes, Reply]:
         b"committed_bytes_s": sum(c.throughput_bytes_s for c in committed),
         b"server_price_usd_per_hour": price,
         b"cost_usd_per_hour": price * len(members),
+        b"machine_type": offered.reference.name.encode(),
+        b"machine_types": [_machine_type(one) for one in offered.machines],
+    }
+
+
+def _machine_type(one: MachineType) -> dict[bytes, Reply]:
+    """Return what the catalog says of one server on a type of machine."""
+    return {
+        b"machine_type": one.name.encode(),
+        b"capacity_bytes": one.capacity_bytes,
+        b"bandwidth_bytes_s": one.bandwidth_bytes_s,
+        b"iops": one.iops,
+        b"read_latency_us": one.read_latency_us,
+        b"cost_usd_per_hour": one.server_price_per_hour,
+        b"gb_cost_usd_per_hour": one.gb_price_per_hour,
+        b"dated": one.dated.encode(),
     }
 
 
@@ -187,6 +220,7 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
                 b"rss_bytes": report.rss_bytes,
                 b"cpu": report.cpu,
                 b"connections": report.connections,
+                b"cost_usd_per_hour": state.catalog.tier(server.tier).server_price_per_hour,
             }
         )
     return found

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from pocketkv.engine.shelf import Shelf
+    from pocketkv.engine.errors import CommandError
+    from pocketkv.engine.large_string import LargeString
 
 # What a record holds: a string, one that was changed in place (OBJECT ENCODING tells them apart), a
 # large one, or a collection, whose codes come next.
@@ -100,10 +101,16 @@ class Store(Protocol):
     Attributes:
         durable: Whether everything is written there before it is acknowledged; otherwise only
             what is moved out of memory is.
+        keeps_large: Whether it keeps large strings by itself.
         pending: Whether something was written that `commit` has not passed on.
     """
 
     durable: bool
+    keeps_large: bool
+
+    def new_string(self, job_id: str) -> LargeString | None:
+        """An empty string for more than a table should hold; ``None``: tables hold all of them."""
+        ...
 
     @property
     def pending(self) -> bool:
@@ -127,6 +134,26 @@ class Store(Protocol):
         ...
 
 
+class PendingRead(Protocol):
+    """Something that a command has to wait for. Equal ones are the same."""
+
+    def read(self) -> bytes:
+        """Read it; this may take long, and is done by a worker thread.
+
+        Raises:
+            CommandError: IOERR.
+        """
+        ...
+
+    def keep(self, result: bytes | CommandError) -> bool:
+        """Have it at hand, or why it cannot be had; false if an error cannot be kept."""
+        ...
+
+    def forget(self) -> None:
+        """It is not needed any more."""
+        ...
+
+
 class NotResident(Exception):  # noqa: N818 - no error: it is answered by reading
     """A command needs values that cannot be had without waiting.
 
@@ -134,9 +161,9 @@ class NotResident(Exception):  # noqa: N818 - no error: it is answered by readin
     nothing yet.
 
     Attributes:
-        reads: The journals that have them, and where.
+        reads: What has to be read.
     """
 
-    def __init__(self, reads: list[tuple[Shelf, Cold]]) -> None:
+    def __init__(self, reads: list[PendingRead]) -> None:
         super().__init__("a value is not in memory")
         self.reads = reads

@@ -100,8 +100,8 @@ class Command:
         group, since, complexity, summary, usage: For COMMAND DOCS; `usage` is Redis's syntax line
             without the command's name, e.g. ``key value [NX | XX] [EX seconds]``.
         subcommands: By upper-case name, for a container.
-        is_local, is_write, denies_oom, no_auth, arity_min, arity_max, first_key, single_key:
-            Derived, because the hot path asks for them with every request.
+        is_local, is_write, needs_values, denies_oom, no_auth, arity_min, arity_max, first_key,
+            single_key: Derived, because the hot path asks for them with every request.
     """
 
     __slots__ = (
@@ -121,6 +121,7 @@ class Command:
         "keys",
         "merge",
         "name",
+        "needs_values",
         "no_auth",
         "route",
         "since",
@@ -174,6 +175,8 @@ class Command:
         self.subcommands: dict[bytes, Command] = {}
         self.is_local = route is Route.NODE
         self.is_write = "write" in flags
+        # What is only set or removed is not looked at.
+        self.needs_values = "RW" in key_flags or "access" in key_flags
         self.denies_oom = "denyoom" in flags
         self.no_auth = "no_auth" in flags
         self.arity_min = abs(arity)

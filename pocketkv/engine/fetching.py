@@ -7,19 +7,20 @@ It must not have changed anything before: a write that names several keys is loo
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from pocketkv import limits
 from pocketkv.engine.cold import Cold, NotResident
+from pocketkv.engine.errors import CommandError
+from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.pauses import complete_with
-from pocketkv.resp.replies import Deferred
+from pocketkv.resp.replies import Deferred, ErrorReply
 
 if TYPE_CHECKING:
+    from pocketkv.engine.cold import PendingRead
     from pocketkv.engine.commands import Command
-    from pocketkv.engine.errors import CommandError
     from pocketkv.engine.pauses import Resume
     from pocketkv.engine.session import Session
-    from pocketkv.engine.shelf import Shelf
 
 Read: TypeAlias = "Callable[[], bytes]"
 # Has things read where that may take long, and is told what was read, or why not.
@@ -33,25 +34,26 @@ def require_resident(session: Session, command: Command, request: list[bytes]) -
         NotResident: Some are not.
         CommandError: IOERR: one cannot be had.
     """
-    positions = command.keys.positions(request)
-    if len(positions) > 1:
+    if command.needs_values and len(command.keys.positions(request)) > 1:
         missing = _missing(session, command, request)
         if missing:
             raise NotResident(missing)
 
 
-def _missing(session: Session, command: Command, request: list[bytes]) -> list[tuple[Shelf, Cold]]:
+def _missing(session: Session, command: Command, request: list[bytes]) -> list[PendingRead]:
     """What has to be read for the keys that a command names."""
     db = session.db
     shelf = db.shelf
     assert shelf is not None  # The callers have looked.
-    found: dict[Cold, Shelf] = {}
+    found: list[PendingRead] = []
     for position in command.keys.positions(request):
         key = request[position]
         entry = db.find_stored(key)
         if isinstance(entry, Cold):
-            found.update((cold, owner) for owner, cold in shelf.missing(key, entry))
-    return [(owner, cold) for cold, owner in found.items()]
+            found += shelf.missing(key, entry)
+        elif isinstance(entry, LargeString):
+            found += entry.missing(0, min(len(entry), limits.FETCH_FIRST_BYTES))
+    return found
 
 
 def fetch(
@@ -64,10 +66,9 @@ def fetch(
     """Have values read and the command executed then; its reply, which is still to come."""
     waiting = _Waiting(session, request, resume)
     reads = missing.reads
-    if session.db.shelf is not None:
+    if session.db.shelf is not None and len(command.keys.positions(request)) > 1:
         # What else it will ask for is read at the same time.
-        more = _missing(session, command, request)
-        reads = list({cold: (owner, cold) for owner, cold in [*reads, *more]}.values())
+        reads = list(dict.fromkeys([*reads, *_missing(session, command, request)]))
     waiting.begin(reads)
     return waiting.deferred
 
@@ -81,15 +82,15 @@ class _Waiting:
         self.session = session
         self.request = request
         self.resume = resume
-        self.reads: list[tuple[Shelf, Cold]] = []
+        self.reads: list[PendingRead] = []
         self.gone = False
         self.deferred = Deferred(exclusive=True, on_abandon=self._abandon)
 
-    def begin(self, reads: list[tuple[Shelf, Cold]]) -> None:
+    def begin(self, reads: list[PendingRead]) -> None:
         self.reads = reads
         fetcher = self.session.node.fetcher
         assert fetcher is not None  # A node with a store has one.
-        fetcher([partial(owner.journal.read, cold) for owner, cold in reads], self._on_read)
+        fetcher([pending.read for pending in reads], self._on_read)
 
     def _abandon(self) -> None:
         """The client is gone: what is being read is of no use."""
@@ -98,8 +99,12 @@ class _Waiting:
     def _on_read(self, results: list[bytes | CommandError]) -> None:
         if self.gone:
             return
-        for (owner, cold), result in zip(self.reads, results, strict=True):
-            owner.fetched[cold] = result
+        for pending, result in zip(self.reads, results, strict=True):
+            if not pending.keep(result):
+                assert isinstance(result, CommandError)
+                self._forget()
+                self.deferred.complete(ErrorReply(result.text))
+                return
         reply = self.resume(self.session, self.request)
         error = self.session.node.commit()
         if error is not None:
@@ -113,5 +118,5 @@ class _Waiting:
 
     def _forget(self) -> None:
         """What was read is in memory now, or not needed any more."""
-        for owner, cold in self.reads:
-            owner.fetched.pop(cold, None)
+        for pending in self.reads:
+            pending.forget()

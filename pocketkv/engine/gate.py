@@ -20,7 +20,7 @@ from pocketkv.engine.errors import (
 )
 from pocketkv.engine.fetching import fetch, require_resident
 from pocketkv.engine.pauses import hold, holds
-from pocketkv.engine.sinks import charged_bytes, settle
+from pocketkv.engine.sinks import charged_bytes, refuse_failed, settle
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import NO_REPLY, Deferred, ErrorReply, Reply
 from pocketkv.slots import key_slot
@@ -97,7 +97,11 @@ def check_memory(session: Session, request: list[bytes]) -> None:
         grown_bytes += len(argument)
     if session.space.incoming_bytes:
         grown_bytes -= charged_bytes(request)
-    require_memory(session, grown_bytes)
+    try:
+        require_memory(session, grown_bytes)
+    except CommandError:
+        refuse_failed(request)
+        raise
 
 
 def require_memory(session: Session, grown_bytes: int) -> None:

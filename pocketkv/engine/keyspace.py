@@ -286,6 +286,17 @@ class Keyspace:
             return True
         return not store.journal(job_id).reserve(request_bytes + limits.RECORD_MARGIN_BYTES)
 
+    def new_string(self, job_id: str) -> LargeString | None:
+        """An empty string for what is too large for a table; ``None``: nothing is."""
+        if self.extents is not None:
+            return LargeString(self.extents, [], 0)
+        return None if self.store is None else self.store.new_string(job_id)
+
+    @property
+    def keeps_large(self) -> bool:
+        """Whether `new_string` gives any."""
+        return self.extents is not None or (self.store is not None and self.store.keeps_large)
+
     def commit(self) -> None:
         """Have what was changed stand on the store, so that it can be acknowledged.
 

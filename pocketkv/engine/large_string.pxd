@@ -35,5 +35,6 @@ cdef class LargeString:
 
 
 cpdef reply_of(value)
+cpdef require_first(LargeString value, Py_ssize_t start, Py_ssize_t stop)
 cdef Py_ssize_t _room_behind(Piece piece) except -1
 cdef int _sent_by(Extent extent, Py_ssize_t size) except -2

@@ -14,10 +14,12 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
+from pocketkv.engine.cold import NotResident
 from pocketkv.engine.errors import OUT_OF_MEMORY, CommandError
 from pocketkv.resp.replies import FileBulk, FileRange, Reply
 
 if TYPE_CHECKING:
+    from pocketkv.engine.cold import PendingRead
     from pocketkv.engine.extents import Extent, Extents
     from pocketkv.engine.sinks import Charge
 
@@ -119,6 +121,20 @@ class LargeString:
 
     # --- reading -------------------------------------------------------------------------------
 
+    def missing(self, start: int, stop: int) -> list[PendingRead]:
+        """What has to be read before these bytes can be had: nothing, where all is in memory."""
+        return []
+
+    def require(self, start: int, stop: int) -> None:
+        """Have these bytes at hand.
+
+        Raises:
+            NotResident: They cannot be had without waiting.
+        """
+        missing = self.missing(start, stop)
+        if missing:
+            raise NotResident(missing)
+
     def read(self, start: int, stop: int) -> bytes:
         """The bytes from `start` up to `stop`, copied."""
         return b"".join(self.views(start, stop))
@@ -214,6 +230,16 @@ class LargeString:
         other._pieces = []
         other._ends = []
         other._pages = 0
+
+    # --- for media that are files ---------------------------------------------------------------
+
+    def payload(self) -> bytes:
+        """What a journal has to know of it."""
+        raise NotImplementedError  # Bytes in memory need no journal.
+
+    def take_changes(self) -> list[bytes]:
+        """What a journal has to know beside that, since it was last told."""
+        raise NotImplementedError  # As `payload`.
 
     # --- room at the end -----------------------------------------------------------------------
 
@@ -360,8 +386,24 @@ def _room_behind(piece: Piece) -> int:
 
 
 def reply_of(value: bytes | bytearray | LargeString | None) -> Reply:
-    """The reply that is a string, or nil, as it is now."""
-    return value.bulk() if isinstance(value, LargeString) else value
+    """The reply that is a string, or nil, as it is now.
+
+    Raises:
+        NotResident: It cannot be had without waiting.
+    """
+    if not isinstance(value, LargeString):
+        return value
+    require_first(value, 0, len(value))
+    return value.bulk()
+
+
+def require_first(value: LargeString, start: int, stop: int) -> None:
+    """Have at hand what is sent first of these bytes: once a reply has begun, it cannot fail.
+
+    Raises:
+        NotResident: It cannot be had without waiting.
+    """
+    value.require(start, min(stop, start + limits.FETCH_FIRST_BYTES))
 
 
 def _sent_by(extent: Extent, size: int) -> int:

@@ -10,6 +10,7 @@ On any other medium (spill) nothing is written but what is moved out of memory.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.cold import CHANGED_STRING, LARGE, STRING, Cold, NotResident
@@ -21,7 +22,7 @@ from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
-    from pocketkv.engine.cold import Journal
+    from pocketkv.engine.cold import Journal, PendingRead
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import Keyspace
     from pocketkv.engine.values import Entry, Value
@@ -31,8 +32,31 @@ _STRINGS: Final = frozenset({STRING, CHANGED_STRING})
 COLD_BYTES: Final = 80
 # A value is written whole instead of as one more change, when it has so many ...
 _CHANGES_MAX: Final = 32
+# The same of a large string, whose changes are small beside what tells all of it.
+_LARGE_CHANGES_MAX: Final = 256
 # ... or when it is no larger than this, or than its changes.
 _WHOLE_BYTES_MAX: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRead:
+    """A record that has to be read."""
+
+    shelf: Shelf
+    cold: Cold
+
+    def read(self) -> bytes:
+        """Read it; for a worker thread."""
+        return self.shelf.journal.read(self.cold)
+
+    def keep(self, result: bytes | CommandError) -> bool:
+        """Have it at hand."""
+        self.shelf.fetched[self.cold] = result
+        return True
+
+    def forget(self) -> None:
+        """It is not needed any more."""
+        self.shelf.fetched.pop(self.cold, None)
 
 
 class Shelf:
@@ -171,7 +195,7 @@ class Shelf:
         if cold.kind in _STRINGS:
             payload = self.read_now(cold) if self.fetched else self.journal.read_now(cold)
             if payload is None:
-                raise NotResident([(self, cold)])
+                raise NotResident([StoredRead(self, cold)])
             return payload if cold.kind == STRING else bytearray(payload)
         return self._load_collection(key, cold)
 
@@ -180,7 +204,7 @@ class Shelf:
         payloads = [self.read_now(record) for record in chain]
         missing = [record for record, read in zip(chain, payloads, strict=True) if read is None]
         if missing:
-            raise NotResident([(self, record) for record in missing])
+            raise NotResident([StoredRead(self, record) for record in missing])
         whole, *changes = [payload for payload in payloads if payload is not None]
         return self.assemble(cold.kind, whole, changes)
 
@@ -229,14 +253,14 @@ class Shelf:
         whole, *changes = [self.journal.read(record) for record in chain]
         return whole if cold.kind in _STRINGS else self.assemble(cold.kind, whole, changes)
 
-    def missing(self, key: bytes, cold: Cold) -> list[tuple[Shelf, Cold]]:
+    def missing(self, key: bytes, cold: Cold) -> list[PendingRead]:
         """What has to be read before a value can be had; what need not is kept in `fetched`."""
-        found: list[tuple[Shelf, Cold]] = []
+        found: list[PendingRead] = []
         for record in self.chains.get(key) or [cold]:
             if record not in self.fetched:
                 payload = self.journal.read_now(record)
                 if payload is None:
-                    found.append((self, record))
+                    found.append(StoredRead(self, record))
                 else:
                     self.fetched[record] = payload
         return found
@@ -272,10 +296,10 @@ class Shelf:
 
     def _write_large(self, key: bytes, value: LargeString) -> None:
         chain = self.chains.get(key)
-        changes = value.take_changes() if chain is not None else None
-        if chain is None or changes is None:
+        if chain is None or len(chain) > _LARGE_CHANGES_MAX:
             self._write_whole(key, LARGE, value.payload())
             return
+        changes = value.take_changes()
         for change in changes:
             chain.append(self.journal.change(self.db.index, key, change))
 

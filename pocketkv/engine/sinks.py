@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.commands import COMMANDS
+from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
 
 if TYPE_CHECKING:
@@ -49,9 +50,16 @@ class Charge:
 
 
 class RefusedString:
-    """Stands for a string that was not kept: it is longer than there is memory."""
+    """Stands for a string that was not kept: it is longer than there is memory.
 
-    __slots__ = ()
+    Attributes:
+        text: Why, as an error with its code; empty: because there was no room.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes = b"") -> None:
+        self.text = text
 
     def __len__(self) -> int:
         return _REFUSED_BYTES
@@ -64,6 +72,17 @@ def charged_bytes(request: Sequence[object]) -> int:
         if isinstance(argument, LargeString) and argument.charge is not None:
             charged += argument.charge.size_bytes
     return charged
+
+
+def refuse_failed(request: Sequence[object]) -> None:
+    """Tell why one of a request's arguments was not kept, if it was not for want of room.
+
+    Raises:
+        CommandError: With the reason.
+    """
+    for argument in request:
+        if isinstance(argument, RefusedString) and argument.text:
+            raise CommandError(argument.text)
 
 
 def settle(request: Sequence[object]) -> None:

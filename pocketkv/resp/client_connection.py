@@ -147,6 +147,9 @@ class ClientConnection(Connection):
         view = self.parser.writable()
         if view is None:
             return False
+        if self.reactor.holds_large:
+            self.reactor.hold_large(self)
+            return True
         # What comes after a large argument comes with it, instead of by a call of its own.
         count, data = self.receive_into(view, self.parser.completes(len(view)))
         # The view is good until the sink is asked again.
@@ -439,6 +442,8 @@ class ClientConnection(Connection):
 
     def on_sweep(self, now_s: float) -> None:
         """Drop a client that takes no replies, or does not finish its request."""
+        if self.fetching:
+            return
         if self.output_waits and now_s - self.last_progress_s > limits.REPLY_STALL_TIMEOUT_S:
             self.reactor.drop(self, "it does not read its replies")
         elif self.parser.mid_request and self._exclusive is None and not self.output_waits:

@@ -10,7 +10,7 @@ from pocketkv.resp.syscalls cimport receive, receive_into, send, send_before_fil
 
 cdef class Connection(Listener):
     cdef object __weakref__
-    cdef public bint closed, input_paused, output_waits, scheduled
+    cdef public bint closed, fetching, input_paused, output_waits, scheduled
     cdef public int fd
     cdef public double last_progress_s, last_receive_s
     cdef public Outbox outbox
@@ -33,4 +33,6 @@ cdef class Connection(Listener):
     cpdef flush(self)
     @cython.locals(outbox=Outbox, part=FileRange, sent=Py_ssize_t, wanted=Py_ssize_t)
     cdef Py_ssize_t _send_large(self, long long budget_bytes) except -1
+    @cython.locals(ready=Py_ssize_t)
+    cdef Py_ssize_t _at_hand(self, FileRange part, Py_ssize_t sent, Py_ssize_t wanted) except -1
     cdef _wait_for_room(self)

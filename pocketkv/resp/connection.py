@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from pocketkv import limits
 from pocketkv.resp.encoder import Outbox
@@ -17,6 +17,7 @@ from pocketkv.resp.syscalls import receive, receive_into, send, send_before_file
 
 if TYPE_CHECKING:
     from pocketkv.resp.reactor import Reactor
+    from pocketkv.resp.replies import FileRange, StoredOwner
 
 # Errors of a socket that mean no more than that the other side is gone.
 _GONE = frozenset(
@@ -37,6 +38,7 @@ class Connection(Listener):
         "__weakref__",
         "closed",
         "fd",
+        "fetching",
         "input_paused",
         "last_progress_s",
         "last_receive_s",
@@ -62,6 +64,8 @@ class Connection(Listener):
         self.closed = False
         # Whether the kernel's buffer is full, so that the reactor waits for room.
         self.output_waits = False
+        # Whether what is to be sent next is being read from a file.
+        self.fetching = False
         # Whether received bytes are left in the kernel on purpose.
         self.input_paused = False
         # Whether a turn is due without the socket having to become readable.
@@ -184,13 +188,46 @@ class Connection(Listener):
             return self.socket.sendmsg(pieces)
         sent = outbox.head_sent
         wanted = min(part.size - sent, budget_bytes)
+        if self.reactor.fetch is not None:
+            wanted = self._at_hand(part, sent, wanted)
+            if wanted == 0:
+                return 0
         count = send_file(self.fd, part.fd, part.offset + sent, wanted)
         if count == 0:
             raise OSError(errno.EIO, "a value's file is shorter than the value")
         return count
 
+    def _at_hand(self, part: FileRange, sent: int, wanted: int) -> int:
+        """How much of a file can be sent without waiting for it; the rest is fetched.
+
+        Raises:
+            OSError: The file cannot be asked.
+        """
+        owner = cast("StoredOwner", part.owner)
+        ready = owner.resident(part.offset + sent, wanted)
+        if ready == 0:
+            fetch = self.reactor.fetch
+            assert fetch is not None  # The caller has looked.
+            self.fetching = True
+            fetch(part, sent, min(part.size - sent, limits.FETCH_BYTES), self._on_fetched)
+        return ready
+
+    def _on_fetched(self, error: Exception | None) -> None:
+        """What is to be sent next is at hand now, or never will be."""
+        self.fetching = False
+        if self.closed:
+            return
+        if error is not None:
+            # Half of the reply was sent: to end here is the only way to say so.
+            self.reactor.drop(self, f"a value cannot be read: {error}")
+            return
+        self.last_progress_s = self.reactor.now_s
+        self.on_writable()
+
     def on_writable(self) -> None:
         """The kernel has room again."""
+        if self.fetching:
+            return
         self.output_waits = False
         self.flush()
         if not self.output_waits and not self.closed:

@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
 from pocketkv import limits
 from pocketkv.resp.connection import Connection
-from pocketkv.resp.replies import ErrorReply
+from pocketkv.resp.replies import ErrorReply, FileRange
 from pocketkv.resp.syscalls import BROKEN, READABLE, WRITABLE, Poller
 
 _IN: Final = READABLE
@@ -48,6 +48,10 @@ class Traffic:
     unsent_bytes: int = 0
 
 
+# Reads a part of a reply where that may take long: the part, from which byte on, and how many.
+Fetch: TypeAlias = "Callable[[FileRange, int, int, Callable[[Exception | None], None]], None]"
+
+
 class Reactor:
     """Serves all connections of one process.
 
@@ -64,6 +68,9 @@ class Reactor:
         commit: Has what requests changed kept before they are answered; ``None``: nothing is. Why
             it could not be kept, if so: the answer to all of them. For connections that are made
             after it was set.
+        holds_large: Whether no more of large arguments is to be received, until `release_large`.
+        fetch: Has a part of a file read by who may wait, then calls back, with an error if there
+            was one; ``None``: no file is ever anywhere but in memory.
     """
 
     def __init__(
@@ -81,6 +88,9 @@ class Reactor:
         # Received and sent over connections that are closed, by side.
         self._closed_bytes: dict[str, tuple[int, int]] = {"client": (0, 0)}
         self.commit: Callable[[], ErrorReply | None] | None = None
+        self.holds_large = False
+        self._held: list[Connection] = []
+        self.fetch: Fetch | None = None
         self._on_round = on_round
         self._on_burst_end = on_burst_end
         self._epoll = Poller()
@@ -139,7 +149,7 @@ class Reactor:
         if connection.closed:
             return
         mask = 0 if connection.input_paused else _IN
-        if connection.output_waits:
+        if connection.output_waits and not connection.fetching:
             mask |= _OUT
         self._epoll.modify(connection.fd, mask)
 
@@ -187,6 +197,20 @@ class Reactor:
             },
         )
         connection.close()
+
+    def hold_large(self, connection: Connection) -> None:
+        """Have a connection wait with its large argument."""
+        connection.pause_input()
+        self._held.append(connection)
+
+    def release_large(self) -> None:
+        """Go on receiving large arguments."""
+        self.holds_large = False
+        held, self._held = self._held, []
+        for connection in held:
+            # It did not stall: it was not asked.
+            connection.last_receive_s = self.now_s
+            connection.resume_input()
 
     # --- serving -------------------------------------------------------------------------------
 

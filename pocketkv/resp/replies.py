@@ -101,6 +101,26 @@ class ViewOwner(Protocol):
         ...
 
 
+class StoredOwner(ViewOwner, Protocol):
+    """The same of a file that is not in memory."""
+
+    def resident(self, offset: int, size: int) -> int:
+        """How many bytes from `offset` on, at most `size`, can be sent now.
+
+        Raises:
+            OSError: The file cannot be asked.
+        """
+        ...
+
+    def fetch(self, offset: int, size: int) -> None:
+        """Make a part of it resident; for a worker thread, since it waits for the device.
+
+        Raises:
+            Exception: It cannot be read, or is not what was written.
+        """
+        ...
+
+
 class FileRange:
     """Bytes that stand in a file, and stay as they are for as long as this object lives.
 

@@ -31,6 +31,7 @@ from pocketkv.resp.client_connection import ClientConnection
 from pocketkv.resp.connection import Connection
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.reactor import Reactor
+from pocketkv.resp.sinks import SinkFactory
 from pocketkv.serving.compacting import Compacting
 from pocketkv.serving.memory import release_free_memory
 
@@ -95,6 +96,7 @@ class Shell:
     Attributes:
         node: What the commands see.
         reactor: What serves the connections.
+        sinks_of: Tells where large arguments of a session's requests go; a plane may set it.
         ready: Whether it can do its work (``/readyz``); a plane may lower it.
         stop: Set to end the process in an orderly way.
     """
@@ -110,6 +112,7 @@ class Shell:
         # When `run_timers` wakes by itself, and what wakes it because a timer is due before that.
         self._timers_armed_ms: float = math.inf
         self._timers_changed = trio.Event()
+        self.sinks_of: Callable[[Session], SinkFactory | None] = self._sinks_of
         self.endpoint: Ready | None = None
         self.ready = False
         self.stop = trio.Event()
@@ -134,9 +137,11 @@ class Shell:
         connection = ClientConnection(self.reactor, sock)
         session = self.node.open_session(connection, _address(peer), _address(local))
         connection.handler = handler_of(session)
-        if self.node.keyspace.extents is not None:
-            connection.parser.sinks = ExtentSinks(session)
+        connection.parser.sinks = self.sinks_of(session)
         return connection
+
+    def _sinks_of(self, session: Session) -> SinkFactory | None:
+        return None if self.node.keyspace.extents is None else ExtentSinks(session)
 
     # --- background ----------------------------------------------------------------------------
 

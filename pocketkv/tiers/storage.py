@@ -7,6 +7,7 @@ slot that a map takes away is answered with ``-MOVED`` and its keys are dropped.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -14,7 +15,8 @@ import secrets
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,14 @@ from pocketkv.observability.process import ProcessSampler
 from pocketkv.placement import PlacementMap, Server
 from pocketkv.resp.syscalls import MonotonicStopwatch
 from pocketkv.serving.membership import Membership
-from pocketkv.serving.memory import configure_allocator
+from pocketkv.serving.memory import configure_allocator, release_free_memory
 from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
 from pocketkv.slots import SLOT_COUNT
+from pocketkv.tiers.file_store import FileStore
 from pocketkv.tiers.memfd import Memfd
+from pocketkv.tiers.readers import Readers, depth_of
+from pocketkv.tiers.upkeep import Upkeep
+from pocketkv.tiers.volume.volume import VolumeError
 
 __all__ = ["handlers", "run_storage"]
 
@@ -47,13 +53,17 @@ class StorageServer:
         self.log = log
         self.sampler = ProcessSampler()
         self.machine = config.machine or self.sampler.machine_id()
+        self.store = _open_store(config, log) if config.dir is not None else None
         keyspace = Keyspace(
             config.memory_bytes,
             Clock(time.time_ns() // 1_000_000),
             random.Random(),
-            Extents(_open_medium(config.memory_bytes)),
+            None if self.store is not None else Extents(_open_medium(config.memory_bytes)),
+            self.store,
         )
+        keyspace.capacity_bytes = config.capacity_bytes
         self.topology = Topology()
+        self.upkeep: Upkeep | None = None
         self.node = Node(
             node_id=config.server_id or secrets.token_hex(20),
             role="storage",
@@ -67,11 +77,26 @@ class StorageServer:
             clustered=config.controller is not None,
         )
         self.node.stopwatch = MonotonicStopwatch()
-        self.node.medium = "memory"
+        self.node.medium = "memory" if self.store is None else "files"
+        if self.store is not None:
+            self._restore(self.store)
+
+    def _restore(self, store: FileStore) -> None:
+        """Hold what is in the directory.
+
+        Raises:
+            StartError: It cannot be read.
+        """
+        try:
+            store.restore(self.node.keyspace)
+        except OSError as error:
+            raise StartError(f"--dir {self.config.dir}: {error.strerror or error}") from error
 
     def prepare(self, shell: Shell) -> None:
         """Called when the port is known: without a controller, serve everything."""
         node = self.node
+        if self.store is not None:
+            self._use_store(shell, self.store)
         if self.config.controller is None:
             node.topology = standalone_topology(
                 Server(
@@ -86,6 +111,22 @@ class StorageServer:
                 DEFAULT_JOB,
             )
             node.keyspace.open(DEFAULT_JOB).own_everything()
+
+    def _use_store(self, shell: Shell, store: FileStore) -> None:
+        """Have connections write to the store and read from it."""
+        readers = Readers(depth_of(self.config.tier), self.log)
+        self.upkeep = Upkeep(
+            self.node, store, shell.reactor, readers, release_free_memory, self.log
+        )
+        self.node.fetcher = readers.read
+        shell.reactor.commit = self.node.commit
+        shell.reactor.fetch = self.upkeep.fetch_part
+        shell.sinks_of = store.sinks_of
+
+    async def keep_up(self, shell: Shell) -> None:
+        """The background work of a file store, if there is one."""
+        if self.upkeep is not None:
+            await self.upkeep.run()
 
     def _identity(self, shell: Shell) -> dict[str, Any]:
         assert shell.endpoint is not None  # set before background tasks start
@@ -154,6 +195,14 @@ class StorageServer:
         held = {slot for db in space.databases.values() for slot, _ in db.slot_tables()}
         return sum(space.drop_slot(slot) for slot in held if not owned[slot])
 
+    def close(self) -> None:
+        """Leave everything on the medium, if there is one."""
+        if self.store is not None:
+            try:
+                self.store.close()
+            except OSError as error:
+                self.log.error("not everything was written", extra={"error": str(error)})  # noqa: TRY400
+
     # --- reports -------------------------------------------------------------------------------
 
     def figures(self, shell: Shell) -> dict[str, Any]:
@@ -196,6 +245,19 @@ def _open_medium(memory_bytes: int) -> Memfd:
         raise StartError(f"no anonymous file for large values: {error.strerror}") from error
 
 
+def _open_store(config: StorageConfig, log: logging.Logger) -> FileStore:
+    """The store in the server's directory.
+
+    Raises:
+        StartError: It cannot be used.
+    """
+    assert config.dir is not None  # The caller has looked.
+    try:
+        return FileStore(config.dir, config.tier, config.capacity_bytes, log)
+    except VolumeError as error:
+        raise StartError(f"--dir {error}") from error
+
+
 def check_directory(path: Path) -> None:
     """Make sure that files can be kept in a directory, which is made if it does not exist.
 
@@ -220,19 +282,38 @@ async def run_storage(
     Raises:
         StartError: It cannot start.
     """
-    if config.dir is not None:
-        check_directory(config.dir)
     configure_allocator()
     listener: socket.socket = listen(config.host, config.port)
-    server = StorageServer(config, log)
-    await serve(
-        server.node,
-        listener,
-        handler_of=GateHandler,
-        log=log,
-        sampler=server.sampler,
-        metrics_port=config.metrics_port,
-        background=[server.join],
-        on_ready=on_ready,
-        configure=server.prepare,
-    )
+    with _directory(config) as directory:
+        server = StorageServer(replace(config, dir=directory), log)
+        try:
+            await serve(
+                server.node,
+                listener,
+                handler_of=GateHandler,
+                log=log,
+                sampler=server.sampler,
+                metrics_port=config.metrics_port,
+                background=[server.join, server.keep_up],
+                on_ready=on_ready,
+                configure=server.prepare,
+            )
+        finally:
+            server.close()
+
+
+@contextlib.contextmanager
+def _directory(config: StorageConfig) -> Iterator[Path | None]:
+    """Where the server keeps its files, if it does: a temporary directory if it was told none.
+
+    Raises:
+        StartError: Files cannot be kept there.
+    """
+    if config.tier == "dram":
+        yield None
+    elif config.dir is not None:
+        check_directory(config.dir)
+        yield config.dir
+    else:
+        with tempfile.TemporaryDirectory(prefix="pocketkv-") as path:
+            yield Path(path)

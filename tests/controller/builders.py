@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from pocketkv.catalog import Catalog, Tier
+from pocketkv.catalog import Catalog, MachineType, Tier
 from pocketkv.controller.members import Joining
 from pocketkv.jobs import Hints, Job
 from pocketkv.placement import Server, ServerState
@@ -17,7 +17,19 @@ GIB = 1024 * MIB
 
 
 def tier(name: str, capacity_bytes: int, bandwidth_bytes_s: int, price: float) -> Tier:
-    return Tier(name, capacity_bytes, bandwidth_bytes_s, 1, price, 0.0, "a test", "2026-01-01")
+    machine = MachineType(
+        tier=name,
+        name=f"{name}-machine",
+        capacity_bytes=capacity_bytes,
+        bandwidth_bytes_s=bandwidth_bytes_s,
+        iops=1000,
+        read_latency_us=1,
+        price_per_hour=price,
+        price_per_gb_month=0.0,
+        source="a test",
+        dated="2026-01-01",
+    )
+    return Tier(name, (machine,))
 
 
 CATALOG = Catalog(

@@ -86,6 +86,8 @@ async def test_what_is_known_of_a_job() -> None:
         assert info["demand"]["throughput_bytes_s"] == 150_000_000
         assert 99 < info["lease_left_s"] <= 100
         assert info["cost_usd_per_hour"] > 0
+        (cost,) = info["tier_costs"]
+        assert cost == {"tier": "dram", "cost_usd_per_hour": info["cost_usd_per_hour"]}
         (server,) = info["servers"]
         assert (server["id"], server["slots"], server["keys"]) == ("a", 16384, 3)
         assert "token" not in info
@@ -98,6 +100,7 @@ async def test_jobs_are_listed_without_their_tokens() -> None:
         reply = plain(await client.call("JOB.REGISTER", "sort"))
         listed = plain(await client.call("JOB.LIST"))
         assert [job["id"] for job in listed] == ["default", reply["id"]]
+        assert [job["cost_usd_per_hour"] for job in listed] == [0, 0]
         assert reply["token"] not in json.dumps(listed)
 
 
@@ -173,8 +176,14 @@ async def test_tiers_and_servers_are_listed() -> None:
         assert (dram["tier"], dram["servers"], dram["wanted"]) == ("dram", 2, None)
         assert (dram["capacity_bytes"], dram["committed_bytes"]) == (2 << 30, 100 << 20)
         assert dram["cost_usd_per_hour"] == pytest.approx(0.8)
+        assert dram["machine_type"] == "dram-machine"
+        (machine,) = dram["machine_types"]
+        assert (machine["machine_type"], machine["capacity_bytes"]) == ("dram-machine", 4 << 30)
+        assert machine["cost_usd_per_hour"] == pytest.approx(0.4)
+        assert machine["gb_cost_usd_per_hour"] == pytest.approx(0.1)
         assert (nvme["tier"], nvme["servers"]) == ("nvme", 0)
         servers = plain(await client.call("SERVER.LIST"))
+        assert servers[0]["cost_usd_per_hour"] == pytest.approx(0.4)
         assert [(s["id"], s["port"], s["state"]) for s in servers] == [
             ("a", 7001, "up"),
             ("b", 7002, "up"),

@@ -92,6 +92,7 @@ class MemoryStore:
     """
 
     durable = True
+    keeps_large = False
 
     def __init__(self, *, is_slow: bool = False) -> None:
         self.is_slow = is_slow
@@ -102,6 +103,9 @@ class MemoryStore:
 
     def journal(self, job_id: str) -> MemoryJournal:
         return self.journals.setdefault(job_id, MemoryJournal(self))
+
+    def new_string(self, job_id: str) -> None:
+        return None
 
     def drop(self, job_id: str) -> None:
         self.journals.pop(job_id, None)

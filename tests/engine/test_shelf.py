@@ -1,4 +1,4 @@
-"""Values that are kept on a medium: written before they are acknowledged, found again, moved out."""
+"""Values on a medium: written before they are acknowledged, found again, moved out."""
 
 from __future__ import annotations
 

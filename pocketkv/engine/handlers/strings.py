@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 def get(session: Session, request: list[bytes]) -> Reply:
     """The value, or nil."""
     value = session.db.read_string(request[1])
-    return value.bulk() if isinstance(value, LargeString) else value
+    return reply_of(value) if isinstance(value, LargeString) else value
 
 
 @command(
@@ -193,11 +193,13 @@ def getex(session: Session, request: list[bytes]) -> Reply:
     value = db.read_string(request[1])
     if value is None:
         return None
+    # Before anything is changed: it may have to wait, and is asked for again then.
+    reply = reply_of(value)
     if options.persist:
         db.persist(request[1])
     elif options.expiry is not None:
         db.set_expiry(request[1], options.expiry.due_ms(session.node.clock.now_ms, "getex"))
-    return reply_of(value)
+    return reply
 
 
 @command(
@@ -216,9 +218,11 @@ def getex(session: Session, request: list[bytes]) -> Reply:
 def getdel(session: Session, request: list[bytes]) -> Reply:
     """The value, or nil."""
     value = session.db.read_string(request[1])
+    # Before the key is removed: it may have to wait, and is asked for again then.
+    reply = reply_of(value)
     if value is not None:
         session.db.remove(request[1])
-    return reply_of(value)
+    return reply
 
 
 @command(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pocketkv.engine.arguments import parse_int
 from pocketkv.engine.commands import TWO_KEYS, command
 from pocketkv.engine.errors import SYNTAX, CommandError
+from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.values import Collection
 from pocketkv.resp.replies import Reply
 
@@ -103,6 +104,8 @@ def _read(session: Session, key: bytes) -> bytes | None:
     value = session.db.read(key)
     if isinstance(value, Collection):
         return None
+    if isinstance(value, LargeString):
+        value.require(0, len(value))
     return b"" if value is None else bytes(value)
 
 

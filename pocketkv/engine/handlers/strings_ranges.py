@@ -14,7 +14,7 @@ from pocketkv.engine.arguments import parse_int
 from pocketkv.engine.commands import ONE_KEY, command
 from pocketkv.engine.errors import OFFSET_OUT_OF_RANGE, STRING_TOO_LONG, CommandError
 from pocketkv.engine.gate import require_memory
-from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.large_string import LargeString, require_first
 from pocketkv.engine.values import String, value_cost
 from pocketkv.resp.replies import Reply
 
@@ -84,7 +84,10 @@ def getrange(session: Session, request: list[bytes]) -> Reply:
         end = max(0, size + end)
     stop = min(end + 1, size)
     if isinstance(value, LargeString) and stop - start >= limits.EXTENT_BYTES_MIN:
+        require_first(value, start, stop)
         return value.part_bulk(start, stop)
+    if isinstance(value, LargeString):
+        value.require(start, stop)
     return bytes(value[start:stop])
 
 
@@ -112,7 +115,7 @@ def append(session: Session, request: list[Any]) -> Reply:
         return len(request[2])
     size = len(value) + len(request[2])
     _check_length(session, size)
-    if size >= limits.EXTENT_BYTES_MIN and session.node.keyspace.extents is not None:
+    if size >= limits.EXTENT_BYTES_MIN and session.node.keyspace.keeps_large:
         return _write_large(session, key, value, len(value), request[2])
     changeable = _changeable(db, key, value)
     cost_bytes = value_cost(changeable)
@@ -151,7 +154,7 @@ def setrange(session: Session, request: list[Any]) -> Reply:
     _check_length(session, end)
     # A short request may make a long value.
     require_memory(session, max(0, end - size))
-    if max(end, size) >= limits.EXTENT_BYTES_MIN and session.node.keyspace.extents is not None:
+    if max(end, size) >= limits.EXTENT_BYTES_MIN and session.node.keyspace.keeps_large:
         return _write_large(session, key, value, offset, part)
     changeable = _changeable(db, key, b"" if value is None else value)
     cost_bytes = value_cost(changeable)
@@ -180,9 +183,8 @@ def _write_large(
             # It may have got room that it then did not need.
             db.modified(key, value.size_bytes - cost_bytes)
         return len(value)
-    extents = session.node.keyspace.extents
-    assert extents is not None  # The callers have looked.
-    string = LargeString(extents, [], 0)
+    string = session.node.keyspace.new_string(session.job_id)
+    assert string is not None  # The callers have looked.
     if value is not None:
         string.write(0, value)
     string.write(offset, part)

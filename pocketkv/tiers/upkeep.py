@@ -1,0 +1,174 @@
+"""What a file tier does in the background: syncing, pacing, collecting, leaving memory.
+
+Whatever may wait for the device is done by a worker thread, one of each kind at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from pocketkv.engine.errors import CommandError
+from pocketkv.engine.eviction import evict_some
+from pocketkv.engine.node import Node
+from pocketkv.resp.reactor import Reactor
+from pocketkv.resp.replies import FileRange, StoredOwner
+from pocketkv.tiers.file_store import FileStore
+from pocketkv.tiers.readers import Readers
+
+_SYNC_INTERVAL_S: Final = 1.0
+_PACE_INTERVAL_S: Final = 0.01
+_IDLE_INTERVAL_S: Final = 0.05
+_COLLECT_INTERVAL_S: Final = 0.25
+_EVICT_INTERVAL_S: Final = 0.1
+# Of the memory budget: above the first, collections leave memory until it is at the second.
+_EVICT_ABOVE: Final = 0.90
+_EVICT_DOWN_TO: Final = 0.85
+# Above this nothing more is taken in.
+_FULL_ABOVE: Final = 1.0
+# Bytes that are written for evictions before others have their turn.
+_EVICT_EFFORT_BYTES: Final = 512 * 1024
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class Upkeep:
+    """The background work of one server with a file store.
+
+    Args:
+        node: The server.
+        store: Its store.
+        reactor: What serves its clients.
+        readers: Reads for them.
+        release_memory: Gives freed memory back to the system.
+        log: Where trouble is told.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        store: FileStore,
+        reactor: Reactor,
+        readers: Readers,
+        release_memory: Callable[[], bool],
+        log: logging.Logger,
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._reactor = reactor
+        self._readers = readers
+        self._release_memory = release_memory
+        self._log = log
+        self._failing = False
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for task in (self._sync, self._pace, self._collect, self._evict):
+                nursery.start_soon(task)
+
+    def fetch_part(
+        self, part: FileRange, start: int, size: int, done: Callable[[Exception | None], None]
+    ) -> None:
+        """`Reactor.fetch`: have a part of a large value read."""
+        owner: StoredOwner = part.owner  # type: ignore[assignment]  # of a file store all are
+
+        def read() -> bytes:
+            owner.fetch(part.offset + start, size)
+            return b""
+
+        def on_read(results: list[bytes | CommandError]) -> None:
+            result = results[0]
+            done(result if isinstance(result, CommandError) else None)
+
+        self._readers.read([read], on_read)
+
+    # --- syncing -------------------------------------------------------------------------------
+
+    async def _sync(self) -> None:
+        """Bring what was written to the device, and give back what is free."""
+        while True:
+            await trio.sleep(_SYNC_INTERVAL_S)
+            error = self._node.retry_commit()
+            released = [] if error is not None else self._store.take_released()
+            try:
+                await trio.to_thread.run_sync(partial(self._store.sync, released))
+                await trio.to_thread.run_sync(self._store.volume.empty_trash)
+            except OSError as failure:
+                self._told_failing(str(failure))
+            else:
+                if self._failing and error is None:
+                    self._failing = False
+                    self._log.info("the medium takes writes again")
+
+    def _told_failing(self, reason: str) -> None:
+        if not self._failing:
+            self._failing = True
+            self._log.error("the medium fails", extra={"error": reason})
+
+    # --- pacing --------------------------------------------------------------------------------
+
+    async def _pace(self) -> None:
+        """Have large values written to the device as they come; hold writers that are faster."""
+        pacer = self._store.pacer
+        while True:
+            if not pacer.is_due:
+                await trio.sleep(_PACE_INTERVAL_S if pacer.outstanding_bytes else _IDLE_INTERVAL_S)
+                continue
+            self._reactor.holds_large = pacer.is_behind
+            try:
+                await trio.to_thread.run_sync(partial(pacer.drain, pacer.outstanding_bytes // 2))
+            except OSError as error:
+                self._told_failing(str(error))
+            if not pacer.is_behind:
+                self._reactor.release_large()
+
+    # --- collecting ----------------------------------------------------------------------------
+
+    async def _collect(self) -> None:
+        """Move what is live out of segments that are mostly dead, a part at a time."""
+        volume = self._store.volume
+        while True:
+            claim = volume.collect_pick()
+            if claim is None:
+                await trio.sleep(_COLLECT_INTERVAL_S)
+                continue
+            part = await trio.to_thread.run_sync(volume.collect_read, claim)
+            applied = volume.collect_apply(part)
+            self._node.retry_commit()
+            await trio.sleep(0 if applied else _COLLECT_INTERVAL_S)
+
+    # --- memory --------------------------------------------------------------------------------
+
+    async def _evict(self) -> None:
+        """Leave collections to the medium while memory is short, by what the system counts."""
+        keyspace = self._node.keyspace
+        while True:
+            await trio.sleep(_EVICT_INTERVAL_S)
+            resident_bytes = _resident_bytes()
+            budget_bytes = keyspace.memory_bytes
+            keyspace.memory_is_full = (
+                resident_bytes > _FULL_ABOVE * budget_bytes and not keyspace.residents
+            )
+            excess_bytes = resident_bytes - int(_EVICT_DOWN_TO * budget_bytes)
+            if resident_bytes <= _EVICT_ABOVE * budget_bytes or not keyspace.residents:
+                continue
+            while excess_bytes > 0:
+                freed = evict_some(keyspace, excess_bytes, _EVICT_EFFORT_BYTES)
+                self._node.retry_commit()
+                if freed == 0:
+                    break
+                excess_bytes -= freed
+                await trio.lowlevel.checkpoint()
+            self._release_memory()
+
+
+def _resident_bytes() -> int:
+    """This process's memory, but for what is a file's."""
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - ten times a second
+        fields = file.read().split()
+    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES

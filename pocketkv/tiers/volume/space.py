@@ -1,0 +1,99 @@
+"""Room on a file system: reserved ahead of writing, and a little of it kept for emergencies."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+_KEEP_SIZE: Final = 1
+# No more than this part of a small file system is kept as ballast.
+_BALLAST_SHARE: Final = 32
+
+# The C library's own: Python offers only posix_fallocate, which writes zeros where the file system
+# cannot reserve, and makes the file longer.
+_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_fallocate.restype = ctypes.c_int
+
+
+def preallocate(fd: int, offset: int, size: int) -> None:
+    """Make sure that writing a range of a file will find room; the file's size stays.
+
+    Raises:
+        OSError: ENOSPC if there is no room, or what else the system says.
+    """
+    while _fallocate(fd, _KEEP_SIZE, offset, size) != 0:
+        number = ctypes.get_errno()
+        if number == errno.EINTR:
+            continue
+        if number in {errno.EOPNOTSUPP, errno.ENOSYS}:
+            # The file system cannot promise it. What it says to have is the next best.
+            if free_bytes(fd) < size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return
+        raise OSError(number, os.strerror(number))
+
+
+def free_bytes(where: int | Path) -> int:
+    """What a process without privileges can still write to a file system."""
+    status = os.statvfs(where)
+    return status.f_bavail * status.f_frsize
+
+
+def is_memory(folder: Path) -> bool:
+    """Whether a folder's file system keeps its files in memory, so that reading never waits."""
+    device = folder.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    for line in mounts.splitlines():
+        mount, _, kind = line.partition(" - ")
+        if mount.split()[2] == wanted:
+            return kind.split()[0] in {"tmpfs", "ramfs"}
+    return False
+
+
+class Ballast:
+    """A file that takes room for nothing, and is thrown off when what must be written finds none.
+
+    Args:
+        path: Of the file.
+        size: What it should take.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        status = os.statvfs(path.parent)
+        total = status.f_blocks * status.f_frsize
+        self.size = min(size, total // _BALLAST_SHARE)
+        self.held = False
+
+    def take(self) -> None:
+        """Take the room (again), if there is twice as much."""
+        if self.held or self.size == 0:
+            return
+        with contextlib.suppress(OSError):
+            if free_bytes(self._path.parent) < 2 * self.size:
+                return
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                preallocate(fd, 0, self.size)
+            finally:
+                os.close(fd)
+            self.held = True
+
+    def throw_off(self) -> bool:
+        """Give the room back; False if there was none to give."""
+        if not self.held:
+            return False
+        self.held = False
+        with contextlib.suppress(OSError):
+            os.truncate(self._path, 0)
+            return True
+        return False

@@ -1,0 +1,203 @@
+"""What the journals of one volume share: its buffers' state, its room, its counters.
+
+The serving thread changes it. Other threads use only the two queues, which are made for that, and
+the counters, which they read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pocketkv.limits import KIB, MIB
+from pocketkv.tiers.volume.layout import Layout
+from pocketkv.tiers.volume.segment import OpenFiles, Segment
+from pocketkv.tiers.volume.space import Ballast, is_memory, preallocate
+
+if TYPE_CHECKING:
+    from pocketkv.tiers.volume.journal import JobJournal
+
+# Room is reserved as a segment grows: thousands of jobs hold little, a large one asks seldom.
+RESERVE_BYTES_MIN: Final = 64 * KIB
+RESERVE_BYTES_MAX: Final = 4 * MIB
+_BLOCK_BYTES: Final = 4096
+
+# Errors of a full file system, or of a quota on it.
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+class VolumeState:
+    """Shared by the journals of a volume.
+
+    Args:
+        root: The volume's directory.
+        secret: Seeds the checksums.
+        layout: Sizes.
+        capacity_bytes: What all segments together may take; None: what the disk has.
+        indexed: Whether index files are written.
+
+    Attributes:
+        nowait_flags: Of `preadv`; 0 where reading never waits.
+        in_memory: The file system keeps its files in memory.
+        reads_wait: The file system cannot say whether a read would wait.
+        dirty: Journals with something to write.
+        error: What the last `commit` could not do, None if it did everything.
+        refusal: Why room was last refused, for people.
+        full: Room was refused since some was last freed or found.
+        unsynced: Segments to be brought to the medium, in the order of their writing.
+        emptied: Segments that are to be removed once what replaced them is written.
+        removable: The same, after that; oldest first within a job.
+        removed: Segments whose files are gone, for the serving thread to forget.
+        sparse: Segments worth collecting.
+        used_bytes: What the segments take.
+        first_number: Of a new job's segments: higher than any that was dropped, since a file of a
+            job that is gone may be about to be removed by its name.
+        corrupt_records: Places in segments where records could not be read at the start, and live
+            records that collection found to be damaged.
+        torn_bytes: What was cut off the ends of segments at the start.
+    """
+
+    def __init__(
+        self, root: Path, secret: int, layout: Layout, capacity_bytes: int | None, *, indexed: bool
+    ) -> None:
+        self.root = root
+        self.secret = secret
+        self.layout = layout
+        self.capacity_bytes = capacity_bytes
+        self.indexed = indexed
+        self.files = OpenFiles(layout.open_files_max)
+        self.ballast = Ballast(root / "ballast", layout.ballast_bytes)
+        self.nowait_flags = os.RWF_NOWAIT
+        self.in_memory = is_memory(root)
+        self.reads_wait = False
+        self.dirty: list[JobJournal] = []
+        self.error: OSError | None = None
+        self.refusal = ""
+        self.full = False
+        self.unsynced: deque[Segment] = deque()
+        self.emptied: list[tuple[JobJournal, Segment]] = []
+        self.removable: deque[tuple[JobJournal, Segment]] = deque()
+        self.removed: deque[tuple[JobJournal, Segment]] = deque()
+        self.sparse: dict[Segment, JobJournal] = {}
+        self.used_bytes = 0
+        self.first_number = 1
+        self.written_bytes = 0
+        self.read_bytes = 0
+        self.reads = 0
+        self.waits = 0
+        self.commits = 0
+        self.corrupt_records = 0
+        self.torn_bytes = 0
+        self.read_errors = 0
+        self.collected_bytes = 0
+
+    def account(self, segment: Segment, file_bytes: int) -> None:
+        """Remember that a segment's file takes so much."""
+        self.used_bytes += file_bytes - segment.reserved
+        segment.reserved = file_bytes
+
+    def reserve(self, segment: Segment, size: int) -> bool:
+        """Find room so that a segment can grow to `size`, and some way beyond if there is."""
+        ahead = min(max(size, RESERVE_BYTES_MIN), RESERVE_BYTES_MAX)
+        for wanted in (size + ahead, size):
+            target = -(-wanted // _BLOCK_BYTES) * _BLOCK_BYTES
+            if self._reserve(segment, target):
+                self.full = False
+                return True
+        return False
+
+    def _reserve(self, segment: Segment, target: int) -> bool:
+        more = target - segment.reserved
+        if self.capacity_bytes is not None and self.used_bytes + more > self.capacity_bytes:
+            self.refusal = "the capacity that it was given is used"
+            self.full = True
+            return False
+        try:
+            preallocate(self.files.writable(segment), segment.reserved, more)
+        except OSError as error:
+            self.refusal = error.strerror or str(error)
+            self.full = self.full or error.errno in _FULL
+            return False
+        self.account(segment, target)
+        return True
+
+    def write(self, segment: Segment) -> None:
+        """Write a segment's buffer to its file, whole or not at all.
+
+        Raises:
+            OSError: It was not written; the buffer keeps it.
+        """
+        buffer = segment.buffer
+        size = len(buffer)
+        fd = self.files.writable(segment)
+        try:
+            done = os.pwrite(fd, buffer, segment.written)
+            if done < size:
+                self._write_rest(fd, segment, done)
+        except OSError as error:
+            self._not_written(segment, error)
+            self._write_rest(fd, segment, 0)
+        # Readers in other threads look at `written` before and after they look at the buffer.
+        segment.written += size
+        segment.buffer = bytearray()
+        self.written_bytes += size
+        if segment.written > segment.reserved:
+            self.account(segment, segment.written)
+        if not segment.unsynced:
+            segment.unsynced = True
+            self.unsynced.append(segment)
+
+    def _not_written(self, segment: Segment, error: OSError) -> None:
+        """Raise what a write failed at, unless there is room now for trying again."""
+        if error.errno == errno.EBADF:
+            # It was opened when the file system could only be read.
+            self.files.close_those([segment])
+        if error.errno not in _FULL:
+            raise error
+        self.full = True
+        if not self.ballast.throw_off():
+            raise error
+
+    def _write_rest(self, fd: int, segment: Segment, done: int) -> None:
+        rest = memoryview(segment.buffer)[done:]
+        try:
+            while rest:
+                done = os.pwrite(fd, rest, segment.written + len(segment.buffer) - len(rest))
+                rest = rest[done:]
+        finally:
+            # The buffer cannot grow while somebody looks at it.
+            rest.release()
+
+    def commit(self) -> None:
+        """Write what the journals have in their buffers.
+
+        Raises:
+            OSError: Something was not written; it is tried again by the next call.
+        """
+        dirty, self.dirty = self.dirty, []
+        error: OSError | None = None
+        for journal in dirty:
+            try:
+                journal.write_out()
+            except OSError as reason:
+                self.dirty.append(journal)
+                error = error or reason
+        self.error = error
+        self.commits += 1
+        self.tidy()
+        if error is not None:
+            raise error
+        if self.emptied:
+            self.removable.extend(self.emptied)
+            self.emptied.clear()
+
+    def tidy(self) -> None:
+        """Forget the segments whose files are gone, and close files that are too many."""
+        while self.removed:
+            journal, segment = self.removed.popleft()
+            journal.forget(segment)
+            self.full = False
+        self.files.trim()
