@@ -134,15 +134,19 @@ class ControllerConfig(ProcessConfig):
 class ServeConfig(ProcessConfig):
     """A whole cluster on this machine; `host` and `port` are the routers'.
 
-    `memory_bytes` is for all storage servers together. Without `secret`, one is made for as long
+    `memory_bytes` is for all storage servers together, `capacity_bytes` for those that keep files:
+    without it they share what the disk has. Without `secret`, one is made for as long
     as the cluster runs. With a `metrics_port` above 0, processes have it and those that follow.
     """
 
     dram: int
     nvme: int
+    ssd: int
+    hdd: int
     routers: int
     memory_bytes: int
     dir: Path | None
+    capacity_bytes: int | None
     state: Path | None
     catalog: Path | None
     require_auth: bool
@@ -152,7 +156,12 @@ class ServeConfig(ProcessConfig):
     @property
     def server_memory_bytes(self) -> int:
         """The part of `memory_bytes` that each storage server gets."""
-        return self.memory_bytes // (self.dram + self.nvme)
+        return self.memory_bytes // sum(self.servers.values())
+
+    @property
+    def servers(self) -> dict[str, int]:
+        """How many storage servers of each tier there are to be."""
+        return {"dram": self.dram, "nvme": self.nvme, "ssd": self.ssd, "hdd": self.hdd}
 
 
 def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
@@ -286,9 +295,12 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     _add_process_arguments(parser, ROUTER_PORT)
     _DRAM.add_to(parser, "2")
     _NVME.add_to(parser, "1")
+    _SSD.add_to(parser, "0")
+    _HDD.add_to(parser, "0")
     _ROUTERS.add_to(parser, "1")
     _MEMORY.add_to(parser, "half of the machine's, for all servers together")
     _DIR.add_to(parser, "a temporary one")
+    _CAPACITY.add_to(parser, "what the disk has, for all servers together")
     _STATE.add_to(parser, "none: jobs are forgotten when the cluster stops")
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
     _REQUIRE_AUTH.add_to(parser, "no")
@@ -309,22 +321,27 @@ def serve_config(
         ConfigError: an option is wrong, no storage server is left, or memory for none.
     """
     given = Given(namespace, environ, read_file)
-    dram, nvme = given(_DRAM, 2), given(_NVME, 1)
-    if dram + nvme == 0:
-        raise ConfigError(f"{_DRAM.flag} and {_NVME.flag}: no storage server is left")
+    dram, nvme, ssd, hdd = given(_DRAM, 2), given(_NVME, 1), given(_SSD, 0), given(_HDD, 0)
+    servers = dram + nvme + ssd + hdd
+    if servers == 0:
+        flags = f"{_DRAM.flag}, {_NVME.flag}, {_SSD.flag} and {_HDD.flag}"
+        raise ConfigError(f"{flags}: no storage server is left")
     memory_bytes = given(_MEMORY, _memory_share(machine_memory_bytes))
-    if memory_bytes // (dram + nvme) < MEMORY_BYTES_MIN:
+    if memory_bytes // servers < MEMORY_BYTES_MIN:
         raise ConfigError(
             f"{given.source(_MEMORY)}: {format_bytes(memory_bytes)} is less than"
-            f" {format_bytes(MEMORY_BYTES_MIN)} for each of {dram + nvme} storage servers"
+            f" {format_bytes(MEMORY_BYTES_MIN)} for each of {servers} storage servers"
         )
     config = ServeConfig(
         **_process(given, ROUTER_PORT),
         dram=dram,
         nvme=nvme,
+        ssd=ssd,
+        hdd=hdd,
         routers=given(_ROUTERS, 1),
         memory_bytes=memory_bytes,
         dir=given(_DIR, None),
+        capacity_bytes=given(_CAPACITY, None),
         state=given(_STATE, None),
         catalog=given(_CATALOG, None),
         require_auth=given(_REQUIRE_AUTH, False),
@@ -332,7 +349,7 @@ def serve_config(
         admin_password=_admin_password(given),
     )
     # One port each, for the controller too; 0 and None need none of their own.
-    if config.metrics_port and config.metrics_port + dram + nvme + config.routers > PORT_MAX:
+    if config.metrics_port and config.metrics_port + servers + config.routers > PORT_MAX:
         raise ConfigError(f"{given.source(_METRICS_PORT)}: the ports that follow end at {PORT_MAX}")
     return config
 
@@ -435,6 +452,8 @@ _STATE: Final = Option("state", parse_path, "SQLite file of jobs and placements"
 _CATALOG: Final = Option("catalog", parse_path, "TOML file of tiers and their prices", "PATH")
 _DRAM: Final = Option("dram", _count, "number of dram servers", "N")
 _NVME: Final = Option("nvme", _count, "number of nvme servers", "N")
+_SSD: Final = Option("ssd", _count, "number of ssd servers", "N")
+_HDD: Final = Option("hdd", _count, "number of hdd servers", "N")
 _ROUTERS: Final = Option(
     "routers", parse_number("a number of processes", 1, LOCAL_SERVERS_MAX), "number of routers", "N"
 )

@@ -9,8 +9,6 @@ from pocketkv.amounts import format_bytes
 from pocketkv.config import ServeConfig
 
 _SHOWN_ID_CHARACTERS = 8
-# Only dram is what it is called until the other tiers have media of their own.
-_NOTES = {"dram": "", "nvme": "values in memory for now"}
 
 
 def overview(
@@ -38,7 +36,6 @@ def overview(
         server = {_text(key): value for key, value in reply.items()}
         tier = _text(server["tier"])
         note = format_bytes(int(server["capacity_bytes"]))
-        note = ", ".join(filter(None, (note, _NOTES.get(tier, ""))))
         rows.append(_row(tier, server["id"], server, server["metrics_port"], server["pid"], note))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     table = [

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -67,6 +68,8 @@ PAUSE_MAX_S: Final = 30.0
 _POLL_S: Final = 0.01
 _REAP_INTERVAL_S: Final = 1.0
 _ANNOUNCEMENT_BYTES_MAX: Final = 4096
+# Of what the disk has free, for values in files if nothing else is said.
+_DISK_SHARE: Final = 0.9
 
 
 class Supervisor:
@@ -182,20 +185,29 @@ class Supervisor:
 
     def _plan(self) -> LocalPlan:
         config = self.config
-        servers = {"dram": config.dram, "nvme": config.nvme}
         return LocalPlan(
             run_id=self._run_id,
-            servers={tier: count for tier, count in servers.items() if count},
+            servers={tier: count for tier, count in config.servers.items() if count},
             routers=config.routers,
             memory_bytes=config.server_memory_bytes,
             host=config.host,
             advertise_host=self.advertise_host,
             directory=str(self._directory),
+            capacity_bytes=self._server_capacity_bytes(),
             log_level=config.log_level,
             log_format=config.log_format,
             require_auth=config.require_auth,
             metrics_port=self._metrics_port(1 + config.routers),
         )
+
+    def _server_capacity_bytes(self) -> int:
+        """What one server that keeps files may store, so that all of them fit on the disk."""
+        config = self.config
+        servers = sum(config.servers.values()) - config.dram
+        whole = config.capacity_bytes
+        if whole is None:
+            whole = int(shutil.disk_usage(self._directory).free * _DISK_SHARE)
+        return whole // max(1, servers)
 
     def _metrics_port(self, number: int) -> int | None:
         """Return the metrics port of the process of this number: 0 is any, None none."""

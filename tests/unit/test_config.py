@@ -76,6 +76,7 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "tier": ("nvme", "HDD", "nvme", "hdd"),
     "memory": ("64mb", "2g", 64 * 1024**2, 2 * 10**9),
     "dir": ("/var/values", "values", Path("/var/values"), Path("values")),
+    "capacity": ("1gb", "2g", 1024**3, 2 * 10**9),
     "controller": ("kv:7379", "[::1]:1", ("kv", 7379), ("::1", 1)),
     "server-id": ("s1", "pocketkv-dram-0", "s1", "pocketkv-dram-0"),
     "router-id": ("r1", "r.2", "r1", "r.2"),
@@ -85,6 +86,8 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "catalog": ("own.toml", "c", Path("own.toml"), Path("c")),
     "dram": ("3", "0", 3, 0),
     "nvme": ("4", "1", 4, 1),
+    "ssd": ("2", "1", 2, 1),
+    "hdd": ("1", "2", 1, 2),
     "routers": ("2", "1", 2, 1),
 }
 SWITCHES = ("require-auth", "reuse-port")
@@ -109,11 +112,13 @@ def test_a_flag_wins_over_its_variable_and_that_over_the_default(
     configure: Callable[[str, dict[str, str]], ProcessConfig], name: str
 ) -> None:
     text, other_text, value, other_value = FIELDS[name]
-    field = "memory_bytes" if name == "memory" else name.replace("-", "_")
+    field = f"{name}_bytes" if name in {"memory", "capacity"} else name.replace("-", "_")
     variable = f"POCKETKV_{name.replace('-', '_').upper()}"
-    by_flag = configure(f"--{name} {text}", {**WITH_CONTROLLER, variable: other_text})
+    # Some flags are for tiers that keep files.
+    tier = "--tier ssd " if configure is storage and name in {"dir", "capacity"} else ""
+    by_flag = configure(f"{tier}--{name} {text}", {**WITH_CONTROLLER, variable: other_text})
     assert getattr(by_flag, field) == value
-    by_variable = configure("", {**WITH_CONTROLLER, variable: other_text})
+    by_variable = configure(tier, {**WITH_CONTROLLER, variable: other_text})
     assert getattr(by_variable, field) == other_value
     if name != "controller":
         # An empty variable is what a template leaves of a value that was not given.
@@ -206,7 +211,7 @@ BAD = [
         (router, "", "--controller or POCKETKV_CONTROLLER is needed"),
         (router, "--controller kv:1", "--secret-file or POCKETKV_SECRET is needed"),
         (controller, "", "--secret-file or POCKETKV_SECRET is needed"),
-        (serve, "--dram 0 --nvme 0", "--dram and --nvme: no storage server is left"),
+        (serve, "--dram 0 --nvme 0", "--dram, --nvme, --ssd and --hdd: no storage server is left"),
         (serve, "--dram 65", "--dram: '65' is not a number of processes (0 to 64)"),
         (serve, "--nvme -1", "--nvme: '-1' is not a number of processes (0 to 64)"),
         (serve, "--routers 0", "--routers: '0' is not a number of processes (1 to 64)"),

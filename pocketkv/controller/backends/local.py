@@ -12,10 +12,13 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -49,6 +52,7 @@ class LocalPlan:
         memory_bytes: What one storage server may use for values.
         host: Where storage servers listen; `advertise_host`: what clients are told instead.
         directory: Where values may be kept in files.
+        capacity_bytes: What one server may store there.
         metrics_port: Of the first storage server, the others follow; 0 are free ones, None none.
     """
 
@@ -58,6 +62,7 @@ class LocalPlan:
     memory_bytes: int
     host: str
     directory: str
+    capacity_bytes: int
     log_level: str
     log_format: str
     require_auth: bool
@@ -189,6 +194,9 @@ class LocalBackend:
         except OSError as error:
             self._end(server_id, f"it cannot be started: {error.strerror}")
             return
+        # A server that takes its place has a directory of its own.
+        remove = partial(shutil.rmtree, self._directory_of(server_id, tier), ignore_errors=True)
+        await trio.to_thread.run_sync(remove)
         self._end(server_id, how_it_ended(status))
 
     async def _run_adopted(self, server_id: str, process: _Process, pid: int) -> None:
@@ -237,8 +245,12 @@ class LocalBackend:
         if plan.advertise_host is not None:
             arguments += ["--advertise-host", plan.advertise_host]
         if tier != "dram":
-            arguments += ["--dir", f"{plan.directory}/{tier}-{server_id[:8]}"]
+            arguments += ["--dir", str(self._directory_of(server_id, tier))]
+            arguments += ["--capacity", str(plan.capacity_bytes)]
         return arguments
+
+    def _directory_of(self, server_id: str, tier: str) -> Path:
+        return Path(self._plan.directory) / f"{tier}-{server_id[:8]}"
 
     def _metrics_port(self, server_id: str) -> str:
         first = self._plan.metrics_port
