@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from pocketkv.amounts import format_bytes
 from pocketkv.catalog import TIER_NAMES
+from pocketkv.limits import FILE_VALUE_BYTES_MAX
 from pocketkv.options import (
     MEMORY_BYTES_MIN,
     PORT_MAX,
@@ -99,6 +100,7 @@ class StorageConfig(ProcessConfig):
     memory_bytes: int
     dir: Path | None
     capacity_bytes: int | None
+    value_bytes_max: int
     controller: tuple[str, int] | None
     server_id: str | None
     machine: str | None
@@ -171,6 +173,7 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _MEMORY.add_to(parser, "half of the machine's")
     _DIR.add_to(parser, "a temporary one")
     _CAPACITY.add_to(parser, "what the disk has")
+    _VALUE_MAX.add_to(parser, "5gb")
     _CONTROLLER.add_to(parser, "none: a server by itself, that owns every slot")
     _SERVER_ID.add_to(parser, "a new one")
     _MACHINE.add_to(parser, "its host name")
@@ -198,6 +201,7 @@ def storage_config(
         memory_bytes=given(_MEMORY, _memory_share(machine_memory_bytes)),
         dir=given(_DIR, None),
         capacity_bytes=given(_CAPACITY, None),
+        value_bytes_max=given(_VALUE_MAX, FILE_VALUE_BYTES_MAX),
         controller=given(_CONTROLLER, None),
         server_id=given(_SERVER_ID, None),
         machine=given(_MACHINE, None),
@@ -434,6 +438,9 @@ _MEMORY: Final = Option("memory", parse_memory, "memory for values, such as 512m
 _DIR: Final = Option("dir", parse_path, "directory for values that are kept in files", "PATH")
 _CAPACITY: Final = Option(
     "capacity", parse_memory, "what may be stored in --dir, such as 100gb", "SIZE"
+)
+_VALUE_MAX: Final = Option(
+    "value-max", parse_memory, "longest string in files, written by APPEND or SETRANGE", "SIZE"
 )
 _CONTROLLER: Final = Option("controller", parse_address, "the controller", "HOST:PORT")
 _SERVER_ID: Final = Option("server-id", parse_identifier, "id of this server", "ID")

@@ -134,6 +134,8 @@ class Node:
         # Tells of the medium under the values, for INFO; set by the plane.
         self.medium = ""
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
+        # How long a string may become that is written in pieces; 0: no longer than one argument.
+        self.value_bytes_max = 0
         self._next_session_id = 0
 
     # --- clients -------------------------------------------------------------------------------

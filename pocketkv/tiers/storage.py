@@ -79,6 +79,7 @@ class StorageServer:
         self.node.stopwatch = MonotonicStopwatch()
         self.node.medium = "memory" if self.store is None else "files"
         if self.store is not None:
+            self.node.value_bytes_max = config.value_bytes_max
             self._restore(self.store)
 
     def _restore(self, store: FileStore) -> None:
@@ -105,7 +106,7 @@ class StorageServer:
                     host=node.host,
                     port=node.port,
                     machine=self.machine,
-                    capacity_bytes=self.config.memory_bytes,
+                    capacity_bytes=self._capacity_bytes(),
                     bandwidth_bytes_s=0,
                 ),
                 DEFAULT_JOB,
@@ -128,6 +129,13 @@ class StorageServer:
         if self.upkeep is not None:
             await self.upkeep.run()
 
+    def _capacity_bytes(self) -> int:
+        """What the server can store."""
+        if self.store is None:
+            return self.config.memory_bytes
+        whole = self.store.used_bytes() + self.store.volume.free_bytes
+        return min(whole, self.config.capacity_bytes or whole)
+
     def _identity(self, shell: Shell) -> dict[str, Any]:
         assert shell.endpoint is not None  # set before background tasks start
         return {
@@ -141,7 +149,7 @@ class StorageServer:
             "pid": os.getpid(),
             "generation": secrets.token_hex(8),
             "machine": self.machine,
-            "capacity_bytes": self.config.memory_bytes,
+            "capacity_bytes": self._capacity_bytes(),
         }
 
     async def join(self, shell: Shell) -> None:

@@ -77,6 +77,7 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "memory": ("64mb", "2g", 64 * 1024**2, 2 * 10**9),
     "dir": ("/var/values", "values", Path("/var/values"), Path("values")),
     "capacity": ("1gb", "2g", 1024**3, 2 * 10**9),
+    "value-max": ("1gb", "2g", 1024**3, 2 * 10**9),
     "controller": ("kv:7379", "[::1]:1", ("kv", 7379), ("::1", 1)),
     "server-id": ("s1", "pocketkv-dram-0", "s1", "pocketkv-dram-0"),
     "router-id": ("r1", "r.2", "r1", "r.2"),
@@ -89,6 +90,11 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "ssd": ("2", "1", 2, 1),
     "hdd": ("1", "2", 1, 2),
     "routers": ("2", "1", 2, 1),
+}
+FIELD_NAMES = {
+    "memory": "memory_bytes",
+    "capacity": "capacity_bytes",
+    "value-max": "value_bytes_max",
 }
 SWITCHES = ("require-auth", "reuse-port")
 CONFIDENTIAL = ("secret-file", "admin-password-file")
@@ -112,7 +118,7 @@ def test_a_flag_wins_over_its_variable_and_that_over_the_default(
     configure: Callable[[str, dict[str, str]], ProcessConfig], name: str
 ) -> None:
     text, other_text, value, other_value = FIELDS[name]
-    field = f"{name}_bytes" if name in {"memory", "capacity"} else name.replace("-", "_")
+    field = FIELD_NAMES.get(name, name.replace("-", "_"))
     variable = f"POCKETKV_{name.replace('-', '_').upper()}"
     # Some flags are for tiers that keep files.
     tier = "--tier ssd " if configure is storage and name in {"dir", "capacity"} else ""

@@ -166,7 +166,7 @@ def setrange(session: Session, request: list[Any]) -> Reply:
 
 
 def _check_length(session: Session, length: int) -> None:
-    if length > session.node.bulk_bytes_max:
+    if length > max(session.node.bulk_bytes_max, session.node.value_bytes_max):
         raise CommandError(STRING_TOO_LONG)
 
 
