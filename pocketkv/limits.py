@@ -33,8 +33,8 @@ LARGE_BULK_BYTES: Final = 16 * KIB
 # nothing costs the server no more than this.
 LARGE_BULK_FIRST_BYTES: Final = MIB
 
-# How long a string may become on a file tier, if the operator does not say: S3's limit for an object
-# that is put in one piece, which is what such programs are used to.
+# How long a string may become on a file tier, if the operator does not say: S3's limit for an
+# object that is put in one piece, which is what such programs are used to.
 FILE_VALUE_BYTES_MAX: Final = 5 * GIB
 # From this size on, a storage server keeps a string in an extent of its medium.
 EXTENT_BYTES_MIN: Final = 64 * KIB
