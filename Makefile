@@ -18,6 +18,7 @@ BENCH_DOCS := $(if $(BENCH_ARGS),,--plot $(CURDIR)/docs/ratio-over-size.svg \
 # Each stands for one thing that is installed, and is as old as that.
 PYTHON_READY := .venv/.ready
 REDIS_READY := .venv/.redis-ready
+FIO_READY := .venv/.fio-ready
 NODE_READY := tests/clients/node_modules/.ready
 
 # A checkout that was copied or moved brings an environment that belongs to the old place.
@@ -39,6 +40,11 @@ $(PYTHON_READY): pyproject.toml constraints.txt scripts/setup-python.sh $(wildca
 # The tests compare with a real Redis; the package's own service is not started.
 $(REDIS_READY): $(PYTHON_READY)
 	@command -v redis-server >/dev/null || scripts/install-debian.sh redis-server
+	@touch $@
+
+# The benchmarks compare file tiers with what it gets out of the same disk.
+$(FIO_READY): $(PYTHON_READY)
+	@command -v fio >/dev/null || scripts/install-debian.sh fio
 	@touch $@
 
 $(NODE_READY): $(wildcard tests/clients/package*.json) scripts/setup-node.sh
@@ -106,7 +112,7 @@ format: $(PYTHON_READY)  ## mend what ruff can mend
 	$(RUN) ruff format
 
 .PHONY: bench
-bench: setup compiled  ## all benchmarks, with a real Redis beside: a quarter of an hour; BENCH_ARGS="..."
+bench: setup $(FIO_READY) compiled  ## all benchmarks, with a real Redis beside: a quarter of an hour; BENCH_ARGS="..."
 	$(IN_COMPILED) benchmarks --json $(CURDIR)/build/bench.json $(BENCH_DOCS) $(BENCH_ARGS)
 
 .PHONY: bench-quick

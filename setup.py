@@ -41,6 +41,7 @@ COMPILED = (
     "pocketkv/tiers/volume/state.py",
     "pocketkv/tiers/volume/journal.py",
     "pocketkv/engine/cold.py",
+    "pocketkv/engine/frequency.py",
     "pocketkv/engine/shelf.py",
     "pocketkv/engine/values.py",
     "pocketkv/engine/commands.py",

@@ -16,6 +16,7 @@ from benchmarks.redis_benchmark import PROGRAM, is_installed
 from benchmarks.sampling import Settings
 from benchmarks.servers import allow_many_connections, stopped_by_signals
 from benchmarks.session import Plan, Session, known_names
+from benchmarks.works import MIB
 
 FAILED = 1
 USAGE_ERROR = 2
@@ -28,6 +29,7 @@ _FLOOR_RUNS = 3
 _MINUTES, _QUICK_MINUTES = 15.0, 1.0
 _KEYS, _QUICK_KEYS = 1_000_000, 100_000
 _HONEST_BYTES, _QUICK_HONEST_BYTES = 1000**3, 100 * 1000**2
+_TIER_MIB, _QUICK_TIER_MIB = 1024, 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,6 +145,15 @@ def _parser() -> argparse.ArgumentParser:
         "--again", type=Path, metavar="JSON",
         help="measure nothing: write plot and documentation from what --json has kept",
     )  # fmt: skip
+    parser.add_argument(
+        "--dir", type=Path, metavar="PATH", default=Path("build/tiers"),
+        help="where file tiers keep their values (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tier-mib", type=int, metavar="N",
+        help=f"values of each work of file tiers, in MiB (default: {_TIER_MIB}; four times that"
+        " must be free)",
+    )  # fmt: skip
     parser.add_argument("--minutes", type=float, metavar="M", help="begin nothing more after that")
     parser.add_argument(
         "--allow-plain", action="store_true", help="measure a hot path that is not compiled"
@@ -162,6 +173,9 @@ def _plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Plan:
     run_s = options.run_seconds or (_QUICK_RUN_S if quick else _RUN_S)
     if pairs < 1 or run_s <= 0:
         parser.error("--pairs and --run-seconds must be above 0")
+    tier_mib = options.tier_mib or (_QUICK_TIER_MIB if quick else _TIER_MIB)
+    if tier_mib < 1:
+        parser.error("--tier-mib must be above 0")
     if options.noise and options.router:
         parser.error("--noise is about Redis, --router is not")
     if options.plot is not None and options.plot.suffix != ".svg":
@@ -182,6 +196,8 @@ def _plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Plan:
         honest_bytes=_QUICK_HONEST_BYTES if quick else _HONEST_BYTES,
         time_s=60 * (options.minutes or (_QUICK_MINUTES if quick else _MINUTES)),
         allows_plain=options.allow_plain,
+        tier_folder=str(options.dir),
+        tier_bytes=tier_mib * MIB,
     )
 
 

@@ -15,12 +15,13 @@ from benchmarks.client import BenchmarkError
 from benchmarks.comparison import Row
 from benchmarks.kept import Outcome
 from benchmarks.sampling import CPU, MEASURES
-from benchmarks.works import ROUTER_PREFIX
+from benchmarks.works import ROUTER_PREFIX, TIERS_PREFIX
 
 BEGIN: Final = "<!-- figures: begin, written by `make bench` -->"
 END: Final = "<!-- figures: end -->"
 
 _WORKS_HEAD: Final = ("work", "driver", *MEASURES, "floor, CPU")
+_TIERS_HEAD: Final = ("what", "measure", "PocketKV", "beside it", "ratio", "target", "verdict")
 _OTHERS_HEAD: Final = ("what", "measure", "PocketKV", "Redis", "ratio", "target", "verdict")
 
 
@@ -43,8 +44,10 @@ def write(path: Path, outcome: Outcome) -> None:
 
 def section(outcome: Outcome) -> str:
     """Return all figures as Markdown."""
-    of_works = [row for row in outcome.rows if row.measure in MEASURES]
-    others = [row for row in outcome.rows if row.measure not in MEASURES]
+    of_tiers = [row for row in outcome.rows if row.work.startswith(TIERS_PREFIX)]
+    rest = [row for row in outcome.rows if not row.work.startswith(TIERS_PREFIX)]
+    of_works = [row for row in rest if row.measure in MEASURES]
+    others = [row for row in rest if row.measure not in MEASURES]
     direct = [row for row in of_works if not row.work.startswith(ROUTER_PREFIX)]
     routed = [row for row in of_works if row.work.startswith(ROUTER_PREFIX)]
     head = report.heading(outcome)
@@ -52,7 +55,13 @@ def section(outcome: Outcome) -> str:
     if direct:
         parts += ["### Beside Redis", "PocketKV / Redis **ratio**, and the target.", _works(direct)]
     if others:
-        parts += ["### Memory, and light clients beside a heavy one", _others(others)]
+        parts += ["### Memory, and light clients beside a heavy one", _others(_OTHERS_HEAD, others)]
+    if of_tiers:
+        parts += [
+            "### File tiers",
+            "PocketKV / what stands beside it.",
+            _others(_TIERS_HEAD, of_tiers),
+        ]
     if routed:
         parts += ["### Through the router", "Router / direct **ratio**.", _works(routed)]
     said = [*report.losses(outcome.rows), *outcome.remarks]
@@ -83,11 +92,11 @@ def _cell(row: Row) -> str:
     return f"{text} ({row.note})" if row.note else text
 
 
-def _others(rows: Iterable[Row]) -> str:
+def _others(head: Sequence[str], rows: Iterable[Row]) -> str:
     lines = [
         (
-            row.work,
-            row.measure,
+            row.work.removeprefix(TIERS_PREFIX),
+            f"{row.measure} ({row.note})" if row.note else row.measure,
             report.figure(row.ours, row.unit),
             report.figure(row.theirs, row.unit),
             report.compared_text(row, row.compared.median),
@@ -96,7 +105,7 @@ def _others(rows: Iterable[Row]) -> str:
         )
         for row in rows
     ]
-    return _table(_OTHERS_HEAD, lines)
+    return _table(head, lines)
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

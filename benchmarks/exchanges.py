@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 Operation = Literal["GET", "SET"]
@@ -57,6 +58,12 @@ def key(number: int) -> bytes:
 def value(size_bytes: int) -> bytes:
     """Return a value of this size; it is the same each time, so that replies can be foretold."""
     return (b"0123456789abcdef" * (size_bytes // 16 + 1))[:size_bytes]
+
+
+@lru_cache(maxsize=4)
+def dense_value(size_bytes: int) -> bytes:
+    """Return a value that no medium can make smaller; the same each time, as that of `value`."""
+    return random.Random(_SEED).randbytes(size_bytes)
 
 
 def exchanges(

@@ -36,6 +36,7 @@ def describe() -> dict[str, Any]:
         "pocketkv": __version__,
         "redis_server": _version("redis-server"),
         "redis_benchmark": _version("redis-benchmark"),
+        "fio": _first_line("fio", "--version"),
         "commit": _first_line("git", "rev-parse", "HEAD"),
         "has_uncommitted_changes": bool(_first_line("git", "status", "--porcelain")),
         # Names only: a value may be a secret.

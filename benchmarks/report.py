@@ -13,7 +13,7 @@ COLUMNS = (
     "driver",
     "measure",
     "PocketKV",
-    "Redis or direct",
+    "beside it",
     "ratio",
     "from - to",
     "target",

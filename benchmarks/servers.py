@@ -176,13 +176,13 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
 
 
 @contextlib.contextmanager
-def storage_server(name: str = "pocketkv") -> Iterator[Endpoint]:
-    """Run `pocketkv storage` by itself.
+def storage_server(name: str = "pocketkv", *options: str) -> Iterator[Endpoint]:
+    """Run `pocketkv storage` by itself, with these options.
 
     Raises:
         BenchmarkError: It does not start.
     """
-    with _pocketkv("storage") as ready:
+    with _pocketkv("storage", *options) as ready:
         yield Endpoint(name, ready["port"], (ready["pid"],))
 
 

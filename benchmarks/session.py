@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, memory, servers, tails
+from benchmarks import machine, memory, servers, tails, tiers
 from benchmarks.client import BenchmarkError
 from benchmarks.comparison import Row
 from benchmarks.exchanges import Operation
@@ -48,6 +49,8 @@ class Plan:
         honest_bytes: How much is stored to see whether the account of it is true.
         time_s: After so long nothing more is begun: what is left then was not measured.
         allows_plain: Whether a hot path that is not compiled may be measured.
+        tier_folder: Where file tiers keep their values.
+        tier_bytes: How much is stored there for each of their works.
     """
 
     settings: Settings
@@ -60,6 +63,8 @@ class Plan:
     honest_bytes: int
     time_s: float
     allows_plain: bool = False
+    tier_folder: str = "build/tiers"
+    tier_bytes: int = 0
 
     def includes(self, name: str, group: str, *, is_quick: bool) -> bool:
         """Whether a work is to be done; one that is named is done in a quick run too."""
@@ -84,6 +89,7 @@ def known_names() -> dict[str, list[str]]:
         groups.setdefault(work.group, []).append(work.name)
     groups[tails.GROUP] = list(tails.names())
     groups[_MEMORY_GROUP] = list(memory_names())
+    groups[tiers.GROUP] = list(tiers.NAMES)
     return groups
 
 
@@ -97,6 +103,7 @@ class Session:
         rows: The lines of the table.
         others: Samples of what is no work, by group and name.
         unknown: Commands that could not be measured, since PocketKV does not know them.
+        left_out: What was not measured since this machine lacks what it takes, in sentences.
         failures: What should have been measured and could not be, in sentences.
         core: Which core of PocketKV served: compiled or plain Python.
     """
@@ -106,6 +113,7 @@ class Session:
     rows: list[Row] = field(default_factory=list)
     others: dict[str, dict[str, Any]] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
+    left_out: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     core: str = "unknown"
     _floors: dict[tuple[object, ...], dict[str, list[Sample]]] = field(default_factory=dict)
@@ -123,6 +131,8 @@ class Session:
         if self.plan.with_direct:
             self._attempt("works beside Redis", self._compare_with_redis)
             self._measure_memory()
+            if not self.plan.with_noise:
+                self._attempt("file tiers", self._measure_tiers)
         if self.plan.with_router:
             self._attempt("works through the router", self._compare_with_router)
 
@@ -250,6 +260,34 @@ class Session:
         self.rows += rows
         self.others.setdefault(_MEMORY_GROUP, {})[name] = [asdict(one) for one in held]
 
+    # --- file tiers ----------------------------------------------------------------------------
+
+    def _measure_tiers(self) -> None:
+        plan = self.plan
+        chosen = []
+        for name in tiers.NAMES:
+            if plan.includes(name, tiers.GROUP, is_quick=name in tiers.QUICK):
+                if missing := tiers.missing_program(name):
+                    self.left_out.append(f"{name}: {missing}")
+                else:
+                    chosen.append(name)
+        if not chosen:
+            return
+        ground = tiers.Ground(
+            folder=Path(plan.tier_folder), size_bytes=plan.tier_bytes, settings=plan.settings
+        )
+        with tiers.bench(ground) as bench:
+            self.core = self._core_of(bench.ours)
+            for name in chosen:
+                _say(f"{name} ...")
+                self._attempt(name, partial(self._measure_tier, name, bench))
+                _check_alive(name, bench.ours)
+
+    def _measure_tier(self, name: str, bench: tiers.Bench) -> None:
+        taken = bench.take(name)
+        self.rows += taken.rows
+        self.others.setdefault(tiers.GROUP, {})[name] = taken.samples
+
     # --- what came out -------------------------------------------------------------------------
 
     def remarks(self) -> list[str]:
@@ -266,6 +304,7 @@ class Session:
         if self.unknown:
             names = " ".join(sorted(self.unknown))
             said.append(f"Left out, since PocketKV does not know the command yet: {names}.")
+        said += [f"Left out: {sentence}." for sentence in self.left_out]
         said += [f"NOT MEASURED: {sentence}." for sentence in self.failures]
         return said
 

@@ -45,6 +45,7 @@ BUSY_CLIENTS: Final = 200
 IDLE_CLIENTS: Final = 5000
 PIPELINE: Final = 16
 ROUTER_PREFIX: Final = "router / direct: "
+TIERS_PREFIX: Final = "nvme tier: "
 KEYS: Final = 100_000
 """Keys of a work, where values are small: more than the processor's nearer caches hold."""
 
@@ -60,6 +61,7 @@ _EVEN: Final = {THROUGHPUT: Target(low=1.0), CPU: Target(high=1.0)}
 _PIPELINED: Final = {THROUGHPUT: Target(low=1.2), CPU: Target(high=0.8)}
 _LARGE_GET: Final = {THROUGHPUT: Target(low=1.3), CPU: Target(high=0.4)}
 _LATENCY: Final = {P50: Target(high=1.1), P99: Target(high=1.3)}
+_HOT: Final = {THROUGHPUT: Target(low=0.9)}
 _ROUTED: Final = {THROUGHPUT: Target(low=0.5)}
 _ROUTED_LARGE: Final = {THROUGHPUT: Target(low=0.6)}
 _ROUTED_LATENCY: Final = {P50: Target(high=100, unit=" us")}
@@ -120,6 +122,17 @@ def router_works() -> list[Work]:
         )
         for work in made
     ]
+
+
+def hot_work() -> Work:
+    """Return what a file tier and the dram tier are compared by: values that need no disk."""
+    return replace(
+        _flooded("GET", MIB, _HOT),
+        name="tiers-hot-1m",
+        group="tiers",
+        title=f"{TIERS_PREFIX}GET {size_title(MIB)} from the page cache, beside dram",
+        has_floor=False,
+    )
 
 
 # --- kinds of works ------------------------------------------------------------------------------

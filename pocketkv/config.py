@@ -37,6 +37,7 @@ from pocketkv.options import (
     parse_number,
     parse_path,
     parse_port,
+    parse_spill,
     parse_switch,
 )
 from pocketkv.tokens import SECRET_BYTES
@@ -99,6 +100,7 @@ class StorageConfig(ProcessConfig):
     tier: str
     memory_bytes: int
     dir: Path | None
+    spill: Path | str | None
     capacity_bytes: int | None
     value_bytes_max: int
     controller: tuple[str, int] | None
@@ -172,6 +174,7 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _TIER.add_to(parser, "dram")
     _MEMORY.add_to(parser, "half of the machine's")
     _DIR.add_to(parser, "a temporary one")
+    _SPILL.add_to(parser, "none: writes are refused when memory is used up")
     _CAPACITY.add_to(parser, "what the disk has")
     _VALUE_MAX.add_to(parser, "5gb")
     _CONTROLLER.add_to(parser, "none: a server by itself, that owns every slot")
@@ -200,6 +203,7 @@ def storage_config(
         tier=given(_TIER, "dram"),
         memory_bytes=given(_MEMORY, _memory_share(machine_memory_bytes)),
         dir=given(_DIR, None),
+        spill=given(_SPILL, None),
         capacity_bytes=given(_CAPACITY, None),
         value_bytes_max=given(_VALUE_MAX, FILE_VALUE_BYTES_MAX),
         controller=given(_CONTROLLER, None),
@@ -213,6 +217,8 @@ def storage_config(
         for option, value in ((_DIR, config.dir), (_CAPACITY, config.capacity_bytes)):
             if value is not None:
                 raise ConfigError(f"{given.source(option)} is for the tiers that keep files")
+    elif config.spill is not None:
+        raise ConfigError(f"{given.source(_SPILL)} is for the tier dram, others keep files anyway")
     if config.secret is None and config.controller is not None:
         raise ConfigError(f"{given.source(_CONTROLLER)} needs {_SECRET_OPTIONS}")
     if config.secret is None and config.require_auth:
@@ -436,6 +442,12 @@ _ANNOUNCE_FD: Final = Option(
 _TIER: Final = Option("tier", parse_choice(TIER_NAMES), "kind of storage", "|".join(TIER_NAMES))
 _MEMORY: Final = Option("memory", parse_memory, "memory for values, such as 512mb", "SIZE")
 _DIR: Final = Option("dir", parse_path, "directory for values that are kept in files", "PATH")
+_SPILL: Final = Option(
+    "spill",
+    parse_spill,
+    "where values go when memory is used up: a directory, or s3://bucket/prefix",
+    "PATH|URL",
+)
 _CAPACITY: Final = Option(
     "capacity", parse_memory, "what may be stored in --dir, such as 100gb", "SIZE"
 )

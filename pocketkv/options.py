@@ -231,6 +231,16 @@ def parse_path(text: str) -> Path:
     return Path(text)
 
 
+def parse_spill(text: str) -> Path | str:
+    """Return a path, or an URL of S3, of which nothing is looked up."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return parse_path(text)
+    if scheme.lower() != "s3" or not rest.partition("/")[0]:
+        raise ValueError(f"{quoted(text)} is neither a path nor s3://bucket/prefix")
+    return text
+
+
 def parse_switch(text: str) -> bool:
     """Return whether a switch is on."""
     if text.lower() in {"1", "yes", "true", "on"}:

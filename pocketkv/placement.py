@@ -119,6 +119,9 @@ class PlacementMap:
     `quotas` are the bytes that the job may use on each server, None meaning no limit of its own;
     every owner has one. `weights` are what the ranges were made from; while slots move, a server
     of weight 0 may still own some.
+
+    A job that has ended and left keys behind is `read_only`. While they are on their way to the
+    server that keeps them, `retire_to` names it; the owners send it what they have of them.
     """
 
     job_id: str
@@ -126,9 +129,15 @@ class PlacementMap:
     ranges: tuple[SlotRange, ...]
     quotas: Mapping[str, int | None]
     weights: Mapping[str, float]
+    read_only: bool = False
+    retire_to: str | None = None
 
     def __post_init__(self) -> None:
         _check_text(self.job_id, "job of a map")
+        if type(self.read_only) is not bool:
+            raise PlacementError("read_only is neither true nor false")
+        if self.retire_to is not None:
+            _check_text(self.retire_to, "server that keeps what a job left")
         if type(self.epoch) is not int or self.epoch < 0:
             raise PlacementError("the epoch is not 0 or more")
         _check_ranges(self.ranges)
@@ -157,13 +166,18 @@ class PlacementMap:
 
     def as_json(self) -> dict[str, Any]:
         """Return the map as what `json.dumps` takes; ranges are ``[start, end, server]``."""
-        return {
+        document: dict[str, Any] = {
             "job_id": self.job_id,
             "epoch": self.epoch,
             "ranges": [[r.start, r.end, r.server_id] for r in self.ranges],
             "quotas": dict(self.quotas),
             "weights": dict(self.weights),
         }
+        if self.read_only:
+            document["read_only"] = True
+        if self.retire_to is not None:
+            document["retire_to"] = self.retire_to
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any] | str | bytes) -> PlacementMap:

@@ -8,6 +8,9 @@
         with job.connect() as storage:
             storage.put("part-0.bin", "map/0")
             data = storage.get_buffer("map/0", delete_after_read=True)
+            storage.put("result.bin", "result", persist_after_job=True)
+    client.connect(job).get("result", "copy.bin")
+    client.purge_job(job)
 
 A job is its URL: hand `Job.url` (or the `Job`, or a `PocketClient`, which both pickle to it) to
 workers, and each opens a connection of its own with `connect`. In AWS Lambda, call `connect`
@@ -37,7 +40,7 @@ from pocketkv.client.errors import (
     ServerUnavailableError,
 )
 from pocketkv.client.files import FileInfo, PocketClient
-from pocketkv.client.jobs import Job, connect, deregister_job, register_job
+from pocketkv.client.jobs import Job, connect, deregister_job, purge_job, register_job
 from pocketkv.client.transfer import FILE_BYTES_MAX
 
 __all__ = [
@@ -61,5 +64,6 @@ __all__ = [
     "ServerUnavailableError",
     "connect",
     "deregister_job",
+    "purge_job",
     "register_job",
 ]

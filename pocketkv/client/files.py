@@ -15,7 +15,6 @@ from pocketkv.client.connection import (
     TIMEOUT_S,
     attempt,
     checked_url,
-    control,
     open_redis,
     user_of,
 )
@@ -83,7 +82,8 @@ class PocketClient:
             source: A path, whose file is sent without being read into memory, or a file open for
                 reading bytes, which is read from where it stands.
             key: Its name in the job.
-            persist_after_job: Whether it must outlive the job.
+            persist_after_job: Whether it must outlive the job: `connect` with the job's URL then
+                still reads it, until `purge_job`.
 
         Raises:
             FileTooLargeError: More than `FILE_BYTES_MAX`.
@@ -111,7 +111,7 @@ class PocketClient:
 
     def _retain(self, key: Key) -> None:
         try:
-            control(self._url, "JOB.RETAIN", _key(key))
+            self._run("JOB.RETAIN", _key(key))
         except CommandRefusedError as error:
             raise RetainNotAvailableError(f"persist_after_job: {error}") from error
 

@@ -89,7 +89,7 @@ def register_job(
 def deregister_job(
     job: Job | str, *, url: str | None = None, admin_password: str | None = None
 ) -> None:
-    """End a job and free every byte of it.
+    """End a job and free every byte of it that it does not retain.
 
     Args:
         job: A `Job`, a job's URL, or, with the administrator's `url`, only its id.
@@ -105,6 +105,26 @@ def deregister_job(
         control(_admin_url(checked_url(url), admin_password), "JOB.DEREGISTER", job)
         return
     (job if isinstance(job, Job) else Job(job)).deregister()
+
+
+def purge_job(job: Job | str, *, url: str | None = None, admin_password: str | None = None) -> None:
+    """Delete what a job that has ended retained (see `PocketClient.put`).
+
+    Args:
+        job: A `Job`, a job's URL, or, with the administrator's `url`, only its id.
+        url: A router; needed with an id alone.
+        admin_password: The administrator's, where the cluster demands one.
+
+    Raises:
+        JobNotFoundError: It retained nothing, or was purged already.
+        CommandRefusedError: It has not ended.
+    """
+    if isinstance(job, str) and "://" not in job:
+        if url is None:
+            raise InvalidArgumentError("a job's id alone needs the url of a router")
+        control(_admin_url(checked_url(url), admin_password), "JOB.PURGE", job)
+        return
+    (job if isinstance(job, Job) else Job(job)).purge()
 
 
 class Job:
@@ -171,7 +191,7 @@ class Job:
         control(self.url, "JOB.UPDATE", self.id, *hints)
 
     def deregister(self) -> None:
-        """End the job and free every byte of it.
+        """End the job and free every byte of it that it does not retain.
 
         Raises:
             JobNotFoundError: It has ended already.
@@ -188,6 +208,19 @@ class Job:
         except AccessDeniedError as error:
             # A job that has ended has no valid token any more.
             raise JobNotFoundError(f"job {self.id} has ended, or its token is wrong") from error
+
+    def purge(self) -> None:
+        """Delete what the job, which has ended, retained.
+
+        Raises:
+            JobNotFoundError: It retained nothing, or was purged already.
+            CommandRefusedError: It has not ended.
+        """
+        try:
+            control(self.url, "JOB.PURGE", self.id)
+        except AccessDeniedError as error:
+            # A job that is no more has no valid token any more.
+            raise JobNotFoundError(f"job {self.id} is gone, or its token is wrong") from error
 
     def _keep_lease(self, lease_s: float) -> None:
         while not self._done.wait(lease_s / _RENEWALS_PER_LEASE):

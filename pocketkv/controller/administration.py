@@ -21,6 +21,7 @@ from pocketkv.controller.members import MemberError
 from pocketkv.controller.messages import (
     DrainEnded,
     JobDeregistered,
+    JobPurged,
     JobRegistered,
     JobRenewed,
     JobUpdated,
@@ -34,10 +35,6 @@ from pocketkv.resp.replies import OK, Reply
 from pocketkv.tokens import job_token
 
 _NO_PERMISSION: Final = "NOPERM User {} has no permissions to run the '{}' command"
-_NOTHING_RETAINED: Final = (
-    b"ERR keys cannot be retained yet: no tier outlives its jobs, so there is nothing to purge"
-)
-_CANNOT_RETAIN: Final = b"ERR keys cannot be retained yet: no tier outlives its jobs"
 
 
 class Right(Enum):
@@ -45,7 +42,6 @@ class Right(Enum):
 
     ADMINISTRATOR = "administrator"
     JOB = "the job that it names, too"
-    EVERYBODY = "everybody"
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class Administration:
             raise CommandError(f"ERR {error}".encode()) from error
 
     def _may(self, right: Right, request: list[bytes], caller: Caller) -> bool:
-        if caller.is_admin or not self._is_closed or right is Right.EVERYBODY:
+        if caller.is_admin or not self._is_closed:
             return True
         return right is Right.JOB and _text(request[1]) == caller.job_id
 
@@ -145,10 +141,9 @@ class Administration:
         return listings.jobs(self._core.state, self._core.now_ms())
 
     async def _purge(self, request: list[bytes], caller: Caller) -> Reply:
-        raise CommandError(_NOTHING_RETAINED)
-
-    async def _retain(self, request: list[bytes], caller: Caller) -> Reply:
-        raise CommandError(_CANNOT_RETAIN)
+        epoch = await self._core.tell(JobPurged(_text(request[1])))
+        await self._core.wait_acknowledged(epoch)
+        return OK
 
     # --- tiers and servers ---------------------------------------------------------------------
 
@@ -232,8 +227,7 @@ _COMMANDS: Final[dict[str, tuple[Right, _Handler]]] = {
     "job.renew": (Right.JOB, Administration._renew),
     "job.info": (Right.JOB, Administration._info),
     "job.list": (Right.ADMINISTRATOR, Administration._list),
-    "job.purge": (Right.ADMINISTRATOR, Administration._purge),
-    "job.retain": (Right.EVERYBODY, Administration._retain),
+    "job.purge": (Right.JOB, Administration._purge),
     "tier.list": (Right.ADMINISTRATOR, Administration._tiers),
     "tier.scale": (Right.ADMINISTRATOR, Administration._scale),
     "server.list": (Right.ADMINISTRATOR, Administration._servers),

@@ -3,7 +3,9 @@
 Three things are kept apart: the plan (`wanted` servers per tier), what was `requested` of the
 backend and has not joined yet, and what is observed (`members`). Only their difference leads to
 a request, so nothing is started twice. A tier whose servers keep dying young is given ever longer
-pauses. Whether a server may go is not known here: that depends on the slots that it holds.
+pauses. A server that keeps files is started again under its id, so that it finds them; one that
+then keeps failing to join is replaced. Whether a server may go is not known here: that depends on
+the slots that it holds.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ YOUNG_MS: Final = 10_000
 # Pauses before such a server is replaced: none, then from the first to the second figure.
 PAUSE_MIN_MS: Final = 500
 PAUSE_MAX_MS: Final = 30_000
+# So often a server that keeps files is started again before they are given up.
+REVIVALS_MAX: Final = 5
 # A requested server that has not joined by then never will.
 START_TIMEOUT_MS: Final = 20_000
 
@@ -134,6 +138,10 @@ class Fleet:
         self.stopping: set[str] = set()
         self._requests: dict[str, _Request] = {}
         self._deaths: dict[str, _Deaths] = {}
+        # Servers that died and left files behind, with their tiers.
+        self._revivable: dict[str, str] = {}
+        # How often one was started again since it last joined.
+        self._revivals: dict[str, int] = {}
 
     def up(self) -> list[Server]:
         """Return the servers that are up, by id."""
@@ -176,9 +184,15 @@ class Fleet:
         """Return whether a server was requested and has not joined."""
         return server_id in self._requests
 
+    def may_return(self, server_id: str) -> bool:
+        """Return whether a server that is gone is to be started again, with its files."""
+        return server_id in self._revivable
+
     def add(self, member: Member) -> None:
         """Take a server that joined, for the first time or again."""
         self._requests.pop(member.server.id, None)
+        self._revivable.pop(member.server.id, None)
+        self._revivals.pop(member.server.id, None)
         self.members[member.server.id] = member
 
     def hear(self, server_id: str, now_ms: int, report: Report | None = None) -> None:
@@ -217,10 +231,16 @@ class Fleet:
         member = self.members.pop(server_id, None)
         if has_died and request is not None:
             self._count_death(request.tier, now_ms, is_young=True)
+            if 0 < self._revivals.get(server_id, 0) < REVIVALS_MAX:
+                self._revivable[server_id] = request.tier
+            else:
+                self._revivals.pop(server_id, None)
         if has_died and member is not None and member.managed:
             # One that is only remembered from an earlier life is not young.
             is_young = 0 <= now_ms - member.joined_ms < YOUNG_MS
             self._count_death(member.server.tier, now_ms, is_young=is_young)
+            if member.server.tier != "dram":
+                self._revivable[server_id] = member.server.tier
         return member
 
     def _count_death(self, tier: str, now_ms: int, *, is_young: bool) -> None:
@@ -249,8 +269,16 @@ class Fleet:
             if deaths is not None and now_ms < deaths.pause_until_ms:
                 continue
             missing = count - len(self.managed(tier)) - len(self.requested(tier))
-            for _ in range(missing):
-                server_id = self._new_server_id(tier)
+            revivable = sorted(name for name, t in self._revivable.items() if t == tier)
+            for place in range(missing):
+                if place < len(revivable):
+                    server_id = revivable[place]
+                    if server_id in self.stopping:
+                        continue  # Its process has not ended yet, and has its files.
+                    del self._revivable[server_id]
+                    self._revivals[server_id] = self._revivals.get(server_id, 0) + 1
+                else:
+                    server_id = self._new_server_id(tier)
                 self._requests[server_id] = _Request(tier, now_ms)
                 yield server_id, tier
 

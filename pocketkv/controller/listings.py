@@ -70,6 +70,7 @@ def job(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply]:
             b"tiers": [tier.encode() for tier in demand.tiers],
         },
         **placed(state, job_id),
+        b"retention": _retention(state, job_id),
         b"tier_costs": _tier_costs(state, job_id),
         b"servers": _job_servers(state, job_id),
     }
@@ -98,6 +99,7 @@ def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply
         b"lease_left_s": None if expires_ms is None else max(0, expires_ms - now_ms) / 1000,
         b"used_bytes": sum(usage.used_bytes for usage in usages),
         b"keys": sum(usage.keys for usage in usages),
+        b"retained_keys": sum(usage.retained_keys for usage in usages),
         b"lost_keys": tenant.lost_keys,
         b"server_count": len(servers),
         b"cost_usd": tenant.account.total(now_ms),
@@ -114,6 +116,19 @@ def _hints(state: ClusterState, job_id: str) -> dict[bytes, Reply]:
         b"latency": None if hints.latency is None else hints.latency.value.encode(),
         b"tiers": None if hints.tiers is None else [tier.encode() for tier in hints.tiers],
         b"lease_s": hints.lease_s,
+    }
+
+
+def _retention(state: ClusterState, job_id: str) -> dict[bytes, Reply] | None:
+    """Return what became of the keys that a job retained; None while it has not ended."""
+    retention = state.tenant(job_id).retention
+    if retention is None:
+        return None
+    return {
+        b"server": None if retention.target is None else retention.target.encode(),
+        b"is_there": bool(state.placements[job_id].ranges),
+        b"keys": retention.keys,
+        b"moving_from": [name.encode() for name in retention.pending],
     }
 
 
@@ -220,6 +235,7 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
                 b"rss_bytes": report.rss_bytes,
                 b"cpu": report.cpu,
                 b"connections": report.connections,
+                b"medium_error": report.medium_error.encode("utf-8", "replace"),
                 b"cost_usd_per_hour": state.catalog.tier(server.tier).server_price_per_hour,
             }
         )

@@ -27,16 +27,20 @@ class MemberError(ValueError):
 
 @dataclass(frozen=True)
 class JobUsage:
-    """What one job has and did on one server."""
+    """What one job has and did on one server; `retained_keys` are to outlive it."""
 
     used_bytes: int = 0
     keys: int = 0
     commands: int = 0
+    retained_keys: int = 0
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a member says of itself once a second; `cpu` is a part of one core."""
+    """What a member says of itself once a second.
+
+    `cpu` is a part of one core; `medium_error` is why a server's medium takes no writes, if so.
+    """
 
     used_bytes: int = 0
     memory_bytes: int = 0
@@ -46,6 +50,7 @@ class Report:
     sent_bytes: int = 0
     keys: int = 0
     connections: int = 0
+    medium_error: str = ""
     jobs: Mapping[str, JobUsage] = field(default_factory=dict)
 
     @classmethod
@@ -62,6 +67,7 @@ class Report:
         return cls(
             **{name: _amount(fields, name) for name in _REPORTED},
             cpu=_cpu(fields.get("cpu", 0.0)),
+            medium_error=_text(fields, "medium_error") if fields.get("medium_error") else "",
             jobs={name: _usage(usage) for name, usage in jobs.items()},
         )
 
@@ -195,5 +201,38 @@ def _usage(fields: object) -> JobUsage:
     if not isinstance(fields, dict):
         raise MemberError("a job's usage is not an object")
     return JobUsage(
-        _amount(fields, "used_bytes"), _amount(fields, "keys"), _amount(fields, "commands")
+        _amount(fields, "used_bytes"),
+        _amount(fields, "keys"),
+        _amount(fields, "commands"),
+        _amount(fields, "retained_keys"),
     )
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """What a server tells of the keys of an ended job that it was to hand over to `target`.
+
+    With a `reason`, the target did not take them.
+    """
+
+    job_id: str
+    target: str
+    keys: int = 0
+    lost_keys: int = 0
+    reason: str = ""
+
+    @classmethod
+    def from_json(cls, document: str | bytes) -> Retirement:
+        """Return what a JSON text says.
+
+        Raises:
+            MemberError: not such a document.
+        """
+        fields = _object(document)
+        return cls(
+            _text(fields, "job"),
+            _text(fields, "target"),
+            _amount(fields, "keys"),
+            _amount(fields, "lost_keys"),
+            _text(fields, "reason") if fields.get("reason") else "",
+        )

@@ -78,6 +78,43 @@ class JobSettled:
 
 
 @dataclass(frozen=True)
+class JobRetains:
+    """Keys of a job are about to be marked, to outlive it."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class JobRetired:
+    """A server has handed all that it retained of a job over to `target`.
+
+    `keys` were handed over, `lost_keys` could not be read.
+    """
+
+    job_id: str
+    server_id: str
+    target: str
+    keys: int
+    lost_keys: int
+
+
+@dataclass(frozen=True)
+class JobRetireRefused:
+    """The server that is to keep what a job retained does not take it."""
+
+    job_id: str
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class JobPurged:
+    """Nobody needs any more what a job retained."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
 class TierScaled:
     """An administrator wants so many servers in a tier."""
 
@@ -125,6 +162,10 @@ Event: TypeAlias = (
     | JobRenewed
     | JobDeregistered
     | JobSettled
+    | JobRetains
+    | JobRetired
+    | JobRetireRefused
+    | JobPurged
     | TierScaled
     | ServerDrained
     | DrainEnded

@@ -15,8 +15,15 @@ from typing import Final, TypeVar
 from pocketkv.controller.administration import Administration, Caller
 from pocketkv.controller.core import UPDATE_PUSH, Core, Link
 from pocketkv.controller.errors import RefusedError
-from pocketkv.controller.members import ROUTER, Joining, MemberError, Report
-from pocketkv.controller.messages import Joined, Reported
+from pocketkv.controller.members import ROUTER, Joining, MemberError, Report, Retirement
+from pocketkv.controller.messages import (
+    Event,
+    JobRetains,
+    JobRetired,
+    JobRetireRefused,
+    Joined,
+    Reported,
+)
 from pocketkv.engine import gate
 from pocketkv.engine.commands import Command, Route, find_command
 from pocketkv.engine.errors import NO_AUTH, NO_PROTO, WRONG_PASS, CommandError, wrong_arity
@@ -158,6 +165,28 @@ class ControllerHandler(RequestHandler):
         # Not exclusive: the answer may wait for this router's own acknowledgement.
         return self._perform(command, request[2:], caller, exclusive=False)
 
+    def _retain(self, request: list[bytes]) -> Reply:
+        """Keys of a job are about to be marked: remember that before they are."""
+        self._joined()
+        return self._tell(JobRetains(request[1].decode("utf-8", "replace")))
+
+    def _retired(self, request: list[bytes]) -> Reply:
+        """A server has handed over what a job left behind, or it was not taken."""
+        link = self._joined()
+        told = _checked(Retirement.from_json, request[1])
+        if told.reason:
+            return self._tell(JobRetireRefused(told.job_id, told.target, told.reason))
+        return self._tell(
+            JobRetired(told.job_id, link.member_id, told.target, told.keys, told.lost_keys)
+        )
+
+    def _tell(self, event: Event) -> Deferred:
+        async def tell(reply: Deferred) -> None:
+            await self._core.tell(event)
+            reply.complete(OK)
+
+        return self._answer_later(tell, exclusive=False)
+
     def _joined(self) -> Link:
         if self._link is None:
             raise CommandError(NO_AUTH if self._joining is None else _NOT_JOINED)
@@ -223,5 +252,7 @@ _MEMBER_COMMANDS: Final[
     b"MEMBER.JOIN": (3, ControllerHandler._join),
     b"MEMBER.ACK": (2, ControllerHandler._acknowledge),
     b"MEMBER.REPORT": (2, ControllerHandler._report),
+    b"MEMBER.RETAIN": (2, ControllerHandler._retain),
+    b"MEMBER.RETIRED": (2, ControllerHandler._retired),
     b"MEMBER.FORWARD": (-3, ControllerHandler._forward),
 }

@@ -22,13 +22,9 @@ from typing import Any, Final, TypeAlias
 
 from pocketkv import limits
 from pocketkv.catalog import Catalog
-from pocketkv.controller.accounts import Account, rate_per_hour
+from pocketkv.controller.accounts import Account
 from pocketkv.controller.changes import Changes
-from pocketkv.controller.errors import (
-    RefusedError,
-    SnapshotError,
-    UnknownJobError,
-)
+from pocketkv.controller.errors import RefusedError, SnapshotError
 from pocketkv.controller.fleet import Fleet, Member
 from pocketkv.controller.members import ROUTER, Joining, Router
 from pocketkv.controller.messages import (
@@ -36,8 +32,12 @@ from pocketkv.controller.messages import (
     Event,
     Instruction,
     JobDeregistered,
+    JobPurged,
     JobRegistered,
     JobRenewed,
+    JobRetains,
+    JobRetired,
+    JobRetireRefused,
     JobSettled,
     JobUpdated,
     Joined,
@@ -53,11 +53,12 @@ from pocketkv.controller.messages import (
     Update,
     WatchServer,
 )
-from pocketkv.controller.placements import Placements, held_slots
-from pocketkv.controller.policy import Decision, commitments, place
-from pocketkv.controller.tenants import Leases, Tenant
-from pocketkv.jobs import DEFAULT_JOB_ID, Hints
-from pocketkv.placement import PlacementMap, ServerState, assign_slots
+from pocketkv.controller.placements import held_slots
+from pocketkv.controller.policy import commitments, place
+from pocketkv.controller.retention import RetainingBooks
+from pocketkv.controller.tenants import Tenant
+from pocketkv.jobs import DEFAULT_JOB_ID
+from pocketkv.placement import PlacementMap, ServerState
 
 # A storage server that has not been heard of for so long is out.
 SILENCE_MS: Final = 3_000
@@ -69,7 +70,7 @@ TICK_GAP_MAX_MS: Final = 1_000
 START_GRACE_MS: Final = 5_000
 
 
-class ClusterState:
+class ClusterState(RetainingBooks):
     """The state machine.
 
     Args:
@@ -84,12 +85,8 @@ class ClusterState:
         SnapshotError: the snapshot is not one.
 
     Attributes:
-        epoch: The newest epoch that was given to anything.
-        fleet: Storage servers.
+        has_backend: Whether servers can be started and stopped.
         routers: Connected routers, by id.
-        tenants: By job id, `default` among them.
-        placements: The maps, by job id.
-        unsettled: Jobs that a better placement might be had for, if their servers are empty.
     """
 
     def __init__(
@@ -103,17 +100,10 @@ class ClusterState:
         snapshot: Snapshot | None = None,
     ) -> None:
         snapshot = snapshot or Snapshot()
-        self.catalog = catalog
+        super().__init__(catalog, Fleet(new_server_id), snapshot.epoch)
         self.has_backend = plan is not None
-        self.epoch = snapshot.epoch
-        self.fleet = Fleet(new_server_id)
         self.routers: dict[str, Router] = {}
-        self.tenants: dict[str, Tenant] = {}
-        self.placements = Placements()
-        self.unsettled: set[str] = set()
-        self.is_started = False
         self._started_ms = self._ticked_ms = now_ms
-        self._leases = Leases()
         try:
             if plan is not None:
                 is_known = snapshot.facts.get("plan_id") == plan_id
@@ -135,6 +125,8 @@ class ClusterState:
                 expires_ms = max(tenant.job.lease_expires_ms, least_ms)
                 tenant = replace(tenant, job=replace(tenant.job, lease_expires_ms=expires_ms))
             self._set_tenant(job_id, tenant)
+            if tenant.retention is not None and tenant.retention.pending:
+                self.retiring.add(job_id)
         for job_id in snapshot.placements:
             placement = PlacementMap.from_json(snapshot.placements[job_id])
             if job_id not in self.tenants or set(placement.owners()) - self.fleet.members.keys():
@@ -148,17 +140,6 @@ class ClusterState:
         self.is_started = any(placement.ranges for placement in self.placements.maps())
 
     # --- reading -------------------------------------------------------------------------------
-
-    def tenant(self, job_id: str) -> Tenant:
-        """Return a job's tenant.
-
-        Raises:
-            UnknownJobError: there is none.
-        """
-        tenant = self.tenants.get(job_id)
-        if tenant is None:
-            raise UnknownJobError(job_id)
-        return tenant
 
     def full_update(self) -> Update:
         """Return everything, for a member that has just joined."""
@@ -177,18 +158,11 @@ class ClusterState:
             if member.managed and member.pid is not None
         ]
 
-    def used_bytes(self, job_id: str) -> dict[str, int]:
-        """Return what a job uses, by server, as last reported by the servers of its map."""
-        usage = {}
-        for server_id in self.placements[job_id].owners():
-            member = self.fleet.members.get(server_id)
-            if member is not None and job_id in member.report.jobs:
-                usage[server_id] = member.report.jobs[job_id].used_bytes
-        return usage
-
     def settling_sources(self, job_id: str) -> list[str]:
         """Return the servers that would have to be empty for a job to have its best placement."""
         if job_id not in self.placements or not self.is_started:
+            return []
+        if self.tenants[job_id].retention is not None:
             return []
         held = held_slots(self.placements[job_id])
         wanted = self._decide(job_id, {}).slots
@@ -256,6 +230,7 @@ class ClusterState:
             changes.servers = True
             self._place_the_placeless(now_ms, changes)
             self._unsettle_after_growth()
+        self._return_retained(member, now_ms, changes)
 
     def _on_left(self, event: Left, now_ms: int, changes: Changes) -> None:
         if self.routers.pop(event.member_id, None) is not None:
@@ -305,7 +280,7 @@ class ClusterState:
         changes.log(logging.INFO, "job registered", job=job.id, servers=len(decision.slots))
 
     def _on_updated(self, event: JobUpdated, now_ms: int, changes: Changes) -> None:
-        tenant = self.tenant(event.job_id)
+        tenant = self._active(event.job_id)
         if tenant.job is None:
             raise RefusedError(f"the job '{event.job_id}' has no hints")
         updated = replace(tenant, job=tenant.job.updated(event.hints, now_ms))
@@ -317,21 +292,21 @@ class ClusterState:
         changes.log(logging.INFO, "job updated", job=event.job_id)
 
     def _on_renewed(self, event: JobRenewed, now_ms: int, changes: Changes) -> None:
-        tenant = self.tenant(event.job_id)
+        tenant = self._active(event.job_id)
         if tenant.job is None or tenant.job.lease_expires_ms is None:
             return
         self._set_tenant(event.job_id, replace(tenant, job=tenant.job.renewed(now_ms)))
         changes.jobs.add(event.job_id)
 
     def _on_deregistered(self, event: JobDeregistered, now_ms: int, changes: Changes) -> None:
-        if self.tenant(event.job_id).job is None:
+        if self._active(event.job_id).job is None:
             raise RefusedError(f"the job '{event.job_id}' never ends")
-        self._end(event.job_id, "deregistered", now_ms, changes)
+        self._end_or_retain(event.job_id, "deregistered", now_ms, changes)
 
     def _on_settled(self, event: JobSettled, now_ms: int, changes: Changes) -> None:
-        self.tenant(event.job_id)
+        tenant = self.tenant(event.job_id)
         self.unsettled.discard(event.job_id)
-        if not self.is_started:
+        if not self.is_started or tenant.retention is not None:
             return
         previous = self.placements[event.job_id]
         slots = held_slots(previous)
@@ -341,17 +316,6 @@ class ClusterState:
             return
         self._put(event.job_id, decision, previous, now_ms, changes)
         changes.log(logging.INFO, "job placed anew", job=event.job_id, servers=len(decision.slots))
-
-    def _end(self, job_id: str, reason: str, now_ms: int, changes: Changes) -> None:
-        tenant = self.tenants.pop(job_id)
-        self._stamp(changes)
-        self.placements.remove(job_id)
-        self.unsettled.discard(job_id)
-        changes.jobs.discard(job_id)
-        changes.placements.discard(job_id)
-        changes.ended.append(job_id)
-        cost = round(tenant.account.total(now_ms), 6)
-        changes.log(logging.INFO, "job ended", job=job_id, reason=reason, cost_usd=cost)
 
     # --- administration ------------------------------------------------------------------------
 
@@ -424,6 +388,7 @@ class ClusterState:
             self._on_lease_due(job_id, now_ms, changes)
         for member in self.fleet.silent(now_ms, SILENCE_MS):
             self._on_silence(member, now_ms, changes)
+        self._find_keepers(now_ms, changes)
         for server_id, tier in self.fleet.overdue(now_ms):
             changes.log(logging.ERROR, "server did not join", server=server_id, tier=tier)
             self._lose(server_id, "it did not join", now_ms, changes)
@@ -435,7 +400,7 @@ class ClusterState:
         if tenant is None or tenant.job is None or tenant.job.lease_expires_ms is None:
             return
         if tenant.job.is_expired(now_ms):
-            self._end(job_id, "its lease ran out", now_ms, changes)
+            self._end_or_retain(job_id, "its lease ran out", now_ms, changes)
         else:
             self._leases.put(job_id, tenant.job.lease_expires_ms)
 
@@ -465,9 +430,10 @@ class ClusterState:
         if not self.is_started or not self.fleet.up():
             return
         for placement in self.placements.maps():
-            if not placement.ranges:
-                decision = self._decide(placement.job_id, {})
-                self._put(placement.job_id, decision, None, now_ms, changes)
+            job_id = placement.job_id
+            if not placement.ranges and self.tenants[job_id].retention is None:
+                decision = self._decide(job_id, {})
+                self._put(job_id, decision, None, now_ms, changes)
 
     def _unsettle_after_growth(self) -> None:
         """A new server may help the job `default`, and those that got too little."""
@@ -479,89 +445,21 @@ class ClusterState:
         member = self.fleet.remove(server_id, now_ms, has_died=True)
         changes.records.add(server_id)
         if member is None:
+            if not self.fleet.may_return(server_id):
+                self._give_up_retained(server_id, reason, changes)
             return
         self._stamp(changes)
         changes.servers = True
         self._count_losses(member, reason, changes)
         for job_id in self.placements.jobs_on(server_id):
+            if self.tenants[job_id].retention is not None:
+                self._lose_retained(job_id, server_id, now_ms, changes)
+                continue
             previous = self.placements[job_id]
             held = held_slots(previous)
             del held[server_id]
             self._put(job_id, self._decide(job_id, held), previous, now_ms, changes)
             self.unsettled.add(job_id)
-
-    def _count_losses(self, member: Member, reason: str, changes: Changes) -> None:
-        for job_id in self.placements.jobs_on(member.server.id):
-            usage = member.report.jobs.get(job_id)
-            keys = 0 if usage is None else usage.keys
-            tenant = self.tenants[job_id]
-            self.tenants[job_id] = replace(tenant, lost_keys=tenant.lost_keys + keys)
-            changes.jobs.add(job_id)
-            changes.log(
-                logging.ERROR if keys else logging.WARNING,
-                "data lost",
-                job=job_id,
-                server=member.server.id,
-                keys=keys,
-                reason=reason,
-            )
-
-    def _decide(self, job_id: str, held: Mapping[str, int], hints: Hints | None = None) -> Decision:
-        """Return where a job should be, of which `held` slots stay where they are."""
-        return place(
-            self.tenants[job_id].hints if hints is None else hints,
-            self.catalog,
-            self.fleet.servers(),
-            self.placements.committed_to_others(job_id),
-            held,
-        )
-
-    def _put(
-        self,
-        job_id: str,
-        decision: Decision,
-        previous: PlacementMap | None,
-        now_ms: int,
-        changes: Changes,
-    ) -> None:
-        """Make a decision the job's map, under a new epoch."""
-        self._stamp(changes)
-        slots = decision.slots if self.is_started else {}
-        ranges = assign_slots(slots, previous) if slots else ()
-        quotas = {name: quota for name, quota in decision.quotas.items() if name in slots}
-        weights = {name: float(count) for name, count in slots.items()}
-        self._keep(PlacementMap(job_id, self.epoch, ranges, quotas, weights))
-        self.tenants[job_id] = replace(self.tenants[job_id], shortages=decision.shortages)
-        self._account(job_id, now_ms)
-        changes.placements.add(job_id)
-        changes.jobs.add(job_id)
-        for shortage in decision.shortages if self.is_started else ():
-            changes.log(logging.WARNING, "job gets too little", job=job_id, short=str(shortage))
-
-    def _stamp(self, changes: Changes) -> None:
-        """Give this event an epoch, if it has none yet."""
-        if not changes.stamped:
-            self.epoch += 1
-            changes.stamped = True
-
-    def _keep(self, placement: PlacementMap) -> None:
-        """Have a map, and know what its job keeps of which servers."""
-        hints = self.tenants[placement.job_id].hints
-        self.placements.put(placement, commitments(hints, self.catalog, placement))
-
-    def _set_tenant(self, job_id: str, tenant: Tenant) -> None:
-        self.tenants[job_id] = tenant
-        if tenant.job is not None and tenant.job.lease_expires_ms is not None:
-            self._leases.put(job_id, tenant.job.lease_expires_ms)
-
-    def _account(self, job_id: str, now_ms: int) -> None:
-        """Have the job pay for what it has and uses now."""
-        tenant = self.tenants[job_id]
-        placement = self.placements[job_id]
-        servers = {name: self.fleet.members[name].server for name in placement.owners()}
-        used = self.used_bytes(job_id)
-        rate = rate_per_hour(tenant.hints, self.catalog, placement, servers, used)
-        self.tenants[job_id] = replace(tenant, account=tenant.account.at_rate(rate, now_ms))
 
     # --- checking ------------------------------------------------------------------------------
 
@@ -574,7 +472,12 @@ class ClusterState:
         for placement in self.placements.maps():
             assert placement.epoch <= self.epoch
             assert set(placement.owners()) <= members
-            assert bool(placement.ranges) == (self.is_started and bool(members))
+            retention = self.tenants[placement.job_id].retention
+            assert placement.read_only == (retention is not None)
+            if retention is None:
+                assert bool(placement.ranges) == (self.is_started and bool(members))
+            else:
+                self._validate_retained(placement, retention)
         self.placements.validate(
             commitments(self.tenants[p.job_id].hints, self.catalog, p)
             for p in self.placements.maps()
@@ -593,6 +496,10 @@ _HANDLERS: Final[Mapping[type, _Handler]] = {
     JobRenewed: ClusterState._on_renewed,
     JobDeregistered: ClusterState._on_deregistered,
     JobSettled: ClusterState._on_settled,
+    JobRetains: ClusterState._on_retains,
+    JobRetired: ClusterState._on_retired,
+    JobRetireRefused: ClusterState._on_retire_refused,
+    JobPurged: ClusterState._on_purged,
     TierScaled: ClusterState._on_scaled,
     ServerDrained: ClusterState._on_drained,
     DrainEnded: ClusterState._on_drain_ended,

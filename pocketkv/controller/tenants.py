@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pocketkv.controller.accounts import Account
@@ -13,21 +13,50 @@ from pocketkv.jobs import Hints, Job
 
 
 @dataclass(frozen=True)
+class Retention:
+    """What is known of the keys that a job left behind.
+
+    Attributes:
+        target: The server that keeps them, or that they are on their way to; None while there is
+            none that could.
+        pending: The servers that have not handed over yet what they have.
+        refused: Servers that had no room.
+        keys: How many keys the target was given.
+        generation: Of the target, which tells whether it still has what it was given.
+    """
+
+    target: str | None
+    pending: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+    keys: int = 0
+    generation: str = ""
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Retention:
+        """Return what was remembered."""
+        lists = {name: tuple(record[name]) for name in ("pending", "refused")}
+        return cls(**{**record, **lists})
+
+
+@dataclass(frozen=True)
 class Tenant:
     """A job and what the controller keeps of it; `job` is None for the job `default`.
 
     `lost_keys` are those that were on servers that died; `shortages` is what its placement lacks.
+    It `retains` keys if some were marked; `retention` is what became of them since its end.
     """
 
     job: Job | None
     account: Account
     lost_keys: int = 0
     shortages: tuple[Shortage, ...] = ()
+    retains: bool = False
+    retention: Retention | None = None
 
     @property
     def hints(self) -> Hints:
-        """What the job says of itself."""
-        return Hints() if self.job is None else self.job.hints
+        """What the job says of itself; one that has ended demands nothing any more."""
+        return Hints() if self.job is None or self.retention is not None else self.job.hints
 
     def as_json(self) -> dict[str, Any]:
         """Return what is to be remembered, as what `json.dumps` takes."""
@@ -35,6 +64,8 @@ class Tenant:
             "job": None if self.job is None else self.job.as_json(),
             "account": self.account.as_json(),
             "lost_keys": self.lost_keys,
+            "retains": self.retains,
+            "retention": None if self.retention is None else asdict(self.retention),
         }
 
     @classmethod
@@ -45,7 +76,14 @@ class Tenant:
             JobError, KeyError, TypeError: not such a record.
         """
         job = None if record["job"] is None else Job.from_json(record["job"])
-        return cls(job, Account(**record["account"]), int(record["lost_keys"]))
+        retention = record.get("retention")
+        return cls(
+            job,
+            Account(**record["account"]),
+            int(record["lost_keys"]),
+            retains=record.get("retains", False),
+            retention=None if retention is None else Retention.from_json(retention),
+        )
 
 
 class Leases:

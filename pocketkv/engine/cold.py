@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from pocketkv.engine.errors import CommandError
     from pocketkv.engine.large_string import LargeString
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 STRING = 1
 LARGE = 2
 CHANGED_STRING = 3
+# All of a large string's bytes, where they were in extents before.
+SPILLED_LARGE = 4
+# What is kept in memory of a value that was moved out, beside its key.
+SPILLED_BYTES = 112
 FIRST_COLLECTION = 8
 CHANGE = 64
 DELETE = 65
@@ -32,9 +38,10 @@ class Cold:
         length: Of the stored bytes; of a string, its length.
         place, offset: Where its record is, which only its journal understands.
         record_bytes: What the record takes on the medium.
+        cost_bytes: What is accounted for it: the same, unless only memory is accounted.
     """
 
-    __slots__ = ("kind", "length", "offset", "place", "record_bytes")
+    __slots__ = ("cost_bytes", "kind", "length", "offset", "place", "record_bytes")
 
     def __init__(self, kind: int, length: int, place: Any, offset: int, record_bytes: int) -> None:
         self.kind = kind
@@ -42,6 +49,7 @@ class Cold:
         self.place = place
         self.offset = offset
         self.record_bytes = record_bytes
+        self.cost_bytes = record_bytes
 
 
 class Journal(Protocol):
@@ -95,6 +103,22 @@ class Journal(Protocol):
         ...
 
 
+class SpillJournal(Journal, Protocol):
+    """Where what is moved out of memory is written."""
+
+    def new_lock(self) -> AbstractContextManager[Any]:
+        """What keeps two workers from reading the same value."""
+        ...
+
+    def read_into(self, cold: Cold, views: list[memoryview]) -> None:
+        """Read a large value to where it is to stand; for a worker.
+
+        Raises:
+            CommandError: As `read_now`.
+        """
+        ...
+
+
 class Store(Protocol):
     """What a server's keys are kept on beside its memory.
 
@@ -107,6 +131,11 @@ class Store(Protocol):
 
     durable: bool
     keeps_large: bool
+
+    @property
+    def refusal(self) -> str:
+        """Why a journal's `reserve` last said no."""
+        ...
 
     def new_string(self, job_id: str) -> LargeString | None:
         """An empty string for more than a table should hold; ``None``: tables hold all of them."""
@@ -135,7 +164,24 @@ class Store(Protocol):
 
 
 class PendingRead(Protocol):
-    """Something that a command has to wait for. Equal ones are the same."""
+    """Something that a command has to wait for. Equal ones are the same.
+
+    Attributes:
+        is_coming: Whether it is on its way already, so that `try_read` will have it soon.
+    """
+
+    @property
+    def is_coming(self) -> bool:
+        """See above."""
+        ...
+
+    def try_read(self) -> bytes | None:
+        """What `read` gives, if it is there now.
+
+        Raises:
+            CommandError: IOERR.
+        """
+        ...
 
     def read(self) -> bytes:
         """Read it; this may take long, and is done by a worker thread.

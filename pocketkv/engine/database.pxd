@@ -1,6 +1,7 @@
 cimport cython
 
 from pocketkv.engine.cold cimport Cold
+from pocketkv.engine.frequency cimport FrequencySketch
 from pocketkv.engine.keyspace cimport Clock, JobSpace
 from pocketkv.engine.sizes cimport key_cost
 from pocketkv.engine.values cimport Collection, value_cost
@@ -12,9 +13,11 @@ cdef class Database:
     cdef public Clock clock
     cdef public dict expires
     cdef public Py_ssize_t expires_count, size
+    cdef public FrequencySketch uses
+    cdef public long long salt
     cdef public int index
     cdef public bytearray occupied
-    cdef public object scans, schedule, shelf
+    cdef public object marks, scans, schedule, shelf
     cdef public JobSpace space
     cdef public list tables
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.errors import WRONG_TYPE, CommandError
+from pocketkv.engine.marks import Marks
 from pocketkv.engine.scan import ScanCache
 from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
@@ -20,6 +21,7 @@ from pocketkv.engine.values import Collection, Entry, String, Value, value_cost
 from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
+    from pocketkv.engine.frequency import FrequencySketch
     from pocketkv.engine.keyspace import JobSpace, Randomness
     from pocketkv.engine.shelf import Shelf
 
@@ -32,6 +34,8 @@ class Database:
     Attributes:
         space: The job that it belongs to.
         index: Its number, as in SELECT.
+        uses: Counts how often keys are used; ``None`` where nobody asks.
+        salt: Tells its keys there from equal ones of others.
         size: How many keys it has.
         tables: Keys and values by slot; ``None`` for a slot without keys.
         occupied: One byte per slot, 1 where there is a table: finding the next one is memchr.
@@ -39,6 +43,7 @@ class Database:
         schedule: The keys that expire, in that order.
         scans: Orders of the containers here that are being walked.
         shelf: What it keeps on the server's medium; ``None`` if everything is in memory.
+        marks: Keys that are to outlive their job; ``None`` if none ever was marked.
     """
 
     __slots__ = (
@@ -47,19 +52,25 @@ class Database:
         "expires",
         "expires_count",
         "index",
+        "marks",
         "occupied",
+        "salt",
         "scans",
         "schedule",
         "shelf",
         "size",
         "space",
         "tables",
+        "uses",
     )
 
     def __init__(self, space: JobSpace, index: int) -> None:
         self.space = space
         self.clock = space.clock
-        self.index = index
+        self.index: int = index
+        spilling = space.keyspace.spilling
+        self.uses: FrequencySketch | None = None if spilling is None else spilling.uses
+        self.salt: int = hash((space.job_id, index))
         self._reset()
 
     def _reset(self) -> None:
@@ -74,6 +85,7 @@ class Database:
         self.schedule = Schedule(self.expires)
         self.scans = ScanCache()
         self.shelf: Shelf | None = self.space.shelf(self)
+        self.marks: Marks | None = None
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -98,7 +110,9 @@ class Database:
                 shelf.touched(key)
             return entry
         value = shelf.load(key, entry)
-        if isinstance(value, Collection):
+        if not shelf.durable:
+            shelf.came_back(key, entry, value)
+        elif isinstance(value, Collection):
             self.exchange(key, entry, value)
             shelf.loaded(key, entry)
         return value
@@ -137,6 +151,8 @@ class Database:
             self._expire(key)
             return None
         self.accessed_s[slot] = self.clock.now_s
+        if self.uses is not None:
+            self.uses.add(key, self.salt)
         return value
 
     def _is_due(self, key: bytes, slot: int) -> bool:
@@ -247,6 +263,8 @@ class Database:
         old = table.get(key)
         table[key] = value
         self.accessed_s[slot] = self.clock.now_s
+        if self.uses is not None:
+            self.uses.add(key, self.salt)
         if old is None:
             self.size += 1
             self.space.account(key_cost(key) + value_cost(value))
@@ -289,6 +307,8 @@ class Database:
         self.space.account(-(key_cost(key) + value_cost(value)))
         if self.shelf is not None:
             self.shelf.removed(key, value)
+        if self.marks is not None:
+            self.marks.discard(key)
         return value
 
     def take(self, key: bytes) -> Value | None:
@@ -307,6 +327,8 @@ class Database:
         self.space.account(-self.used_bytes())
         if self.shelf is not None and self.shelf.durable:
             self.shelf.journal.clear(self.index)
+        if self.marks is not None:
+            self.marks.clear()
         self.discard()
 
     def discard(self, *, release: bool = True) -> None:
@@ -316,6 +338,8 @@ class Database:
             release: Whether what is on a medium has to be given back value by value.
         """
         self.space.expiring.discard(self)
+        if self.marks is not None and release:
+            self.marks.release()
         tables = [table for table in self.tables if table]
         shelf = self.shelf
         if shelf is None:
@@ -336,9 +360,24 @@ class Database:
     def count_bytes(self) -> int:
         """What this database's keys cost, counted key by key."""
         cost = self.expires_count * EXPIRY_BYTES
+        if self.marks is not None:
+            cost += self.marks.size_bytes()
         for _, table in self.slot_tables():
             cost += sum(key_cost(key) + value_cost(value) for key, value in table.items())
         return cost
+
+    def mark(self, key: bytes) -> bool:
+        """Have a key outlive its job; false if it does not exist."""
+        if self.find(key) is None:
+            return False
+        self.all_marks().add(key)
+        return True
+
+    def all_marks(self) -> Marks:
+        """The marks, to be added to."""
+        if self.marks is None:
+            self.marks = Marks(self)
+        return self.marks
 
     # --- expiry --------------------------------------------------------------------------------
 

@@ -37,11 +37,17 @@ INVALID_DB: Final = b"ERR invalid DB index"
 INVALID_CURSOR: Final = b"ERR invalid cursor"
 NOT_POSITIVE: Final = b"ERR value is out of range, must be positive"
 OUT_OF_MEMORY: Final = b"OOM command not allowed when used memory > 'maxmemory'."
+CAPACITY_USED: Final = b"OOM the capacity that this server was given is used"
+# What the system says comes behind it.
+MEDIUM_FULL: Final = b"OOM the medium takes no writes: "
 NO_AUTH: Final = b"NOAUTH Authentication required."
 WRONG_PASS: Final = b"WRONGPASS invalid username-password pair or user is disabled."
 CROSS_SLOT: Final = b"CROSSSLOT Keys in request don't hash to the same slot"
 CLUSTER_DOWN: Final = b"CLUSTERDOWN Hash slot not served"
 SPEAKS_NO_HTTP: Final = b"ERR this port speaks the Redis protocol, not HTTP: closing the connection"
+JOB_ENDED: Final = (
+    b"ERR this job has ended: what it retained can be read, and deleted by JOB.PURGE, not changed"
+)
 NO_PROTO: Final = b"NOPROTO unsupported protocol version"
 
 

@@ -42,6 +42,7 @@ def evict_some(keyspace: Keyspace, wanted_bytes: int, effort_max: int) -> int:
         cold = shelf.evict(key, value)
         shelf.db.exchange(key, value, cold)
         shelf.db.scans.forget(value)
+        keyspace.evictions += 1
         freed += value.size_bytes
         effort += cold.record_bytes
     return freed

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from pocketkv.engine.pauses import Resume
     from pocketkv.engine.session import Session
 
-Read: TypeAlias = "Callable[[], bytes]"
 # Has things read where that may take long, and is told what was read, or why not.
-Fetcher: TypeAlias = "Callable[[list[Read], Callable[[list[bytes | CommandError]], None]], None]"
+Done: TypeAlias = "Callable[[list[bytes | CommandError]], None]"
+Fetcher: TypeAlias = "Callable[[list[PendingRead], Done], None]"
 
 
 def require_resident(session: Session, command: Command, request: list[bytes]) -> None:
@@ -90,7 +90,7 @@ class _Waiting:
         self.reads = reads
         fetcher = self.session.node.fetcher
         assert fetcher is not None  # A node with a store has one.
-        fetcher([pending.read for pending in reads], self._on_read)
+        fetcher(reads, self._on_read)
 
     def _abandon(self) -> None:
         """The client is gone: what is being read is of no use."""
@@ -98,6 +98,7 @@ class _Waiting:
 
     def _on_read(self, results: list[bytes | CommandError]) -> None:
         if self.gone:
+            self._forget()
             return
         for pending, result in zip(self.reads, results, strict=True):
             if not pending.keep(result):
@@ -118,5 +119,8 @@ class _Waiting:
 
     def _forget(self) -> None:
         """What was read is in memory now, or not needed any more."""
-        for pending in self.reads:
+        # This object and its reply refer to each other, so both may stay for long, and what was
+        # read may keep a file open.
+        reads, self.reads = self.reads, []
+        for pending in reads:
             pending.forget()

@@ -13,14 +13,15 @@ from pocketkv.engine.commands import Command, find_command
 from pocketkv.engine.errors import (
     CLUSTER_DOWN,
     CROSS_SLOT,
+    JOB_ENDED,
     NO_AUTH,
-    OUT_OF_MEMORY,
     SPEAKS_NO_HTTP,
     CommandError,
 )
 from pocketkv.engine.fetching import fetch, require_resident
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.sinks import charged_bytes, refuse_failed, settle
+from pocketkv.engine.spilling import FULL, ROOM, NoRoom
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import NO_REPLY, Deferred, ErrorReply, Reply
 from pocketkv.slots import key_slot
@@ -91,6 +92,7 @@ def check_memory(session: Session, request: list[bytes]) -> None:
 
     Raises:
         CommandError: OOM.
+        NoRoom: It may fit soon.
     """
     grown_bytes = 0
     for argument in request:
@@ -109,10 +111,19 @@ def require_memory(session: Session, grown_bytes: int) -> None:
 
     Raises:
         CommandError: OOM.
+        NoRoom: It may fit soon.
     """
-    if session.space.refuses_write(grown_bytes):
+    spilling = session.node.keyspace.spilling
+    if spilling is not None:
+        verdict = spilling.verdict(session.space, grown_bytes)
+        if verdict == FULL:
+            session.space.stats.refused_oom += 1
+            raise spilling.refusal(session.space, grown_bytes)
+        if verdict != ROOM:
+            raise NoRoom(grown_bytes)
+    elif session.space.refuses_write(grown_bytes):
         session.space.stats.refused_oom += 1
-        raise CommandError(OUT_OF_MEMORY)
+        raise CommandError(session.space.refusal(grown_bytes))
 
 
 def check_store(session: Session) -> None:
@@ -126,6 +137,17 @@ def check_store(session: Session) -> None:
         raise CommandError(error.text)
 
 
+def check_writable(session: Session) -> None:
+    """Refuse a write to a job that has ended, or while the store takes none.
+
+    Raises:
+        CommandError: ERR, or as `check_store`.
+    """
+    if session.space.read_only:
+        raise CommandError(JOB_ENDED)
+    check_store(session)
+
+
 def run(session: Session, request: list[bytes]) -> Reply:
     """Answer a request here; what the client did wrong becomes an error reply."""
     node = session.node
@@ -135,12 +157,14 @@ def run(session: Session, request: list[bytes]) -> Reply:
         command = admit(session, request)
         if not command.is_local:
             check_slots(session, command, request)
-            if command.is_write and node.write_error is not None:
-                check_store(session)
+            if command.is_write and (node.write_error is not None or session.space.read_only):
+                check_writable(session)
             if command.denies_oom:
                 check_memory(session, request)
     except CommandError as error:
         return refuse(session, request, command, error)
+    except NoRoom as lack:
+        return _hold_for_room(session, request, lack)
     if node.pauses and holds(session, command):
         return hold(session, request, run)
     if session.space.incoming_bytes:
@@ -156,12 +180,31 @@ def run(session: Session, request: list[bytes]) -> Reply:
     except CommandError as error:
         reply = ErrorReply(error.text)
     except NotResident as missing:
-        return fetch(session, command, request, missing, run)
+        return _fetch(session, command, request, missing)
+    except NoRoom as lack:
+        return _hold_for_room(session, request, lack)
     session.last_active_ms = node.clock.now_ms
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
     if session.reply_off or session.reply_skip:
         return without_reply(session, reply)
     return reply
+
+
+def _fetch(
+    session: Session, command: Command, request: list[bytes], missing: NotResident
+) -> Deferred:
+    """Have values read that are not in memory, and the request executed then."""
+    try:
+        return fetch(session, command, request, missing, run)
+    except NoRoom as lack:
+        return _hold_for_room(session, request, lack)
+
+
+def _hold_for_room(session: Session, request: list[bytes], lack: NoRoom) -> Deferred:
+    """Keep a request until there is memory for it."""
+    spilling = session.node.keyspace.spilling
+    assert spilling is not None  # Nobody else says that there will be room.
+    return spilling.hold(session, request, run, lack.size)
 
 
 def refuse(

@@ -9,6 +9,7 @@ that does not do it, since clients read them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from pocketkv import __version__, limits
 from pocketkv.engine.client_list import visible_sessions
 from pocketkv.engine.keyspace import Keyspace
+from pocketkv.engine.medium import MediumFigures
 from pocketkv.engine.node import REDIS_VERSION, Node
 from pocketkv.engine.stats import CommandStats
 from pocketkv.engine.topology import Topology
@@ -125,6 +127,25 @@ def _memory(session: Session) -> Fields:
         "mem_allocator": "libc",
         **_fragmentation(session.node),
         "lazyfree_pending_objects": 0,
+        **_spilling(session),
+    }
+
+
+def _spilling(session: Session) -> Fields:
+    """What of the job was moved out of memory, where there is somewhere to move it."""
+    spilling = session.node.keyspace.spilling
+    if spilling is None:
+        return {}
+    space = session.space
+    return {
+        "spilled_keys": space.spilled_keys,
+        "spilled_bytes": space.spilled_bytes,
+        "spilled_bytes_human": human_bytes(space.spilled_bytes),
+        "spill_moved_out": space.stats.spilled_out,
+        "spill_moved_back": space.stats.spilled_back,
+        "spill_hits": space.stats.spill_hits,
+        "spill_waiting_commands": spilling.waiting,
+        "spill_problem": plain_text(spilling.reason.decode(errors="replace")),
     }
 
 
@@ -157,7 +178,7 @@ def _persistence(session: Session) -> Fields:
         "aof_last_rewrite_time_sec": -1,
         "aof_current_rewrite_time_sec": -1,
         "aof_last_bgrewrite_status": "ok",
-        "aof_last_write_status": "ok",
+        "aof_last_write_status": "ok" if session.node.write_error is None else "err",
         "module_fork_in_progress": 0,
     }
 
@@ -320,6 +341,53 @@ def _extents(keyspace: Keyspace) -> Fields:
     }
 
 
+def _tiers(session: Session) -> Fields:
+    """What holds the values, and what is known of it. A job sees figures of the whole server."""
+    node = session.node
+    if node.role != "storage":
+        return {}
+    fields: Fields = {"tier_medium": node.medium or "memory"}
+    if node.medium_figures is None:
+        return fields
+    figures = node.medium_figures()
+    capacity_bytes = figures.capacity_bytes
+    return {
+        **fields,
+        "tier_directory": plain_text(figures.directory),
+        "tier_capacity_bytes": "none" if capacity_bytes is None else capacity_bytes,
+        **{f"tier_{name}": getattr(figures, name) for name in _TIER_AMOUNTS},
+        "tier_resident_collections": len(node.keyspace.residents),
+        "tier_evictions": node.keyspace.evictions,
+        "tier_failing": int(bool(figures.error)),
+        "tier_error": plain_text(figures.error),
+        "tier_write_errors": node.write_errors,
+        "tier_last_write_error": plain_text(node.last_write_error),
+        "tier_last_write_error_time": node.last_write_error_ms // 1000,
+    }
+
+
+_TIER_AMOUNTS: Final = tuple(
+    one.name
+    for one in dataclasses.fields(MediumFigures)
+    if one.name not in {"directory", "capacity_bytes", "error"}
+)
+
+
+def plain_text(text: str) -> str:
+    """A text of the system as a field may have it.
+
+    Clients take a field with a comma or an equals sign for a list, and a line break ends it; such
+    characters become ``%2C`` and the like.
+    """
+    return "".join(map(_plain_letter, text))
+
+
+def _plain_letter(letter: str) -> str:
+    if letter.isprintable() and letter not in ",=%":
+        return letter
+    return "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogateescape"))
+
+
 def running_core() -> str:
     """Whether the request parser, the hottest of the hot path, is ``compiled`` or ``python``."""
     return "python" if str(parser.__file__).endswith(".py") else "compiled"
@@ -340,6 +408,7 @@ _SECTIONS: Final[dict[str, tuple[str, Callable[[Session], Fields]]]] = {
     "cluster": ("Cluster", _cluster),
     "keyspace": ("Keyspace", _keyspace),
     "pocketkv": ("Pocketkv", _pocketkv),
+    "tiers": ("Tiers", _tiers),
 }
 _DEFAULT: Final = frozenset(_SECTIONS) - {"commandstats", "latencystats"}
 _ALL: Final = frozenset(_SECTIONS)

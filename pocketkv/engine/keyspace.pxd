@@ -6,13 +6,15 @@ cdef class Clock:
 
 cdef class KeyStats:
     cdef public long long hits, misses, expired, commands, received_bytes, sent_bytes, refused_oom
+    cdef public long long spill_hits, spilled_back, spilled_out
 
 
 cdef class JobSpace:
     cdef public Clock clock
     cdef public dict databases
-    cdef public long long epoch, incoming_bytes
-    cdef public bint expires_actively, replaying
+    cdef public long long epoch, incoming_bytes, spilled_keys, spilled_bytes
+    cdef public bint expires_actively, read_only, replaying, retains
+    cdef public dict adopting
     cdef public set expiring
     cdef public str job_id
     cdef public object quota_bytes
@@ -28,9 +30,9 @@ cdef class JobSpace:
 
 cdef class Keyspace:
     cdef object _freeing, _freeing_journal
-    cdef public object capacity_bytes, store
+    cdef public object capacity_bytes, spilling, store
     cdef public dict residents
-    cdef public long long changes, index_bytes
+    cdef public long long changes, evictions, index_bytes
     cdef public list unwritten
     cdef public bint memory_is_full
     cdef public Clock clock

@@ -12,10 +12,13 @@ from weakref import WeakSet
 from pocketkv import limits
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
+from pocketkv.engine.errors import CAPACITY_USED, MEDIUM_FULL, OUT_OF_MEMORY
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.shelf import Shelf
+from pocketkv.engine.spilling import FULL, Spilling
 from pocketkv.engine.values import Entry, value_cost
+from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.database import Table
     from pocketkv.engine.sinks import ExtentSink
 
-DEFAULT_JOB: Final = "default"
+DEFAULT_JOB: Final = DEFAULT_JOB_ID
 # 2**11 bytes are about as quick to give back as one more key is to forget.
 _FREEING_SHIFT: Final = 11
 
@@ -61,6 +64,9 @@ class KeyStats:
         "received_bytes",
         "refused_oom",
         "sent_bytes",
+        "spill_hits",
+        "spilled_back",
+        "spilled_out",
     )
 
     def __init__(self) -> None:
@@ -75,6 +81,10 @@ class KeyStats:
         self.received_bytes = 0
         self.sent_bytes = 0
         self.refused_oom = 0
+        # Reads of what was moved out of memory, and keys that were moved out, and back for good.
+        self.spill_hits = 0
+        self.spilled_out = 0
+        self.spilled_back = 0
 
 
 class JobSpace:
@@ -85,14 +95,20 @@ class JobSpace:
         quota_bytes: What it may use here; ``None``: as much as the server has.
         used_bytes: What it uses here (see `sizes`).
         incoming_bytes: What it uses beside that, for large strings that are no values yet.
+        spilled_keys, spilled_bytes: Keys whose values were moved out of memory to a spill medium,
+            and what those take there, which is no part of `used_bytes`.
         owned: One byte per slot, 1 where this server serves it.
         owns_all: Whether all slots are served here, so that nothing has to be checked.
         epoch: Of the placement that `owned` follows.
         expires_actively: Whether expired keys are removed before they are asked for.
+        read_only: Whether the job has ended, and what it left behind is only read.
+        retains: Whether the controller knows that keys are to outlive the job.
+        adopting: Values that come from another server in pieces, by database and key.
         replaying: Whether what is changed is on the store already.
     """
 
     __slots__ = (
+        "adopting",
         "clock",
         "databases",
         "epoch",
@@ -104,7 +120,11 @@ class JobSpace:
         "owned",
         "owns_all",
         "quota_bytes",
+        "read_only",
         "replaying",
+        "retains",
+        "spilled_bytes",
+        "spilled_keys",
         "stats",
         "used_bytes",
     )
@@ -116,6 +136,8 @@ class JobSpace:
         self.quota_bytes: int | None = None
         self.used_bytes = 0
         self.incoming_bytes = 0
+        self.spilled_keys = 0
+        self.spilled_bytes = 0
         self.owned = bytearray(SLOT_COUNT)
         self.owns_all = False
         self.epoch = 0
@@ -123,6 +145,9 @@ class JobSpace:
         self.expiring: set[Database] = set()
         self.expires_actively = True
         self.replaying = False
+        self.read_only = False
+        self.retains = False
+        self.adopting: dict[tuple[int, bytes], bytearray] = {}
         self.stats = KeyStats()
 
     def database(self, index: int) -> Database:
@@ -150,6 +175,11 @@ class JobSpace:
                 dropped += 1
         return dropped
 
+    @property
+    def marked_keys(self) -> int:
+        """How many keys are to outlive the job."""
+        return sum(len(db.marks) for db in self.databases.values() if db.marks is not None)
+
     def account(self, grown_bytes: int) -> None:
         """The job now uses so much more here (or less, if negative)."""
         self.used_bytes += grown_bytes
@@ -173,6 +203,9 @@ class JobSpace:
 
     def refuses_write(self, request_bytes: int) -> bool:
         """Whether a write of this size would exceed the job's quota or the server's memory."""
+        spilling = self.keyspace.spilling
+        if spilling is not None:
+            return spilling.verdict(self, request_bytes) == FULL
         used_bytes = self.used_bytes + self.incoming_bytes + request_bytes
         if self.quota_bytes is not None and used_bytes > self.quota_bytes:
             return True
@@ -182,11 +215,38 @@ class JobSpace:
             return keyspace.store_refuses(self.job_id, used_bytes, request_bytes)
         return used_bytes > keyspace.memory_bytes
 
+    def refuses_large(self, size: int) -> bool:
+        """The same of a string of this size, none of which will ever be in memory."""
+        used_bytes = self.used_bytes + self.incoming_bytes + size
+        if self.quota_bytes is not None and used_bytes > self.quota_bytes:
+            return True
+        keyspace = self.keyspace
+        used_bytes = keyspace.used_bytes + keyspace.incoming_bytes + size
+        if keyspace.store is None:
+            return used_bytes > keyspace.memory_bytes
+        return keyspace.store_refuses(self.job_id, used_bytes, 0)
+
+    def refusal(self, request_bytes: int, large_bytes: int = 0) -> bytes:
+        """What is said to a write that was just refused; `large_bytes` never are in memory."""
+        keyspace = self.keyspace
+        store = keyspace.store
+        if store is None or not store.durable or keyspace.lacks_memory(request_bytes):
+            return OUT_OF_MEMORY
+        used_bytes = self.used_bytes + self.incoming_bytes + request_bytes + large_bytes
+        if self.quota_bytes is not None and used_bytes > self.quota_bytes:
+            return OUT_OF_MEMORY
+        if store.journal(self.job_id).reserve(request_bytes + limits.RECORD_MARGIN_BYTES):
+            return CAPACITY_USED
+        return MEDIUM_FULL + store.refusal.encode()
+
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
         for database in self.databases.values():
             database.validate()
         assert self.used_bytes == sum(db.count_bytes() for db in self.databases.values())
+        shelves = [db.shelf for db in self.databases.values() if db.shelf is not None]
+        assert self.spilled_keys == sum(shelf.spilled_keys for shelf in shelves)
+        assert self.spilled_bytes == sum(shelf.spilled_bytes for shelf in shelves)
 
 
 class Keyspace:
@@ -206,7 +266,9 @@ class Keyspace:
             whether each was used since somebody last looked; in the order in which they came.
         unwritten: Shelves with changes that the store was not told yet.
         changes: How often something was changed that the store has to be told.
+        evictions: Collections that were left to the store so far.
         memory_is_full: Whether memory is used up and nothing can be moved out any more.
+        spilling: Decides what is moved to a spill medium, where there is one.
         used_bytes, incoming_bytes: What all jobs use (see `JobSpace`).
         unfinished: Large strings that are being received, but for the shorter ones.
         discarded: Tables that nobody sees any more, to be freed in the background.
@@ -219,6 +281,7 @@ class Keyspace:
         "changes",
         "clock",
         "discarded",
+        "evictions",
         "extents",
         "incoming_bytes",
         "index_bytes",
@@ -227,6 +290,7 @@ class Keyspace:
         "randomness",
         "residents",
         "spaces",
+        "spilling",
         "store",
         "unfinished",
         "unwritten",
@@ -248,6 +312,7 @@ class Keyspace:
         self.unwritten: list[Shelf] = []
         self.memory_is_full = False
         self.changes = 0
+        self.evictions = 0
         self.memory_bytes = memory_bytes
         self.used_bytes = 0
         self.incoming_bytes = 0
@@ -256,6 +321,9 @@ class Keyspace:
         self.clock = clock
         self.randomness = randomness
         self.spaces: dict[str, JobSpace] = {}
+        self.spilling: Spilling | None = None
+        if store is not None and not store.durable:
+            self.spilling = Spilling(self)
         self.discarded: list[tuple[Table, Journal | None]] = []
         self._freeing: Table | None = None
         self._freeing_journal: Journal | None = None
@@ -277,7 +345,7 @@ class Keyspace:
         """Whether there is no room for a write on the store, or none in memory for its key."""
         store = self.store
         assert store is not None  # The caller has looked.
-        if self.memory_is_full or self.index_bytes + request_bytes > self.memory_bytes:
+        if self.lacks_memory(request_bytes):
             return True
         if not store.durable:
             # What is too much is moved out.
@@ -285,6 +353,10 @@ class Keyspace:
         if self.capacity_bytes is not None and used_bytes > self.capacity_bytes:
             return True
         return not store.journal(job_id).reserve(request_bytes + limits.RECORD_MARGIN_BYTES)
+
+    def lacks_memory(self, request_bytes: int) -> bool:
+        """Whether there is no room in memory for what is kept there of a write's keys."""
+        return self.memory_is_full or self.index_bytes + request_bytes > self.memory_bytes
 
     def new_string(self, job_id: str) -> LargeString | None:
         """An empty string for what is too large for a table; ``None``: nothing is."""

@@ -19,9 +19,9 @@ from pocketkv.engine.errors import OUT_OF_MEMORY, CommandError
 from pocketkv.resp.replies import FileBulk, FileRange, Reply
 
 if TYPE_CHECKING:
+    from pocketkv.engine.charge import Charge
     from pocketkv.engine.cold import PendingRead
     from pocketkv.engine.extents import Extent, Extents
-    from pocketkv.engine.sinks import Charge
 
 # What a string costs beside its pages: itself, its two lists; and each piece with its extent.
 _STRING_BYTES: Final = 256

@@ -26,6 +26,8 @@ from pocketkv.tokens import verify_job_token, verify_password
 if TYPE_CHECKING:
     from pocketkv.engine.defragment import Defragmenter
     from pocketkv.engine.fetching import Fetcher
+    from pocketkv.engine.medium import MediumFigures
+    from pocketkv.engine.retention import Retaining
     from pocketkv.engine.session import Transport
 
 # The Redis version whose behaviour is offered; clients decide by it what they may send.
@@ -126,13 +128,20 @@ class Node:
         self.process = ProcessFigures()
         # Reads what is not in memory, where there is a store beside it; set by the plane.
         self.fetcher: Fetcher | None = None
+        # Has the controller know that a job retains keys; set by the plane of a member.
+        self.retaining: Retaining | None = None
         # Why the last commit failed, until one succeeds.
         self.write_error: ErrorReply | None = None
         self._changes_seen = 0
+        # Of those that failed so far: how many, and why and when the last one did.
+        self.write_errors = 0
+        self.last_write_error = ""
+        self.last_write_error_ms = 0
         # Keeps memory compact, where there is anything stored.
         self.defragmenter: Defragmenter | None = None
-        # Tells of the medium under the values, for INFO; set by the plane.
+        # Tells of the medium under the values, for INFO and metrics; set by the plane.
         self.medium = ""
+        self.medium_figures: Callable[[], MediumFigures] | None = None
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
         # How long a string may become that is written in pieces; 0: no longer than one argument.
         self.value_bytes_max = 0
@@ -212,9 +221,16 @@ class Node:
             self.keyspace.commit()
         except OSError as error:
             self.write_error = write_refusal(error)
+            self.write_failed(error)
         else:
             self.write_error = None
         return self.write_error
+
+    def write_failed(self, error: OSError) -> None:
+        """Note that the medium did not take something, for INFO and metrics."""
+        self.write_errors += 1
+        self.last_write_error = error.strerror or str(error)
+        self.last_write_error_ms = self.clock.now_ms
 
     # --- maps ----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pocketkv.engine.cold import LARGE, Cold
+from pocketkv.engine.marks import MARKS_DATABASE
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class Replay:
             self._space.replaying = False
 
     def put(self, db: int, key: bytes, kind: int, cold: Cold, due_ms: int) -> None:
-        """A whole value."""
+        """A whole value, or a mark."""
+        if db >= MARKS_DATABASE:
+            self._space.database(db - MARKS_DATABASE).all_marks().restore(key, cold)
+            return
         self._space.database(db).restore(key, cold, due_ms)
 
     def change(self, db: int, key: bytes, cold: Cold) -> None:
@@ -47,7 +51,10 @@ class Replay:
             shelf.journal.release(cold)
 
     def delete(self, db: int, key: bytes) -> None:
-        """A key that was removed."""
+        """A key that was removed, or its mark."""
+        if db >= MARKS_DATABASE:
+            self._space.database(db - MARKS_DATABASE).all_marks().restore_removal(key)
+            return
         database = self._space.database(db)
         if database.find_stored(key) is not None:
             database.restore_removal(key)
@@ -59,7 +66,9 @@ class Replay:
             database.restore_expiry(key, due_ms)
 
     def clear(self, db: int) -> None:
-        """A database that was emptied."""
+        """A database that was emptied; its marks went with it."""
+        if db >= MARKS_DATABASE:
+            return
         database = self._space.database(db)
         self._space.account(-database.count_bytes())
         database.discard()
@@ -93,6 +102,9 @@ class StoredIndex:
 
     def record_of(self, job_id: str, db: int, key: bytes) -> Cold | None:
         """The record that is a key's whole value; ``None`` if there is none or changes follow."""
+        if db >= MARKS_DATABASE:
+            marked = self._find(job_id, db - MARKS_DATABASE)
+            return None if marked is None or marked.marks is None else marked.marks.record(key)
         database = self._find(job_id, db)
         if database is None or database.shelf is None:
             return None
@@ -103,12 +115,15 @@ class StoredIndex:
         return entry if isinstance(entry, Cold) else None
 
     def due_ms(self, job_id: str, db: int, key: bytes) -> int:
-        """When a key expires; 0: never."""
+        """When a key expires; 0: never, as marks do."""
         database = self._find(job_id, db)
         return 0 if database is None else database.expiry_ms(key) or 0
 
     def exists(self, job_id: str, db: int, key: bytes) -> bool:
-        """Whether there is such a key, expired or not."""
+        """Whether there is such a key, expired or not, or such a mark."""
+        if db >= MARKS_DATABASE:
+            marked = self._find(job_id, db - MARKS_DATABASE)
+            return marked is not None and marked.marks is not None and key in marked.marks
         database = self._find(job_id, db)
         return database is not None and database.find_stored(key) is not None
 

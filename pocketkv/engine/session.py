@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from pocketkv.engine.errors import WRONG_PASS, CommandError
-from pocketkv.engine.keyspace import DEFAULT_JOB
+from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.resp.encoder import Outbox
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import Reply
@@ -110,7 +110,7 @@ class Session:
         self.lib_version = b""
         self.proxied = False
         self.blocked: Blocked | None = None
-        self.job_id = DEFAULT_JOB
+        self.job_id = DEFAULT_JOB_ID
         self.space: JobSpace
         self.db: Database
         self.reset()
@@ -125,7 +125,7 @@ class Session:
         self.protocol = 2
         self.admin = False
         self.authenticated = not self.node.require_auth
-        self.enter_job(DEFAULT_JOB)
+        self.enter_job(DEFAULT_JOB_ID)
         self.limit_input()
 
     def limit_input(self) -> None:
@@ -160,7 +160,7 @@ class Session:
         is_admin = self.node.accepts_admin(user, password)
         if not is_admin and not self.node.accepts(user, password):
             raise CommandError(WRONG_PASS)
-        self.enter_job(DEFAULT_JOB if is_admin else user)
+        self.enter_job(DEFAULT_JOB_ID if is_admin else user)
         self.admin = is_admin
         self.authenticated = True
         self.limit_input()

@@ -12,19 +12,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
-from pocketkv.engine.cold import CHANGED_STRING, LARGE, STRING, Cold, NotResident
+from pocketkv.engine.cold import (
+    CHANGED_STRING,
+    LARGE,
+    SPILLED_BYTES,
+    SPILLED_LARGE,
+    STRING,
+    Cold,
+    NotResident,
+)
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.packing import PayloadError, pack, unpack
 from pocketkv.engine.payloads import code_of, collection
+from pocketkv.engine.returning import LargeRead
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
-from pocketkv.engine.values import Collection
+from pocketkv.engine.values import Collection, value_cost
 
 if TYPE_CHECKING:
     from pocketkv.engine.cold import Journal, PendingRead
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import Keyspace
+    from pocketkv.engine.spilling import Victim
     from pocketkv.engine.values import Entry, Value
 
 _STRINGS: Final = frozenset({STRING, CHANGED_STRING})
@@ -44,6 +55,15 @@ class StoredRead:
 
     shelf: Shelf
     cold: Cold
+
+    @property
+    def is_coming(self) -> bool:
+        """To ask a file for what is not in memory has the system begin to read it."""
+        return self.shelf.durable
+
+    def try_read(self) -> bytes | None:
+        """What it says, if that is in the system's memory now."""
+        return self.shelf.journal.read_now(self.cold)
 
     def read(self) -> bytes:
         """Read it; for a worker thread."""
@@ -72,6 +92,9 @@ class Shelf:
         chains: Records of the values that are in memory and on the medium: the value as it was,
             then its changes.
         fetched: What was read for commands that wait for it, or why it could not be.
+        reading: Large values that are on their way back from a spill medium.
+        spilling: Values that are being moved out; one that is changed meanwhile is no longer in it.
+        spilled_keys, spilled_bytes: What was moved out, and what it takes there.
     """
 
     __slots__ = (
@@ -82,6 +105,10 @@ class Shelf:
         "index_bytes",
         "journal",
         "keyspace",
+        "reading",
+        "spilled_bytes",
+        "spilled_keys",
+        "spilling",
         "unwritten",
     )
 
@@ -92,7 +119,11 @@ class Shelf:
         self.durable = durable
         self.index_bytes = 0
         self.chains: dict[bytes, list[Cold]] = {}
-        self.fetched: dict[Cold, bytes | CommandError] = {}
+        self.fetched: dict[Cold, bytes | LargeString | CommandError] = {}
+        self.reading: WeakValueDictionary[Cold, LargeRead] = WeakValueDictionary()
+        self.spilling: dict[bytes, Victim] = {}
+        self.spilled_keys = 0
+        self.spilled_bytes = 0
         # Keys whose values in memory are not on the medium as they are.
         self.unwritten: dict[bytes, None] = {}
 
@@ -111,7 +142,9 @@ class Shelf:
 
     def changed(self, key: bytes) -> None:
         """A value in memory was changed, or is new."""
-        if self._journals():
+        if not self.durable:
+            self._forget_moved(key)
+        elif self._journals():
             if not self.unwritten:
                 self.keyspace.unwritten.append(self)
             self.unwritten[key] = None
@@ -129,6 +162,10 @@ class Shelf:
 
     def replaced(self, key: bytes, old: Entry) -> None:
         """Another value has taken the place of `old`."""
+        if not self.durable:
+            if isinstance(old, Cold):
+                self._count_spilled(old, -1)
+            self.spilling.pop(key, None)
         if isinstance(old, Cold):
             self._forget_cold(key, old)
         elif isinstance(old, Collection | LargeString):
@@ -160,6 +197,10 @@ class Shelf:
         residents = self.keyspace.residents
         for key in self.chains:
             residents.pop((self, key), None)
+        self.db.space.spilled_keys -= self.spilled_keys
+        self.db.space.spilled_bytes -= self.spilled_bytes
+        self.spilled_keys = self.spilled_bytes = 0
+        self.spilling = {}
         if release:
             for chain in self.chains.values():
                 for record in chain:
@@ -197,7 +238,25 @@ class Shelf:
             if payload is None:
                 raise NotResident([StoredRead(self, cold)])
             return payload if cold.kind == STRING else bytearray(payload)
+        if cold.kind == SPILLED_LARGE:
+            return self._load_large(cold)
         return self._load_collection(key, cold)
+
+    def _load_large(self, cold: Cold) -> LargeString:
+        """A large string that was moved out of memory, when it was read."""
+        found = self.fetched.get(cold)
+        if isinstance(found, CommandError):
+            raise found
+        if not isinstance(found, LargeString):
+            raise NotResident([self._large_read(cold)])
+        return found
+
+    def _large_read(self, cold: Cold) -> LargeRead:
+        """What has to be done to have a large string; all who want it wait for the same."""
+        read = self.reading.get(cold)
+        if read is None:
+            read = self.reading[cold] = LargeRead(self, cold)
+        return read
 
     def _load_collection(self, key: bytes, cold: Cold) -> Value:
         chain = self.chains.get(key) or [cold]
@@ -221,26 +280,25 @@ class Shelf:
                     value.apply_change(item)
         except PayloadError as error:
             raise CommandError(b"IOERR stored value: " + str(error).encode()) from error
-        value.changes = []
+        value.changes = [] if self.durable else None
         return value
 
     def loaded(self, key: bytes, cold: Cold) -> None:
         """A collection is in memory now, where there was a `Cold`."""
-        if self.durable:
-            self.chains.setdefault(key, [cold])
-        else:
-            self.journal.release(cold)
+        self.chains.setdefault(key, [cold])
         self.touched(key)
 
     def touched(self, key: bytes) -> None:
         """A collection that is in memory was used."""
-        self.keyspace.residents[self, key] = True
+        if self.durable:
+            self.keyspace.residents[self, key] = True
 
     def read_now(self, cold: Cold) -> bytes | None:
         """What is stored, if it can be had without waiting."""
         payload = self.fetched.get(cold)
         if isinstance(payload, CommandError):
             raise payload
+        assert not isinstance(payload, LargeString)  # Those are read by `_load_large`.
         return self.journal.read_now(cold) if payload is None else payload
 
     def read_waiting(self, key: bytes, cold: Cold) -> Value:
@@ -251,13 +309,18 @@ class Shelf:
         """
         chain = self.chains.get(key) or [cold]
         whole, *changes = [self.journal.read(record) for record in chain]
-        return whole if cold.kind in _STRINGS else self.assemble(cold.kind, whole, changes)
+        is_string = cold.kind in _STRINGS or cold.kind == SPILLED_LARGE
+        return whole if is_string else self.assemble(cold.kind, whole, changes)
 
     def missing(self, key: bytes, cold: Cold) -> list[PendingRead]:
         """What has to be read before a value can be had; what need not is kept in `fetched`."""
         found: list[PendingRead] = []
         for record in self.chains.get(key) or [cold]:
-            if record not in self.fetched:
+            if record in self.fetched:
+                continue
+            if record.kind == SPILLED_LARGE:
+                found.append(self._large_read(record))
+            else:
                 payload = self.journal.read_now(record)
                 if payload is None:
                     found.append(StoredRead(self, record))
@@ -316,6 +379,84 @@ class Shelf:
             value.changes = []
         elif isinstance(value, LargeString):
             self._write_whole(key, LARGE, value.payload())
+
+    # --- to a spill medium, and back -----------------------------------------------------------
+
+    def came_back(self, key: bytes, cold: Cold, value: Value) -> None:
+        """A value that was moved out has been read; whether it stays is decided here."""
+        db = self.db
+        spilling = self.keyspace.spilling
+        assert spilling is not None  # Nothing else is moved out.
+        db.space.stats.spill_hits += 1
+        is_whole = isinstance(value, Collection | LargeString)
+        if not is_whole and not spilling.wants_back(db, key, value):
+            return
+        if isinstance(value, LargeString):
+            # From now on it is accounted as a value.
+            value.charge = None
+        db.exchange(key, cold, value)
+        db.space.stats.spilled_back += 1
+        self._count_spilled(cold, -1)
+        if is_whole:
+            # As long as it is not changed, leaving it again costs nothing.
+            self.chains[key] = [cold]
+            self.keyspace.residents[self, key] = True
+        else:
+            self.journal.release(cold)
+
+    def unmark(self, victim: Victim) -> bool:
+        """A value is not being moved out any more; false if it was changed since it was picked."""
+        if self.spilling.get(victim.key) is not victim:
+            return False
+        del self.spilling[victim.key]
+        return True
+
+    def moved(self, victim: Victim, cold: Cold) -> bool:
+        """A value that was being moved out is on the medium; false if it is not needed there."""
+        key = victim.key
+        if not self.unmark(victim):
+            self.journal.release(cold)
+            return False
+        entry = self.db.find_stored(key)
+        assert entry is not None  # Or the mark would be gone.
+        # What is there is equal to what was marked, though it may have been renewed meanwhile.
+        cold.cost_bytes = SPILLED_BYTES
+        self._leave(key, entry, cold)
+        return True
+
+    def drop_clean(self, key: bytes) -> int:
+        """Leave a value that is on the medium anyway: how much that frees, 0 if it is not so."""
+        chain = self.chains.get(key)
+        entry = self.db.find_stored(key)
+        self.keyspace.residents.pop((self, key), None)
+        if chain is None or entry is None or key in self.spilling:
+            return 0
+        del self.chains[key]
+        size = value_cost(entry)
+        self._leave(key, entry, chain[0])
+        return size
+
+    def _leave(self, key: bytes, entry: Entry, cold: Cold) -> None:
+        """Hold a stub in place of a value."""
+        self.db.exchange(key, entry, cold)
+        if self.db.scans.orders:
+            self.db.scans.forget(entry)
+        self.db.space.stats.spilled_out += 1
+        self._count_spilled(cold, 1)
+
+    def _forget_moved(self, key: bytes) -> None:
+        """What is on the medium of a value, or on its way there, is not it any more."""
+        self.spilling.pop(key, None)
+        if self.chains and key in self.chains:
+            self._forget_chain(key)
+            self.keyspace.residents.pop((self, key), None)
+
+    def _count_spilled(self, cold: Cold, count: int) -> None:
+        space = self.db.space
+        self.spilled_keys += count
+        space.spilled_keys += count
+        self.spilled_bytes += count * cold.record_bytes
+        space.spilled_bytes += count * cold.record_bytes
 
     # --- moving out of memory ------------------------------------------------------------------
 

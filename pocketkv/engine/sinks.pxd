@@ -7,13 +7,6 @@ from pocketkv.engine.large_string cimport LargeString
 from pocketkv.engine.session cimport Session
 
 
-cdef class Charge:
-    cdef public JobSpace space
-    cdef public long long size_bytes
-
-    cpdef add(self, long long count)
-
-
 cpdef long long charged_bytes(request) except -1
 cpdef settle(request)
 
@@ -28,7 +21,7 @@ cdef class ExtentSinks:
 cdef class ExtentSink:
     cdef object __weakref__
     cdef list _chain
-    cdef Charge _charge
+    cdef object _charge
     cdef Extents _extents
     cdef Py_ssize_t _filled, _index, _seen, _size, _step_bytes, _within
     cdef bint _refused

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
+from pocketkv.engine.charge import Charge
 from pocketkv.engine.commands import COMMANDS
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
@@ -28,25 +29,6 @@ if TYPE_CHECKING:
 _REFUSED_BYTES: Final = 2**48
 # Where bytes go that nobody will look at; all connections share it.
 _WASTE: Final = memoryview(bytearray(256 * limits.KIB))
-
-
-class Charge:
-    """Memory that a job uses for a string that is not a value yet."""
-
-    __slots__ = ("size_bytes", "space")
-
-    def __init__(self, space: JobSpace) -> None:
-        self.space = space
-        self.size_bytes = 0
-
-    def __del__(self) -> None:
-        self.add(-self.size_bytes)
-
-    def add(self, count: int) -> None:
-        """It uses so much more (or less, if negative)."""
-        self.size_bytes += count
-        self.space.incoming_bytes += count
-        self.space.keyspace.incoming_bytes += count
 
 
 class RefusedString:

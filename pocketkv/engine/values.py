@@ -93,7 +93,7 @@ Entry: TypeAlias = "Value | Cold"
 
 
 def value_cost(value: Entry) -> int:
-    """Memory of a value, without its key; of one that is not in memory, its record's size."""
+    """Memory of a value, without its key; of one that is not in memory, what its `Cold` says."""
     if type(value) is bytes:
         return bytes_object(len(value))
     if isinstance(value, Collection):
@@ -101,7 +101,7 @@ def value_cost(value: Entry) -> int:
     if isinstance(value, LargeString):
         return value.size_bytes
     if isinstance(value, Cold):
-        return value.record_bytes
+        return value.cost_bytes
     # A bytearray keeps some room to grow.
     return 64 + len(value) + (len(value) >> 3)
 

@@ -127,6 +127,21 @@ JOB_REFUSED = Name(
     "job_refused_oom_total", "counter", "Writes refused for want of memory or quota.", ("job",)
 )
 JOB_COMMANDS = Name("job_commands_total", "counter", "Commands of a job.", ("job",))
+JOB_SPILLED_KEYS = Name(
+    "job_spilled_keys", "gauge", "Keys of a job whose values were moved out of memory.", ("job",)
+)
+JOB_SPILLED = Name(
+    "job_spilled_bytes", "gauge", "What those values take on the spill medium.", ("job",)
+)
+JOB_SPILL_HITS = Name(
+    "job_spill_hits_total", "counter", "Look-ups that were answered from there.", ("job",)
+)
+JOB_SPILLED_OUT = Name(
+    "job_spilled_out_total", "counter", "Values of a job that were moved out of memory.", ("job",)
+)
+JOB_SPILLED_BACK = Name(
+    "job_spilled_back_total", "counter", "Values of a job that came back into memory.", ("job",)
+)
 
 MEMORY = Name("storage_memory_bytes", "gauge", "Bytes that all jobs may use here.", ("tier",))
 USED = Name("storage_used_bytes", "gauge", "Bytes that all jobs use here.", ("tier",))
@@ -181,6 +196,7 @@ EVERYWHERE: Final = (
 )  # fmt: skip
 ON_STORAGE: Final = (
     JOB_USED, JOB_QUOTA, JOB_KEYS, JOB_HITS, JOB_MISSES, JOB_EXPIRED, JOB_REFUSED, JOB_COMMANDS,
+    JOB_SPILLED_KEYS, JOB_SPILLED, JOB_SPILL_HITS, JOB_SPILLED_OUT, JOB_SPILLED_BACK,
     MEMORY, USED, INCOMING, EXTENTS, PUNCHED, DEFRAGMENT_PASSES, DEFRAGMENT_SECONDS,
     DEFRAGMENT_MOVED,
 )  # fmt: skip
@@ -352,6 +368,11 @@ _JOB_READERS: Final[tuple[tuple[Name, Callable[[JobSpace], int]], ...]] = (
     (JOB_EXPIRED, lambda space: space.stats.expired),
     (JOB_REFUSED, lambda space: space.stats.refused_oom),
     (JOB_COMMANDS, lambda space: space.stats.commands),
+    (JOB_SPILLED_KEYS, lambda space: space.spilled_keys),
+    (JOB_SPILLED, lambda space: space.spilled_bytes),
+    (JOB_SPILL_HITS, lambda space: space.stats.spill_hits),
+    (JOB_SPILLED_OUT, lambda space: space.stats.spilled_out),
+    (JOB_SPILLED_BACK, lambda space: space.stats.spilled_back),
 )
 
 

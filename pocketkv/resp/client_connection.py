@@ -375,6 +375,8 @@ class ClientConnection(Connection):
             waiting.popleft()
             if known is self._exclusive:
                 self._exclusive = None
+            if reply is not NO_REPLY:
+                self._answered += 1
             if isinstance(reply, Encoded):
                 encoded = reply
                 self.outbox.write(encoded.raw)

@@ -11,7 +11,8 @@ cdef class Reactor:
     cdef public Py_ssize_t connections_max
     cdef public long long accepted
     cdef dict _closed_bytes, _listeners
-    cdef public object commit, fetch
+    cdef public object commit, fetch, poll
+    cdef bint _polling
     cdef public bint holds_large
     cdef list _held
     cdef object _on_round, _on_burst_end, _scheduled, _accept_resume_s

@@ -68,6 +68,8 @@ class Reactor:
         commit: Has what requests changed kept before they are answered; ``None``: nothing is. Why
             it could not be kept, if so: the answer to all of them. For connections that are made
             after it was set.
+        poll: Looks for something that nobody tells of, after each round; whether it has to be
+            looked for again, soon. ``None``: there is no such thing.
         holds_large: Whether no more of large arguments is to be received, until `release_large`.
         fetch: Has a part of a file read by who may wait, then calls back, with an error if there
             was one; ``None``: no file is ever anywhere but in memory.
@@ -88,6 +90,8 @@ class Reactor:
         # Received and sent over connections that are closed, by side.
         self._closed_bytes: dict[str, tuple[int, int]] = {"client": (0, 0)}
         self.commit: Callable[[], ErrorReply | None] | None = None
+        self.poll: Callable[[], bool] | None = None
+        self._polling = False
         self.holds_large = False
         self._held: list[Connection] = []
         self.fetch: Fetch | None = None
@@ -221,7 +225,7 @@ class Reactor:
             task_status.started()
             try:
                 while True:
-                    if self._scheduled:
+                    if self._scheduled or self._polling:
                         await trio.lowlevel.checkpoint()
                     else:
                         await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -236,13 +240,18 @@ class Reactor:
         started_s = time.monotonic()
         ready = self._epoll.poll(0)
         try:
-            while ready or self._scheduled:
+            while ready or self._scheduled or self._polling:
                 self._round(ready)
+                if self.poll is not None:
+                    self._polling = self.poll()
                 if self.now_s - started_s > limits.BURST_S:
                     return
                 # While traffic is hot the next request comes sooner than a way through trio's
                 # scheduler and back takes.
-                ready = self._epoll.poll(0 if self._scheduled else self._linger_ms)
+                if self._polling and not self._scheduled:
+                    ready = self._epoll.poll_briefly()
+                else:
+                    ready = self._epoll.poll(0 if self._scheduled else self._linger_ms)
         finally:
             self._serving = False
             if self._on_burst_end is not None:

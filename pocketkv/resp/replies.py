@@ -242,6 +242,8 @@ class Deferred:
         if self.reply is not PENDING:
             return
         self.reply = reply
+        # Who made it may refer to it, and would keep it, with the files that it may have open.
+        self.on_abandon = None
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.on_reply_known()

@@ -30,5 +30,7 @@ cdef class Poller:
     cpdef unregister(self, int fd)
     cdef int _control(self, int operation, int fd, int mask) except -1
     cpdef int poll(self, int timeout_ms) except -1
+    cpdef int poll_briefly(self) except -1
+    cdef int _polled(self, int count) except -1
     cpdef int fd(self, int index) except -1
     cpdef int mask(self, int index) except -1

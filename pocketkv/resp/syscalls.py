@@ -127,6 +127,10 @@ class Poller:
         self._events = self._epoll.poll(timeout_ms / 1000, limits.EVENTS_PER_POLL)
         return len(self._events)
 
+    def poll_briefly(self) -> int:
+        """`poll` for some 50 microseconds; here, as long as the system can tell."""
+        return self.poll(1)
+
     def fd(self, index: int) -> int:
         """The descriptor of one event."""
         return self._events[index][0]

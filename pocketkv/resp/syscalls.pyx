@@ -7,7 +7,7 @@ has work that could use the microsecond.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, ENOSYS, errno
 
 import os
 import select
@@ -52,11 +52,17 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *now)
     enum: CLOCK_MONOTONIC
 
+cdef extern from "<sys/epoll.h>" nogil:
+    # Since Linux 5.11 and glibc 2.35.
+    int epoll_pwait2(int epfd, epoll_event *events, int maxevents, const timespec *timeout, const void *mask)
+
+
 # `limits.RECEIVE_BYTES`, `RECEIVE_HEAD_BYTES` and `EVENTS_PER_POLL`; checked when the module is
 # imported.
 DEF SIZE = 65536
 DEF HEAD_SIZE = 1024
 DEF EVENTS = 512
+DEF BRIEF_NS = 50000
 
 assert limits.RECEIVE_BYTES == SIZE and limits.EVENTS_PER_POLL == EVENTS
 assert limits.RECEIVE_HEAD_BYTES == HEAD_SIZE
@@ -158,6 +164,21 @@ cdef class Poller:
         else:
             with nogil:
                 count = epoll_wait(self._fd, self._events, EVENTS, timeout_ms)
+        return self._polled(count)
+
+    cpdef int poll_briefly(self) except -1:
+        cdef timespec timeout
+        cdef int count
+        timeout.tv_sec = 0
+        timeout.tv_nsec = BRIEF_NS
+        self._count = 0
+        with nogil:
+            count = epoll_pwait2(self._fd, self._events, EVENTS, &timeout, NULL)
+        if count < 0 and errno == ENOSYS:
+            return self.poll(1)
+        return self._polled(count)
+
+    cdef int _polled(self, int count) except -1:
         if count < 0:
             if errno == EINTR:
                 PyErr_CheckSignals()

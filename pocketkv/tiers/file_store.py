@@ -7,6 +7,7 @@ more than about a second is lost with the machine.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from pocketkv.engine.session import Session
 
 # What is left free on the device for journals, whatever large values there are.
-_RESERVED_BYTES: Final = 16 * 1024 * 1024
+RESERVED_BYTES: Final = 16 * 1024 * 1024
+
+# Deletions take about a quarter of what keys take in memory; as much is for collection.
+_DELETIONS_SHARE: Final = 0.6
 
 
 class FileStore:
@@ -68,6 +72,8 @@ class FileStore:
         self._warm = warm_buffer()
         self._large: dict[str, LargeFile] = {}
         self._keyspace: Keyspace | None = None
+        # By jobs that have ended.
+        self._punched_bytes = 0
 
     # --- what the engine asks ------------------------------------------------------------------
 
@@ -76,6 +82,11 @@ class FileStore:
         """Whether `commit` has something to do."""
         state = self.volume.state
         return bool(state.dirty or state.emptied)
+
+    @property
+    def refusal(self) -> str:
+        """Why a journal's `reserve` last said no."""
+        return self.volume.refusal
 
     def journal(self, job_id: str) -> JobJournal:
         """A job's journal, made if it is new."""
@@ -94,6 +105,7 @@ class FileStore:
         large = self._large.pop(job_id, None)
         if large is not None:
             large.close()
+            self._punched_bytes += large.punched_bytes
         self.volume.drop(job_id)
 
     def commit(self) -> None:
@@ -102,7 +114,16 @@ class FileStore:
         Raises:
             OSError: Some of it could not be written; it is tried again by the next call.
         """
+        if self._keyspace is not None:
+            # However full the disk is, every key can be deleted.
+            deletions_bytes = int(self._keyspace.index_bytes * _DELETIONS_SHARE)
+            self.volume.state.ballast.resize(deletions_bytes)
         self.volume.commit()
+
+    @property
+    def identity(self) -> str:
+        """40 hexadecimal digits that tell the directory from every other."""
+        return hashlib.sha1(b"%016x" % self.volume.state.secret).hexdigest()
 
     # --- large values --------------------------------------------------------------------------
 
@@ -128,7 +149,7 @@ class FileStore:
             used_bytes = self.volume.used_bytes + self.large_bytes + size
             if used_bytes > self._capacity_bytes:
                 return False
-        return self.volume.free_bytes > size + _RESERVED_BYTES
+        return self.volume.free_bytes > size + RESERVED_BYTES
 
     @property
     def large_bytes(self) -> int:
@@ -205,6 +226,19 @@ class FileStore:
     def used_bytes(self) -> int:
         """What the directory takes on the device."""
         return self.volume.used_bytes + self.large_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        """What can still be written, as of the last `sync`."""
+        free_bytes = self.volume.free_bytes
+        if self._capacity_bytes is None:
+            return free_bytes
+        return max(min(free_bytes, self._capacity_bytes - self.used_bytes()), 0)
+
+    @property
+    def punched_bytes(self) -> int:
+        """What large values gave back to the system so far."""
+        return self._punched_bytes + sum(large.punched_bytes for large in self._large.values())
 
     def close(self) -> None:
         """Write everything, and let others use the directory.

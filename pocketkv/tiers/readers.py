@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -16,6 +17,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from pocketkv.engine.cold import PendingRead
 from pocketkv.engine.errors import CommandError
 
 Read: TypeAlias = "Callable[[], bytes]"
@@ -24,6 +26,8 @@ Done: TypeAlias = "Callable[[list[bytes | CommandError]], None]"
 # How many reads a medium is given at a time. A disk that turns can do no more than sort a few.
 DEPTHS: Final = {"nvme": 32, "ssd": 32, "hdd": 4}
 _DEFAULT_DEPTH: Final = 16
+# A read of an NVMe or SSD that is not overloaded is done before that.
+_POLLED_S: Final = 0.005
 
 
 class _Batch:
@@ -43,16 +47,23 @@ class Readers:
     Args:
         depth: How many reads may be under way.
         log: Where defects are told.
+        polls: Whether it is worth while to look for what is being read.
+
+    Attributes:
+        given: How many reads were asked for so far.
     """
 
-    def __init__(self, depth: int, log: logging.Logger) -> None:
+    def __init__(self, depth: int, log: logging.Logger, *, polls: bool = True) -> None:
         self._log = log
         self._depth = depth
         self._queue: SimpleQueue[tuple[_Batch, int, Read] | None] = SimpleQueue()
         self._finished: deque[tuple[_Batch, int, bytes | CommandError]] = deque()
         self._threads: list[threading.Thread] = []
         self._token = trio.lowlevel.current_trio_token()
+        self._polls = polls
+        self._coming: deque[tuple[_Batch, int, PendingRead, float]] = deque()
         self._waiting = 0
+        self.given = 0
 
     @property
     def waiting(self) -> int:
@@ -66,10 +77,63 @@ class Readers:
             return
         batch = _Batch(len(reads), done)
         self._waiting += len(reads)
+        self.given += len(reads)
         while len(self._threads) < min(self._waiting, self._depth):
             self._start_thread()
         for index, read in enumerate(reads):
             self._queue.put((batch, index, read))
+
+    def fetch(self, reads: list[PendingRead], done: Done) -> None:
+        """The same for what the system may be reading already.
+
+        That is looked for again and again (`poll`) for a short time, which costs less than to wake
+        a thread; what takes longer is left to one.
+        """
+        coming = [read for read in reads if read.is_coming]
+        if not self._polls or len(coming) < len(reads):
+            self.read([read.read for read in reads], done)
+            return
+        batch = _Batch(len(reads), done)
+        self._waiting += len(reads)
+        self.given += len(reads)
+        now_s = time.monotonic()
+        self._coming.extend((batch, index, read, now_s) for index, read in enumerate(reads))
+
+    def poll(self) -> bool:
+        """Look for what was asked for; whether there is more to look for."""
+        coming = self._coming
+        if not coming:
+            return False
+        now_s = time.monotonic()
+        while coming:
+            batch, index, read, since_s = coming[0]
+            result: bytes | CommandError | None
+            try:
+                result = read.try_read()
+            except CommandError as error:
+                result = error
+            if result is None:
+                if now_s - since_s < _POLLED_S:
+                    # Those that were asked for later come later.
+                    break
+                self._give((batch, index, read.read))
+                coming.popleft()
+                continue
+            coming.popleft()
+            self._take(batch, index, result)
+        return bool(coming)
+
+    def _give(self, item: tuple[_Batch, int, Read]) -> None:
+        if len(self._threads) < min(self._waiting, self._depth):
+            self._start_thread()
+        self._queue.put(item)
+
+    def _take(self, batch: _Batch, index: int, result: bytes | CommandError) -> None:
+        batch.results[index] = result
+        batch.left -= 1
+        self._waiting -= 1
+        if batch.left == 0:
+            batch.done(batch.results)
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="reader", daemon=True)
@@ -95,17 +159,14 @@ class Readers:
                 self._token.run_sync_soon(self._deliver, idempotent=True)
             except trio.RunFinishedError:
                 return
+            # What was read may keep a file open, and the next call may come much later.
+            del item, batch, read, result
 
     def _deliver(self) -> None:
         """Pass on what was read; on the serving thread."""
         finished = self._finished
         while finished:
-            batch, index, result = finished.popleft()
-            batch.results[index] = result
-            batch.left -= 1
-            self._waiting -= 1
-            if batch.left == 0:
-                batch.done(batch.results)
+            self._take(*finished.popleft())
 
     def close(self) -> None:
         """End the threads, each after the read that it is at."""

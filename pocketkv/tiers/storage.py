@@ -36,9 +36,12 @@ from pocketkv.serving.membership import Membership
 from pocketkv.serving.memory import configure_allocator, release_free_memory
 from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
 from pocketkv.slots import SLOT_COUNT
+from pocketkv.tiers.figures import FileMedium
 from pocketkv.tiers.file_store import FileStore
 from pocketkv.tiers.memfd import Memfd
 from pocketkv.tiers.readers import Readers, depth_of
+from pocketkv.tiers.retire import Retirer
+from pocketkv.tiers.spill_setup import SpillWork, open_spill
 from pocketkv.tiers.upkeep import Upkeep
 from pocketkv.tiers.volume.volume import VolumeError
 
@@ -54,18 +57,23 @@ class StorageServer:
         self.sampler = ProcessSampler()
         self.machine = config.machine or self.sampler.machine_id()
         self.store = _open_store(config, log) if config.dir is not None else None
+        spill = open_spill(config, self.machine, self._known_jobs, log)
         keyspace = Keyspace(
             config.memory_bytes,
             Clock(time.time_ns() // 1_000_000),
             random.Random(),
             None if self.store is not None else Extents(_open_medium(config.memory_bytes)),
-            self.store,
+            self.store or spill,
         )
         keyspace.capacity_bytes = config.capacity_bytes
         self.topology = Topology()
         self.upkeep: Upkeep | None = None
+        self.medium: FileMedium | None = None
+        self.retirer: Retirer | None = None
+        # Tells whether a server still has what it had: what is in files outlives the process.
+        self.generation = secrets.token_hex(8) if self.store is None else self.store.identity
         self.node = Node(
-            node_id=config.server_id or secrets.token_hex(20),
+            node_id=config.server_id or self._own_id(),
             role="storage",
             tier=config.tier,
             keyspace=keyspace,
@@ -81,6 +89,15 @@ class StorageServer:
         if self.store is not None:
             self.node.value_bytes_max = config.value_bytes_max
             self._restore(self.store)
+        self.spill = None if spill is None else SpillWork(self.node, spill, log)
+
+    def _known_jobs(self) -> set[str]:
+        """The jobs that have not ended, as far as this server was told."""
+        return {DEFAULT_JOB, *self.topology.placements}
+
+    def _own_id(self) -> str:
+        """An id for a server that was given none; one that keeps files has the same each time."""
+        return secrets.token_hex(20) if self.store is None else self.store.identity
 
     def _restore(self, store: FileStore) -> None:
         """Hold what is in the directory.
@@ -98,6 +115,8 @@ class StorageServer:
         node = self.node
         if self.store is not None:
             self._use_store(shell, self.store)
+        if self.spill is not None:
+            self.spill.use(shell)
         if self.config.controller is None:
             node.topology = standalone_topology(
                 Server(
@@ -115,11 +134,17 @@ class StorageServer:
 
     def _use_store(self, shell: Shell, store: FileStore) -> None:
         """Have connections write to the store and read from it."""
-        readers = Readers(depth_of(self.config.tier), self.log)
+        # A disk that turns takes longer than anybody should look for.
+        polls = self.config.tier != "hdd"
+        readers = Readers(depth_of(self.config.tier), self.log, polls=polls)
+        shell.reactor.poll = readers.poll
         self.upkeep = Upkeep(
             self.node, store, shell.reactor, readers, release_free_memory, self.log
         )
-        self.node.fetcher = readers.read
+        self.medium = medium = FileMedium(self.node, store, readers, self.upkeep)
+        self.node.medium_figures = medium.figures
+        shell.metrics.sources.append(medium.metrics)
+        self.node.fetcher = readers.fetch
         shell.reactor.commit = self.node.commit
         shell.reactor.fetch = self.upkeep.fetch_part
         shell.sinks_of = store.sinks_of
@@ -128,6 +153,8 @@ class StorageServer:
         """The background work of a file store, if there is one."""
         if self.upkeep is not None:
             await self.upkeep.run()
+        if self.spill is not None:
+            await self.spill.run()
 
     def _capacity_bytes(self) -> int:
         """What the server can store."""
@@ -147,7 +174,7 @@ class StorageServer:
             "port": self.node.port,
             "metrics_port": shell.endpoint.metrics_port,
             "pid": os.getpid(),
-            "generation": secrets.token_hex(8),
+            "generation": self.generation,
             "machine": self.machine,
             "capacity_bytes": self._capacity_bytes(),
         }
@@ -167,10 +194,21 @@ class StorageServer:
             report=lambda: self.figures(shell),
             log=self.log,
         )
+        self.retirer = Retirer(self.node, membership.call, self.log)
+        self.node.retaining = self.retirer.ask
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.retirer.run)
             nursery.start_soon(membership.run)
             await membership.wait_joined()
+            self._forget_ended()
             shell.ready = True
+
+    def _forget_ended(self) -> None:
+        """Drop jobs that were found in files and have ended since."""
+        for job_id in list(self.node.keyspace.spaces):
+            if job_id != DEFAULT_JOB and job_id not in self.topology.placements:
+                self.log.info("job has ended meanwhile", extra={"job": job_id})
+                self.node.end_job(job_id)
 
     # --- maps ----------------------------------------------------------------------------------
 
@@ -179,6 +217,8 @@ class StorageServer:
         for job_id in ended:
             self.log.info("job ended", extra={"job": job_id})
             self.node.end_job(job_id)
+            if self.retirer is not None:
+                self.retirer.forget(job_id)
         for job_id in changed:
             self.follow(self.topology.placements[job_id])
 
@@ -188,14 +228,29 @@ class StorageServer:
         owned = bytearray(SLOT_COUNT)
         for slots in placement.ranges_of(self.node.id):
             owned[slots.start : slots.end + 1] = b"\x01" * len(slots)
-        lost = self._drop_foreign(space, owned)
-        if lost:
-            self.log.warning(
-                "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}
-            )
+        if placement.read_only:
+            self._follow_retained(space, placement)
+        else:
+            lost = self._drop_foreign(space, owned)
+            if lost:
+                self.log.warning(
+                    "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}
+                )
         space.own(owned)
         space.quota_bytes = placement.quotas.get(self.node.id)
         space.epoch = placement.epoch
+        if self.retirer is not None:
+            self.retirer.follow(placement)
+
+    def _follow_retained(self, space: JobSpace, placement: PlacementMap) -> None:
+        """A job has ended that retains keys: only read it; free what others keep by now."""
+        space.read_only = True
+        if placement.retire_to is None:
+            space.adopting.clear()
+        # While nobody has its slots, the server that should is being waited for: it may be this.
+        keeps = placement.retire_to == self.node.id or not placement.ranges
+        if not keeps and self.node.id not in placement.owners():
+            space.clear()
 
     @staticmethod
     def _drop_foreign(space: JobSpace, owned: bytearray) -> int:
@@ -205,6 +260,8 @@ class StorageServer:
 
     def close(self) -> None:
         """Leave everything on the medium, if there is one."""
+        if self.spill is not None:
+            self.spill.close()
         if self.store is not None:
             try:
                 self.store.close()
@@ -226,11 +283,13 @@ class StorageServer:
             "connections": len(shell.reactor.connections),
             "received_bytes": shell.reactor.received_bytes,
             "sent_bytes": shell.reactor.sent_bytes,
+            "medium_error": "" if self.medium is None else self.medium.error,
             "jobs": {
                 job_id: {
                     "used_bytes": space.used_bytes,
                     "keys": _keys(space),
                     "commands": space.stats.commands,
+                    "retained_keys": space.marked_keys,
                 }
                 for job_id, space in keyspace.spaces.items()
             },

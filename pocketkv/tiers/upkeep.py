@@ -46,6 +46,9 @@ class Upkeep:
         readers: Reads for them.
         release_memory: Gives freed memory back to the system.
         log: Where trouble is told.
+
+    Attributes:
+        failure: Why the device did not take something lately; empty if it did.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Upkeep:
         self._readers = readers
         self._release_memory = release_memory
         self._log = log
-        self._failing = False
+        self.failure = ""
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -99,16 +102,17 @@ class Upkeep:
                 await trio.to_thread.run_sync(partial(self._store.sync, released))
                 await trio.to_thread.run_sync(self._store.volume.empty_trash)
             except OSError as failure:
-                self._told_failing(str(failure))
+                self._note_failure(failure)
             else:
-                if self._failing and error is None:
-                    self._failing = False
+                if self.failure and error is None:
+                    self.failure = ""
                     self._log.info("the medium takes writes again")
 
-    def _told_failing(self, reason: str) -> None:
-        if not self._failing:
-            self._failing = True
-            self._log.error("the medium fails", extra={"error": reason})
+    def _note_failure(self, error: OSError) -> None:
+        self._node.write_failed(error)
+        if not self.failure:
+            self._log.error("the medium fails", extra={"error": str(error)})
+        self.failure = error.strerror or str(error)
 
     # --- pacing --------------------------------------------------------------------------------
 
@@ -123,7 +127,7 @@ class Upkeep:
             try:
                 await trio.to_thread.run_sync(partial(pacer.drain, pacer.outstanding_bytes // 2))
             except OSError as error:
-                self._told_failing(str(error))
+                self._note_failure(error)
             if not pacer.is_behind:
                 self._reactor.release_large()
 

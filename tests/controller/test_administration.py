@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import trio
 
 from pocketkv.resp.peer import Peer, RemoteError
 from pocketkv.tokens import job_token
-from tests.controller.running import SECRET, Running, in_trio, plain, running
+from tests.controller.running import LOG, SECRET, Running, in_trio, plain, running
 
 PASSWORD = "correct horse"
 
@@ -142,8 +143,8 @@ async def test_a_lease_that_runs_out_ends_the_job() -> None:
         (["JOB.UPDATE", "default", "LAMBDAS", "1"], "the job 'default' has no hints"),
         (["JOB.UPDATE", "nobody", "LAMBDAS", "1"], "no such job 'nobody'"),
         (["JOB.DEREGISTER", "default"], "the job 'default' never ends"),
-        (["JOB.PURGE", "default"], "keys cannot be retained yet"),
-        (["JOB.RETAIN", "key"], "keys cannot be retained yet"),
+        (["JOB.PURGE", "default"], "the job 'default' has not ended"),
+        (["JOB.PURGE", "nobody"], "no such job 'nobody'"),
         (["TIER.SCALE", "tape", "1"], "no tier is called 'tape'"),
         (["TIER.SCALE", "dram", "-1"], "the number of servers must be a whole number"),
         (["TIER.SCALE", "dram", "3"], "this controller starts no servers itself"),
@@ -189,6 +190,32 @@ async def test_tiers_and_servers_are_listed() -> None:
             ("b", 7002, "up"),
         ]
         assert sorted(s["committed_bytes"] for s in servers) == [0, 100 << 20]
+
+
+@in_trio
+async def test_a_medium_that_fails_is_logged_once_and_listed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, LOG.name)
+    async with running() as controller:
+        member = await controller.joined("a", tier="nvme")
+        for error in ("", "No space left", "No space left", "Input/output error", ""):
+            report = json.dumps({"medium_error": error})
+            await member.peer.call("MEMBER.REPORT", report)
+            (listed,) = plain(await (await controller.connect()).call("SERVER.LIST"))
+            assert listed["medium_error"] == error
+        with pytest.raises(RemoteError, match="medium_error is not a text"):
+            await member.peer.call("MEMBER.REPORT", json.dumps({"medium_error": "x" * 300}))
+    told = [
+        (record.levelno, getattr(record, "error", ""))
+        for record in caplog.records
+        if record.message.startswith("a server's medium")
+    ]
+    assert told == [
+        (logging.WARNING, "No space left"),
+        (logging.WARNING, "Input/output error"),
+        (logging.INFO, ""),
+    ]
 
 
 @in_trio

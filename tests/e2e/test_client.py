@@ -142,10 +142,13 @@ def test_a_full_job_is_told_and_another_does_not_notice(url: str, job: client.Jo
             storage.get_buffer("b", delete_after_read=True)
 
 
-def test_nothing_is_stored_that_cannot_be_retained(storage: client.PocketClient) -> None:
-    with pytest.raises(client.RetainNotAvailableError):
+def test_what_must_outlive_the_job_is_there_until_it_is_purged(url: str) -> None:
+    with client.register_job("result", url=url) as job, job.connect() as storage:
         storage.put_buffer(b"x", "a", persist_after_job=True)
-    assert storage.count_files() == 0
+        storage.put_buffer(b"y", "b")
+    with client.connect(job) as storage:
+        assert storage.get_buffer("a") == b"x"
+    client.purge_job(job)
 
 
 def test_a_lease_runs_out_unless_it_is_kept(url: str) -> None:

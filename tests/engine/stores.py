@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold
+from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold, PendingRead
 from pocketkv.engine.errors import CommandError
-from pocketkv.engine.fetching import Read
+from pocketkv.engine.fetching import Done
 from pocketkv.engine.replay import Replay
 
 
@@ -93,6 +93,7 @@ class MemoryStore:
 
     durable = True
     keeps_large = False
+    refusal = "No space left on device"
 
     def __init__(self, *, is_slow: bool = False) -> None:
         self.is_slow = is_slow
@@ -142,14 +143,14 @@ class MemoryStore:
         return tell
 
 
-def fetch_at_once(reads: list[Read], done: Callable[[list[bytes | CommandError]], None]) -> None:
+def fetch_at_once(reads: list[PendingRead], done: Done) -> None:
     """A fetcher that does not make anybody wait."""
     done(list(_results(reads)))
 
 
-def _results(reads: list[Read]) -> Iterator[bytes | CommandError]:
+def _results(reads: list[PendingRead]) -> Iterator[bytes | CommandError]:
     for read in reads:
         try:
-            yield read()
+            yield read.read()
         except CommandError as error:
             yield error

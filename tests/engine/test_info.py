@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import re
 
 import pytest
+from redis._parsers.helpers import parse_info
 
 from pocketkv import __version__
 from pocketkv.engine.extents import Extents
-from pocketkv.engine.info import human_bytes, percentile_us
+from pocketkv.engine.info import human_bytes, percentile_us, plain_text
+from pocketkv.engine.medium import MediumFigures
 from pocketkv.engine.stats import CommandStats
 from pocketkv.resp.encoder import encode_request
 from tests.engine.harness import Client, Engine
@@ -16,7 +20,7 @@ from tests.engine.media import FakeMedium
 
 DEFAULT = (
     "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster Keyspace"
-    " Pocketkv"
+    " Pocketkv Tiers"
 ).split()
 
 
@@ -121,6 +125,59 @@ def test_it_tells_how_the_medium_of_large_strings_is_used() -> None:
     assert fields["pocketkv_extents_warm_bytes"] == str(10 * 4096)
     assert fields["pocketkv_extents_spent_bytes"] == "0"
     assert 80_000 < int(fields["pocketkv_job_incoming_bytes"]) < 90_000
+
+
+def medium_figures(**changes: object) -> MediumFigures:
+    """Figures that all differ."""
+    made: dict[str, object] = {
+        field.name: 1000 + number for number, field in enumerate(dataclasses.fields(MediumFigures))
+    }
+    made |= {"directory": "/data/a=b,c", "capacity_bytes": None, "error": ""}
+    return MediumFigures(**(made | changes))  # type: ignore[arg-type]
+
+
+def test_values_in_memory_have_no_medium_to_tell_of(client: Client) -> None:
+    assert fields_of(client, "tiers") == {"tier_medium": "memory"}
+    client.engine.node.role = "router"
+    assert fields_of(client, "tiers") == {}
+
+
+def test_the_medium_is_told_of(client: Client) -> None:
+    node = client.engine.node
+    node.medium = "files"
+    node.medium_figures = medium_figures
+    node.write_failed(OSError(errno.EIO, "Input/output error"))
+    fields = fields_of(client, "tiers")
+    figures = medium_figures()
+    for one in dataclasses.fields(MediumFigures):
+        if one.name not in {"directory", "capacity_bytes", "error"}:
+            assert fields[f"tier_{one.name}"] == str(getattr(figures, one.name))
+    assert (fields["tier_medium"], fields["tier_directory"]) == ("files", "/data/a%3Db%2Cc")
+    assert fields["tier_capacity_bytes"] == "none"
+    assert (fields["tier_failing"], fields["tier_error"]) == ("0", "")
+    assert fields["tier_write_errors"] == "1"
+    assert fields["tier_last_write_error"] == "Input/output error"
+    assert fields["tier_last_write_error_time"] == str(node.clock.now_s)
+    # What everybody's client makes of it.
+    read: dict[str, object] = parse_info(  # type: ignore[no-untyped-call]  # as redis-py has it
+        text_of(client, "tiers").encode()
+    )
+    assert read["tier_directory"] == "/data/a%3Db%2Cc"
+    assert read["tier_used_bytes"] == figures.used_bytes
+
+
+def test_a_failing_medium_is_told_of(client: Client) -> None:
+    client.engine.node.medium_figures = lambda: medium_figures(
+        capacity_bytes=5, error="IOERR a, b=c\r\nd"
+    )
+    fields = fields_of(client, "tiers")
+    assert (fields["tier_failing"], fields["tier_capacity_bytes"]) == ("1", "5")
+    assert fields["tier_error"] == "IOERR a%2C b%3Dc%0D%0Ad"
+
+
+def test_texts_of_the_system_stay_one_field() -> None:
+    assert plain_text("/srv/Größe 1") == "/srv/Größe 1"
+    assert plain_text("a%2C\udcff\t") == "a%252C%FF%09"
 
 
 def test_a_job_reads_about_itself_only(engine: Engine, client: Client) -> None:

@@ -50,8 +50,8 @@ def test_job_commands_name_the_router(client: Client, request_: str) -> None:
     assert "router" in client(*request_.split()).text
 
 
-def test_keys_cannot_be_retained_yet(client: Client) -> None:
-    assert client("JOB.RETAIN", "key").text.startswith("ERR keys cannot be retained yet")
+def test_keys_of_the_job_that_never_ends_are_not_retained(client: Client) -> None:
+    assert client("JOB.RETAIN", "key").text.startswith("ERR the job 'default' never ends")
 
 
 @pytest.mark.parametrize("container", ["client", "config", "memory", "slowlog", "latency"])

@@ -221,7 +221,7 @@ def test_a_client_that_goes_away_leaves_nothing() -> None:
     client("GET", "key")
     [(reads, done)] = waiting
     client.disconnect()
-    done([read() for read in reads])
+    done([read.read() for read in reads])
     assert client.db.shelf is not None
     assert not client.db.shelf.fetched
 

@@ -17,6 +17,7 @@ from pocketkv.controller import figures as controller
 from pocketkv.observability import metrics
 from pocketkv.observability.metrics import Name
 from pocketkv.router import counters as router
+from pocketkv.tiers import figures as medium
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
@@ -31,6 +32,7 @@ def tables() -> dict[str, Iterable[Name]]:
     return {
         "everywhere": metrics.EVERYWHERE,
         "storage": metrics.ON_STORAGE,
+        "medium": names_of(medium),
         "router": names_of(router),
         "controller": names_of(controller),
     }

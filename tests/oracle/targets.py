@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
+from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.extents import Extents
 from pocketkv.resp.encoder import encode_request
 from tests.engine.harness import Client, Engine
 from tests.engine.media import FakeMedium
+from tests.engine.stores import MemoryStore
 from tests.replies import reply_end
 
 RECEIVE_BYTES = 1 << 16
@@ -30,8 +32,12 @@ class EngineTarget:
     """The engine without sockets. Its clock stands still during an example."""
 
     def __init__(self) -> None:
-        self.engine = Engine(extents=Extents(FakeMedium(32 * 256, page_bytes=4096)))
+        self.engine = self.make_engine()
         self.client: Client = self.engine.connect()
+
+    def make_engine(self) -> Engine:
+        """The engine; large values are in extents."""
+        return Engine(extents=Extents(FakeMedium(32 * 256, page_bytes=4096)))
 
     def begin(self, protocol: int, now_ms: int) -> None:
         """Start anew, with a new connection."""
@@ -46,6 +52,28 @@ class EngineTarget:
         """Serve them one by one."""
         replies = [self.client.send(encode_request(request)) for request in requests]
         self.engine.validate()
+        return replies
+
+
+class StoreTarget(EngineTarget):
+    """The engine on a store that has to be waited for whenever something is read.
+
+    Every other request finds all sets moved out of memory.
+    """
+
+    def make_engine(self) -> Engine:
+        """The engine; everything is in a journal."""
+        return Engine(store=MemoryStore(is_slow=True))
+
+    def run(self, requests: list[list[bytes]]) -> list[bytes]:
+        """Serve them one by one."""
+        keyspace = self.engine.keyspace
+        replies = []
+        for number, request in enumerate(requests):
+            replies += super().run([request])
+            if number % 2:
+                while evict_some(keyspace, 1 << 30, 1 << 30):
+                    pass
         return replies
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from tests.oracle.examples import compare, compared, sequences
+from tests.oracle.examples import EXAMPLES, compare, compared, sequences
 from tests.oracle.generate import Request
-from tests.oracle.targets import EngineTarget, SocketTarget
+from tests.oracle.targets import EngineTarget, SocketTarget, StoreTarget
 
 # A long example that fails must be shown as what it is.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -31,6 +31,23 @@ def test_every_reply_is_as_redis_s(
     requests: list[Request],
 ) -> None:
     compare(engine_target, redis_target, requests, protocol)
+
+
+@pytest.fixture(scope="module")
+def store_target() -> StoreTarget:
+    return StoreTarget()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@compared(EXAMPLES // 2)
+@given(requests=sequences)
+def test_every_reply_is_as_redis_s_if_nothing_is_in_memory(
+    redis_target: SocketTarget,
+    store_target: StoreTarget,
+    protocol: int,
+    requests: list[Request],
+) -> None:
+    compare(store_target, redis_target, requests, protocol)
 
 
 def test_a_difference_is_found(redis_target: SocketTarget) -> None:

@@ -29,11 +29,12 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
 
 
-@pytest.fixture(scope="module")
-def storage_target() -> Iterator[SocketTarget]:
-    """A connection to a storage server without a controller."""
+@pytest.fixture(scope="module", params=["dram", "nvme"])
+def storage_target(request: pytest.FixtureRequest) -> Iterator[SocketTarget]:
+    """A connection to a storage server without a controller, on memory or on files."""
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "pocketkv", "storage", "--port", "0", "--memory", "256mb"]
+    command += ["--tier", request.param]
     process = subprocess.Popen(
         [*command, "--announce-fd", str(writing)],
         stdin=subprocess.DEVNULL,

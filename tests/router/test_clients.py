@@ -312,12 +312,12 @@ async def test_job_commands_go_to_the_controller() -> None:
         controller = FakeController()
         cluster.router.membership = controller  # type: ignore[assignment]
         replies = await client.call_all(
-            [["GET", "a"], ["JOB.LIST"], ["JOB.RETAIN", "a", "b"], ["SET", "a", 1], ["JOB.RENEW"]]
+            [["GET", "a"], ["JOB.LIST"], ["JOB.INFO", "a"], ["SET", "a", 1], ["JOB.RENEW"]]
         )
         assert replies[:4] == [None, [[b"id", b"a", b"servers", 2]], "OK", "OK"]
         assert replies[4] == Error("ERR wrong number of arguments for 'job.renew' command")
         context = '{"job": "default", "admin": false}'
         assert controller.calls == [
             ("MEMBER.FORWARD", context, b"JOB.LIST"),
-            ("MEMBER.FORWARD", context, b"JOB.RETAIN", b"a", b"b"),
+            ("MEMBER.FORWARD", context, b"JOB.INFO", b"a"),
         ]

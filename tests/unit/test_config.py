@@ -77,6 +77,7 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "memory": ("64mb", "2g", 64 * 1024**2, 2 * 10**9),
     "dir": ("/var/values", "values", Path("/var/values"), Path("values")),
     "capacity": ("1gb", "2g", 1024**3, 2 * 10**9),
+    "spill": ("/srv/spill", "s3://bucket/a", Path("/srv/spill"), "s3://bucket/a"),
     "value-max": ("1gb", "2g", 1024**3, 2 * 10**9),
     "controller": ("kv:7379", "[::1]:1", ("kv", 7379), ("::1", 1)),
     "server-id": ("s1", "pocketkv-dram-0", "s1", "pocketkv-dram-0"),
@@ -381,3 +382,14 @@ def test_garbage_is_a_configuration_or_a_config_error(environ: dict[str, str]) -
             message = str(error)
             assert message.isprintable()
             assert len(message) < 250
+
+
+def test_spilling_is_for_the_dram_tier() -> None:
+    with pytest.raises(ConfigError, match="--spill is for the tier dram"):
+        storage("--tier nvme --spill /srv/spill")
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///prefix", "gs://bucket/prefix", "http://host/"])
+def test_where_nothing_can_be_spilled_to(url: str) -> None:
+    with pytest.raises(ConfigError, match="neither a path nor s3://bucket/prefix"):
+        storage(f"--spill {url}")

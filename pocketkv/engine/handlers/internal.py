@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pocketkv.engine import retention
 from pocketkv.engine.commands import command
 from pocketkv.engine.errors import CommandError, wrong_arity
 from pocketkv.engine.fence import FencedHandler
@@ -47,6 +48,22 @@ def proxy(session: Session, request: list[bytes]) -> Reply:
     session.proxied = True
     session.transport.hand_over(FencedHandler(session))
     return OK
+
+
+@command(
+    "POCKETKV.ADOPT",
+    arity=-8,
+    flags="admin noscript stale",
+    group="pocketkv",
+    since="0.1.0",
+    complexity="O(N) where N is the number of bytes",
+    summary="Takes keys of a job that has ended from the server that had them, whole or in pieces.",
+    usage="database key kind due-ms total offset piece"
+    " [database key kind due-ms total offset piece ...]",
+)
+def adopt(session: Session, request: list[bytes]) -> Reply:
+    """How many pieces were taken."""
+    return retention.adopt(session, request)
 
 
 def challenge(session: Session) -> bytes:

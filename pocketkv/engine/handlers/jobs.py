@@ -1,20 +1,21 @@
 """JOB, TIER and SERVER: records of the controller's commands.
 
 They stand in COMMAND everywhere, and routers pass them on to the controller, which executes
-them (`pocketkv.controller`). A storage server serves none of them.
+them (`pocketkv.controller`). A storage server serves none of them but JOB.RETAIN, which is about
+keys.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from pocketkv.engine.commands import ALL_KEYS, Route, command
+from pocketkv.engine import retention
+from pocketkv.engine.commands import ALL_KEYS, Merge, Route, command
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.session import Session
 from pocketkv.resp.replies import Reply
 
 _NOT_HERE: Final = b"ERR jobs are administered at a router of the cluster, not at a storage server"
-_CANNOT_RETAIN: Final = b"ERR keys cannot be retained yet: no tier outlives its jobs"
 _HINTS: Final = (
     "[LAMBDAS count] [CAPACITY bytes] [THROUGHPUT rate] [LATENCY <SENSITIVE | TOLERANT>]"
     " [TIERS tier [tier ...]] [LEASE seconds]"
@@ -49,12 +50,12 @@ _declare(
     # controller refuses who has not given it.
     flags="no_auth",
 )
-_declare("JOB.DEREGISTER", 2, "End a job and free all that it holds.", "id")
+_declare("JOB.DEREGISTER", 2, "End a job and free all that it holds and does not retain.", "id")
 _declare("JOB.UPDATE", -3, "Change a job's hints.", f"id {_HINTS}")
 _declare("JOB.RENEW", 2, "Renew a job's lease.", "id")
 _declare("JOB.LIST", 1, "All jobs.")
 _declare("JOB.INFO", 2, "A job's hints, placement, usage and cost.", "id")
-_declare("JOB.PURGE", 2, "Delete the keys that a job has left behind.", "id")
+_declare("JOB.PURGE", 2, "Delete the keys that a job retained beyond its end.", "id")
 _declare("TIER.LIST", 1, "All tiers, with their servers and figures of the catalog.")
 _declare("TIER.SCALE", 3, "Set how many servers a tier has.", "tier servers")
 _declare("SERVER.LIST", 1, "All storage servers, with what they hold.")
@@ -64,16 +65,17 @@ _declare("SERVER.DRAIN", 2, "Empty a storage server and stop it.", "id")
 @command(
     "JOB.RETAIN",
     arity=-2,
-    flags="noscript stale",
+    flags="write denyoom noscript fast",
     group="pocketkv",
     since="0.1.0",
     complexity="O(N) where N is the number of keys",
-    summary="Keep keys of the connection's own job beyond its end.",
+    summary="Keep keys of the connection's own job beyond its end, until JOB.PURGE.",
     usage="key [key ...]",
     keys=ALL_KEYS,
-    key_flags="RO",
-    route=Route.CONTROL,
+    key_flags="OW update",
+    route=Route.SPLIT,
+    merge=Merge.SUM,
 )
 def job_retain(session: Session, request: list[bytes]) -> Reply:
-    """Cluster clients send it to the storage server that has the keys."""
-    raise CommandError(_CANNOT_RETAIN)
+    """How many of the keys exist, and are marked now; a key that is given twice counts twice."""
+    return retention.retain(session, request[1:])

@@ -23,6 +23,7 @@ from pocketkv.tiers.volume.journal import JobJournal
 from pocketkv.tiers.volume.records import (
     HEADER_BYTES,
     MAGIC_BYTES,
+    PAGE_BYTES,
     SEGMENT_HEADER_BYTES,
     VALUE_KIND_LAST,
     Header,
@@ -140,11 +141,12 @@ class Collector:
             self._leave()
             return True
         journal = claim.journal
-        while not journal.reserve(claim.size):
+        while not journal.reserve(claim.size, spare=True):
             if self._state.error is not None or not self._state.ballast.throw_off():
                 return False
         if part.data:
             self._walk(journal, segment, part.data)
+            self._drain(segment, claim.offset)
         if self._offset >= segment.size:
             self._end(journal, segment)
         return True
@@ -201,6 +203,17 @@ class Collector:
             self._record(journal, segment, offset, header, view[position : position + size])
             position += size
         self._offset = start + min(position, len(data))
+
+    def _drain(self, segment: Segment, start: int) -> None:
+        """Nothing up to here is needed any more: it need not wait for the rest of the segment.
+
+        A value of several records is moved last, so its segment goes as a whole; and so does one
+        with a CLEAR, which is needed where it stands.
+        """
+        first = -(-start // PAGE_BYTES) * PAGE_BYTES
+        last = self._offset // PAGE_BYTES * PAGE_BYTES
+        if last > first and not self._rewrites and not segment.clears:
+            self._state.drained.append((segment, first, last - first))
 
     def _skip(self, segment: Segment, data: bytes, position: int) -> int:
         """Where the next record may begin, behind something that is none."""

@@ -33,7 +33,11 @@ ZERO_OWNER: Final = ZeroOwner()
 
 
 class PendingPart:
-    """A part of a string that has to be read before it can be had without waiting."""
+    """A part of a string that has to be read before it can be had without waiting.
+
+    Attributes:
+        is_coming: As `pocketkv.engine.cold.PendingRead` says.
+    """
 
     __slots__ = ("_part",)
 
@@ -49,6 +53,12 @@ class PendingPart:
 
     def _place(self) -> tuple[int, int, int]:
         return self._part.fd, self._part.offset, self._part.size
+
+    # Nobody but a worker may bring it into the page cache: it has to be verified.
+    is_coming = False
+
+    def try_read(self) -> None:
+        """It is never there by itself."""
 
     def read(self) -> bytes:
         """Bring it into the page cache, and verify it; for a worker.

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from pocketkv import limits
+from pocketkv.engine.charge import Charge
 from pocketkv.engine.commands import COMMANDS
-from pocketkv.engine.sinks import Charge, RefusedString
+from pocketkv.engine.sinks import RefusedString
 from pocketkv.tiers.volume.file_string import NO_ROOM, FileString
 from pocketkv.tiers.volume.large_region import REGION_BYTES_MAX, Region, io_error
 
@@ -106,8 +107,8 @@ class FileSink:
         self._seen = 0
         # What it stands for in its request if it is not kept.
         self._error: RefusedString | None = None
-        if space.refuses_write(size):
-            self._refuse(RefusedString())
+        if space.refuses_large(size):
+            self._refuse(RefusedString(space.refusal(0, size)))
 
     @property
     def buffered_bytes(self) -> int:
@@ -129,8 +130,9 @@ class FileSink:
         self._filled += count
         if self._error is None:
             self._charge.add(count)
-            if self._charge.space.refuses_write(0):
-                self._refuse(RefusedString())
+            space = self._charge.space
+            if space.refuses_large(0):
+                self._refuse(RefusedString(space.refusal(0)))
 
     def _store(self, data: memoryview) -> bool:
         """Write what came behind what came before; false if there is no room.

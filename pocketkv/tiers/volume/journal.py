@@ -72,10 +72,11 @@ class JobJournal:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def reserve(self, size: int) -> bool:
+    def reserve(self, size: int, *, spare: bool = False) -> bool:
         """Whether so many more bytes find room.
 
         Args:
+            spare: They make room in the end, and may have what is kept for such.
             size: Of the records that are going to be written, as `record_bytes` tells. A few
                 records' headers need not be counted.
         """
@@ -86,7 +87,7 @@ class JobJournal:
             and self._state.error is None
         ):
             return True
-        return self._reserve(size + _SLACK_BYTES)
+        return self._reserve(size + _SLACK_BYTES, spare=spare)
 
     def put(self, db: int, key: bytes, kind: int, payload: bytes, due_ms: int) -> Cold:
         """Write a key's whole value; `due_ms` is 0 if it does not expire."""
@@ -204,7 +205,7 @@ class JobJournal:
                 self._dirty = True
                 self._state.dirty.append(self)
 
-    def _reserve(self, size: int) -> bool:
+    def _reserve(self, size: int, *, spare: bool) -> bool:
         state = self._state
         if state.error is not None:
             state.refusal = state.error.strerror or str(state.error)
@@ -214,7 +215,7 @@ class JobJournal:
             segment = self.roll(size)
         if segment.size + size <= segment.reserved:
             return True
-        if not state.reserve(segment, segment.size + size):
+        if not state.reserve(segment, segment.size + size, spare=spare):
             return False
         segment.roll_at = max(segment.roll_at, segment.reserved)
         return True

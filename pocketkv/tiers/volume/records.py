@@ -38,6 +38,8 @@ GAP: Final = 0
 _SEGMENT: Final = Struct("<8sQQ")
 _SEGMENT_MAGIC: Final = b"PKVLOG1\n"
 SEGMENT_HEADER_BYTES: Final = 32
+# Parts of a segment are given back in whole pages.
+PAGE_BYTES: Final = 4096
 
 # A seed has one bit less than it could, so that an offset can be added to it.
 _SEED_MASK: Final = (1 << 63) - 1

@@ -26,6 +26,7 @@ from pocketkv.tiers.volume.records import (
     BODY_STRUCT,
     HEADER_BYTES,
     MAGIC_BYTES,
+    PAGE_BYTES,
     SEGMENT_HEADER_BYTES,
     VALUE_KIND_LAST,
     Header,
@@ -100,7 +101,8 @@ class Scanner:
                 found = self._find(offset + 8)
                 if found < 0:
                     break
-                self.gaps += 1
+                if not self._is_hole(offset, found):
+                    self.gaps += 1
                 offset = found
                 continue
             yield offset, header
@@ -118,6 +120,15 @@ class Scanner:
         if checksum(payload) == header.payload_checksum:
             return False
         return not any(payload[-_TORN_ZEROS:])
+
+    def _is_hole(self, start: int, stop: int) -> bool:
+        """Whether collection gave back what is between two records, but for parts of pages."""
+        first = -(-start // PAGE_BYTES) * PAGE_BYTES
+        try:
+            data = os.lseek(self._fd, first, os.SEEK_DATA)
+        except OSError:
+            return False
+        return first < data and data >= stop // PAGE_BYTES * PAGE_BYTES
 
     def _is_damaged(self, offset: int) -> bool:
         """Whether what follows the last record was one, and not just the beginning of one."""
@@ -250,12 +261,15 @@ class Replay:
     def _from_index(self, segment: Segment, index: Index, *, last: bool) -> None:
         segment.seed = index.seed
         segment.size = segment.written = index.segment_bytes
-        size = 0
+        size = taken = 0
         with contextlib.suppress(OSError):
-            size = Path(segment.path).stat().st_size
+            status = Path(segment.path).stat()
+            size = status.st_size
+            # Some of it may have been given back.
+            taken = min(size, status.st_blocks * 512)
         if size < index.segment_bytes:
             self._note(segment, f"has {size} bytes of {index.segment_bytes}")
-        self._state.account(segment, size)
+        self._state.account(segment, taken)
         small = last and size == index.segment_bytes < self._state.layout.segment_bytes // 2
         self._journal.adopt(segment, active=small)
         if small:
@@ -332,7 +346,7 @@ class Replay:
             os.ftruncate(fd, end)
             cut = True
         segment.size = segment.written = end
-        state.account(segment, end if cut else scanner.size)
+        state.account(segment, min(end if cut else scanner.size, os.fstat(fd).st_blocks * 512))
         if last and cut and end < state.layout.segment_bytes:
             segment.roll_at = state.layout.segment_bytes
             segment.index = writer

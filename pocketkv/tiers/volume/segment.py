@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 
 from pocketkv.tiers.volume.index_file import IndexWriter
+from pocketkv.tiers.volume.page_cache import read_nothing_ahead
 from pocketkv.tiers.volume.records import SEGMENT_HEADER_BYTES, segment_header
 
 
@@ -144,6 +145,7 @@ class OpenFiles:
             # Only the job's folder: if the volume is gone, its place must not be filled.
             Path(segment.folder).mkdir(mode=0o700, exist_ok=True)
             fd = os.open(segment.path, flags, 0o600)
+        read_nothing_ahead(fd)
         if segment.written == 0:
             segment.made = True
         with self._lock:
@@ -171,6 +173,7 @@ class OpenFiles:
                 raise
             # What cannot be written any more can still be read.
             fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+        read_nothing_ahead(fd)
         with self._lock:
             if segment.fd >= 0:
                 os.close(fd)

@@ -12,6 +12,7 @@ from typing import Final
 _KEEP_SIZE: Final = 1
 # No more than this part of a small file system is kept as ballast.
 _BALLAST_SHARE: Final = 32
+_GROWN_BALLAST_SHARE: Final = 3
 
 # The C library's own: Python offers only posix_fallocate, which writes zeros where the file system
 # cannot reserve, and makes the file longer.
@@ -65,6 +66,9 @@ class Ballast:
     Args:
         path: Of the file.
         size: What it should take.
+
+    Attributes:
+        size, taken: What it should take, and does.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -72,27 +76,36 @@ class Ballast:
         status = os.statvfs(path.parent)
         total = status.f_blocks * status.f_frsize
         self.size = min(size, total // _BALLAST_SHARE)
-        self.held = False
+        self._size_min = self.size
+        self._size_max = total // _GROWN_BALLAST_SHARE
+        self.taken = 0
+
+    def resize(self, size: int) -> None:
+        """It should take so much, within limits; `take` sees to it."""
+        self.size = max(self._size_min, min(size, self._size_max))
 
     def take(self) -> None:
-        """Take the room (again), if there is twice as much."""
-        if self.held or self.size == 0:
+        """Take the room (again), if there is much more."""
+        if self.taken > 2 * self.size:
+            self.throw_off()
+        missing = self.size - self.taken
+        if missing <= 0:
             return
         with contextlib.suppress(OSError):
-            if free_bytes(self._path.parent) < 2 * self.size:
+            if free_bytes(self._path.parent) < missing + self.size:
                 return
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                preallocate(fd, 0, self.size)
+                preallocate(fd, self.taken, missing)
             finally:
                 os.close(fd)
-            self.held = True
+            self.taken += missing
 
     def throw_off(self) -> bool:
         """Give the room back; False if there was none to give."""
-        if not self.held:
+        if self.taken == 0:
             return False
-        self.held = False
+        self.taken = 0
         with contextlib.suppress(OSError):
             os.truncate(self._path, 0)
             return True

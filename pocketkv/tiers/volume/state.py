@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pocketkv.limits import KIB, MIB
 from pocketkv.tiers.volume.layout import Layout
 from pocketkv.tiers.volume.segment import OpenFiles, Segment
-from pocketkv.tiers.volume.space import Ballast, is_memory, preallocate
+from pocketkv.tiers.volume.space import Ballast, free_bytes, is_memory, preallocate
 
 if TYPE_CHECKING:
     from pocketkv.tiers.volume.journal import JobJournal
@@ -51,6 +51,9 @@ class VolumeState:
         emptied: Segments that are to be removed once what replaced them is written.
         removable: The same, after that; oldest first within a job.
         removed: Segments whose files are gone, for the serving thread to forget.
+        drained: Parts of segments of which nothing is needed once what replaced them is written.
+        punchable: The same, after that.
+        punched: Segments whose files take so much less, for the serving thread to account.
         sparse: Segments worth collecting.
         used_bytes: What the segments take.
         first_number: Of a new job's segments: higher than any that was dropped, since a file of a
@@ -81,6 +84,9 @@ class VolumeState:
         self.emptied: list[tuple[JobJournal, Segment]] = []
         self.removable: deque[tuple[JobJournal, Segment]] = deque()
         self.removed: deque[tuple[JobJournal, Segment]] = deque()
+        self.drained: list[tuple[Segment, int, int]] = []
+        self.punchable: deque[tuple[Segment, int, int]] = deque()
+        self.punched: deque[tuple[Segment, int]] = deque()
         self.sparse: dict[Segment, JobJournal] = {}
         self.used_bytes = 0
         self.first_number = 1
@@ -99,30 +105,48 @@ class VolumeState:
         self.used_bytes += file_bytes - segment.reserved
         segment.reserved = file_bytes
 
-    def reserve(self, segment: Segment, size: int) -> bool:
-        """Find room so that a segment can grow to `size`, and some way beyond if there is."""
+    def reserve(self, segment: Segment, size: int, *, spare: bool = False) -> bool:
+        """Find room so that a segment can grow to `size`, and some way beyond if there is.
+
+        With `spare` also where it is kept for what makes room.
+        """
         ahead = min(max(size, RESERVE_BYTES_MIN), RESERVE_BYTES_MAX)
         for wanted in (size + ahead, size):
             target = -(-wanted // _BLOCK_BYTES) * _BLOCK_BYTES
-            if self._reserve(segment, target):
+            if self._reserve(segment, target, spare=spare):
                 self.full = False
                 return True
         return False
 
-    def _reserve(self, segment: Segment, target: int) -> bool:
+    def _reserve(self, segment: Segment, target: int, *, spare: bool) -> bool:
         more = target - segment.reserved
-        if self.capacity_bytes is not None and self.used_bytes + more > self.capacity_bytes:
+        beyond = self.ballast.size if spare else 0
+        used_bytes = self.used_bytes + more
+        if self.capacity_bytes is not None and used_bytes > self.capacity_bytes + beyond:
             self.refusal = "the capacity that it was given is used"
             self.full = True
             return False
         try:
-            preallocate(self.files.writable(segment), segment.reserved, more)
+            fd = self.files.writable(segment)
+            self._leave_ballast(fd, more, spare=spare)
+            preallocate(fd, segment.reserved, more)
         except OSError as error:
             self.refusal = error.strerror or str(error)
             self.full = self.full or error.errno in _FULL
             return False
         self.account(segment, target)
         return True
+
+    def _leave_ballast(self, fd: int, size: int, *, spare: bool) -> None:
+        """Refuse to take what was the ballast: half is for deletions, and none for new values.
+
+        Raises:
+            OSError: ENOSPC.
+        """
+        kept = self.ballast.size // 2 if spare else self.ballast.size
+        missing = kept - self.ballast.taken
+        if missing > 0 and free_bytes(fd) < size + missing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write(self, segment: Segment) -> None:
         """Write a segment's buffer to its file, whole or not at all.
@@ -193,6 +217,9 @@ class VolumeState:
         if self.emptied:
             self.removable.extend(self.emptied)
             self.emptied.clear()
+        if self.drained:
+            self.punchable.extend(self.drained)
+            self.drained.clear()
 
     def tidy(self) -> None:
         """Forget the segments whose files are gone, and close files that are too many."""
@@ -200,4 +227,9 @@ class VolumeState:
             journal, segment = self.removed.popleft()
             journal.forget(segment)
             self.full = False
+        while self.punched:
+            segment, size = self.punched.popleft()
+            if not segment.retired:
+                self.account(segment, max(segment.reserved - size, 0))
+                self.full = False
         self.files.trim()

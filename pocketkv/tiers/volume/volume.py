@@ -12,6 +12,7 @@ is removed only after what replaced its contents is synced.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from pocketkv.tiers.holes import punch_hole
 from pocketkv.tiers.volume.checksums import checksum
 from pocketkv.tiers.volume.collector import Claim, Collector, Index, Part
 from pocketkv.tiers.volume.journal import JobJournal, folder_of
@@ -145,7 +147,7 @@ class Volume:
                 the next call tries again.
         """
         state = self._state
-        if state.dirty or state.emptied:
+        if state.dirty or state.emptied or state.drained:
             state.commit()
 
     def sync(self) -> None:
@@ -158,13 +160,18 @@ class Volume:
         """
         state = self._state
         removable = [state.removable.popleft() for _ in range(len(state.removable))]
+        punchable = [state.punchable.popleft() for _ in range(len(state.punchable))]
         try:
             self._sync_written()
             while removable:
                 self._remove(*removable[0])
                 removable.pop(0)
+            while punchable:
+                self._punch(*punchable[0])
+                punchable.pop(0)
         finally:
             state.removable.extendleft(reversed(removable))
+            state.punchable.extendleft(reversed(punchable))
         self._disk_free = free_bytes(self._root)
         state.ballast.take()
 
@@ -203,6 +210,25 @@ class Volume:
             with contextlib.suppress(FileNotFoundError):
                 Path(path).unlink()
         self._state.removed.append((journal, segment))
+
+    def _punch(self, segment: Segment, offset: int, size: int) -> None:
+        """Give back a part of a segment."""
+        if segment.retired:
+            return
+        files = self._state.files
+        try:
+            fd = files.pin(segment)
+        except FileNotFoundError:
+            return
+        try:
+            punch_hole(fd, offset, size)
+            self._state.punched.append((segment, size))
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.ENOSYS}:
+                raise
+            # Such a file system gets its room back by whole files only.
+        finally:
+            files.unpin(segment)
 
     # --- collection ----------------------------------------------------------------------------
 

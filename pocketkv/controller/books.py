@@ -1,0 +1,139 @@
+"""What the cluster's state consists of, and the few ways in which maps and accounts change. Pure.
+
+`pocketkv.controller.state` says what happens when; here is what keeps epochs, maps, commitments
+and accounts in step whatever happens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pocketkv.catalog import Catalog
+from pocketkv.controller.accounts import rate_per_hour
+from pocketkv.controller.changes import Changes
+from pocketkv.controller.errors import UnknownJobError
+from pocketkv.controller.fleet import Fleet
+from pocketkv.controller.placements import Placements
+from pocketkv.controller.policy import Decision, commitments, place
+from pocketkv.controller.tenants import Leases, Tenant
+from pocketkv.jobs import Hints
+from pocketkv.placement import PlacementMap, assign_slots
+
+
+class Books:
+    """Jobs, maps, accounts and the epoch.
+
+    Args:
+        catalog: What servers cost and can do.
+        fleet: Storage servers.
+        epoch: The newest that an earlier life gave to anything.
+
+    Attributes:
+        epoch: The newest epoch that was given to anything.
+        fleet: Storage servers.
+        tenants: By job id, `default` among them.
+        placements: The maps, by job id.
+        unsettled: Jobs that a better placement might be had for, if their servers are empty.
+        is_started: Whether jobs are given servers.
+    """
+
+    def __init__(self, catalog: Catalog, fleet: Fleet, epoch: int) -> None:
+        self.catalog = catalog
+        self.fleet = fleet
+        self.epoch = epoch
+        self.tenants: dict[str, Tenant] = {}
+        self.placements = Placements()
+        self.unsettled: set[str] = set()
+        self.is_started = False
+        self._leases = Leases()
+
+    def tenant(self, job_id: str) -> Tenant:
+        """Return a job's tenant.
+
+        Raises:
+            UnknownJobError: there is none.
+        """
+        tenant = self.tenants.get(job_id)
+        if tenant is None:
+            raise UnknownJobError(job_id)
+        return tenant
+
+    def used_bytes(self, job_id: str) -> dict[str, int]:
+        """Return what a job uses, by server, as last reported by the servers of its map."""
+        usage = {}
+        for server_id in self.placements[job_id].owners():
+            member = self.fleet.members.get(server_id)
+            if member is not None and job_id in member.report.jobs:
+                usage[server_id] = member.report.jobs[job_id].used_bytes
+        return usage
+
+    def _decide(self, job_id: str, held: Mapping[str, int], hints: Hints | None = None) -> Decision:
+        """Return where a job should be, of which `held` slots stay where they are."""
+        return place(
+            self.tenants[job_id].hints if hints is None else hints,
+            self.catalog,
+            self.fleet.servers(),
+            self.placements.committed_to_others(job_id),
+            held,
+        )
+
+    def _put(
+        self,
+        job_id: str,
+        decision: Decision,
+        previous: PlacementMap | None,
+        now_ms: int,
+        changes: Changes,
+    ) -> None:
+        """Make a decision the job's map, under a new epoch."""
+        self._stamp(changes)
+        slots = decision.slots if self.is_started else {}
+        ranges = assign_slots(slots, previous) if slots else ()
+        quotas = {name: quota for name, quota in decision.quotas.items() if name in slots}
+        weights = {name: float(count) for name, count in slots.items()}
+        self._keep(PlacementMap(job_id, self.epoch, ranges, quotas, weights))
+        self.tenants[job_id] = replace(self.tenants[job_id], shortages=decision.shortages)
+        self._account(job_id, now_ms)
+        changes.placements.add(job_id)
+        changes.jobs.add(job_id)
+        for shortage in decision.shortages if self.is_started else ():
+            changes.log(logging.WARNING, "job gets too little", job=job_id, short=str(shortage))
+
+    def _stamp(self, changes: Changes) -> None:
+        """Give this event an epoch, if it has none yet."""
+        if not changes.stamped:
+            self.epoch += 1
+            changes.stamped = True
+
+    def _keep(self, placement: PlacementMap) -> None:
+        """Have a map, and know what its job keeps of which servers."""
+        hints = self.tenants[placement.job_id].hints
+        self.placements.put(placement, commitments(hints, self.catalog, placement))
+
+    def _set_tenant(self, job_id: str, tenant: Tenant) -> None:
+        self.tenants[job_id] = tenant
+        if tenant.job is not None and tenant.job.lease_expires_ms is not None:
+            self._leases.put(job_id, tenant.job.lease_expires_ms)
+
+    def _account(self, job_id: str, now_ms: int) -> None:
+        """Have the job pay for what it has and uses now."""
+        tenant = self.tenants[job_id]
+        placement = self.placements[job_id]
+        servers = {name: self.fleet.members[name].server for name in placement.owners()}
+        used = self.used_bytes(job_id)
+        rate = rate_per_hour(tenant.hints, self.catalog, placement, servers, used)
+        self.tenants[job_id] = replace(tenant, account=tenant.account.at_rate(rate, now_ms))
+
+    def _end(self, job_id: str, reason: str, now_ms: int, changes: Changes) -> None:
+        """Forget a job with all that it has."""
+        tenant = self.tenants.pop(job_id)
+        self._stamp(changes)
+        self.placements.remove(job_id)
+        self.unsettled.discard(job_id)
+        changes.jobs.discard(job_id)
+        changes.placements.discard(job_id)
+        changes.ended.append(job_id)
+        cost = round(tenant.account.total(now_ms), 6)
+        changes.log(logging.INFO, "job ended", job=job_id, reason=reason, cost_usd=cost)

@@ -1,0 +1,108 @@
+"""Large values on their way back from a spill medium: into extents of their own, by a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from pocketkv.engine.charge import Charge
+from pocketkv.engine.errors import OUT_OF_MEMORY, CommandError
+from pocketkv.engine.large_string import LargeString
+
+if TYPE_CHECKING:
+    from pocketkv.engine.cold import Cold, SpillJournal
+    from pocketkv.engine.shelf import Shelf
+
+
+class LargeRead:
+    """A large value that has to be read; commands that wait for the same one share it.
+
+    Args:
+        shelf: Whose value it is.
+        cold: Where it is.
+
+    Raises:
+        NoRoom: There is no room for it yet.
+        CommandError: OOM: there is none.
+    """
+
+    def __init__(self, shelf: Shelf, cold: Cold) -> None:
+        keyspace = shelf.keyspace
+        spilling, extents = keyspace.spilling, keyspace.extents
+        # Or it would not have been moved.
+        assert spilling is not None
+        assert extents is not None
+        spilling.admit_read(cold.length)
+        chain = extents.allocate_backed(cold.length)
+        if not chain:
+            raise CommandError(OUT_OF_MEMORY)
+        self._shelf = shelf
+        self._journal = cast("SpillJournal", shelf.journal)
+        self._cold = cold
+        self._lock = self._journal.new_lock()
+        self._is_read = False
+        self._error: CommandError | None = None
+        self._string: LargeString | None = LargeString(extents, chain, cold.length)
+        self._string.charge = Charge(shelf.db.space)
+        self._string.charge.add(cold.length)
+        self._views = self._string.views(0, cold.length)
+        self._spilling = spilling
+        spilling.reads += 1
+
+    def __del__(self) -> None:
+        self._end()
+
+    @property
+    def is_coming(self) -> bool:
+        """Nobody reads it before a worker does."""
+        return False
+
+    def try_read(self) -> bytes | None:
+        """Nothing of it is there before."""
+        return None
+
+    def read(self) -> bytes:
+        """Read it; for a worker thread.
+
+        Raises:
+            CommandError: It cannot be read.
+        """
+        with self._lock:
+            # Once only: when the first one who waits was told, the extents may be others'.
+            if not self._is_read:
+                self._is_read = True
+                self._error = CommandError(b"IOERR what is stored at this key was not read")
+                try:
+                    self._journal.read_into(self._cold, self._views)
+                except CommandError as error:
+                    self._error = error
+                else:
+                    self._error = None
+        if self._error is not None:
+            raise self._error
+        return b""
+
+    def keep(self, result: bytes | CommandError) -> bool:
+        """Have it at hand; false if it cannot be had."""
+        string = self._string
+        if isinstance(result, CommandError):
+            self.forget()
+            return False
+        if string is not None:
+            self._shelf.fetched[self._cold] = string
+            self._end()
+        return True
+
+    def forget(self) -> None:
+        """It is a value now, or not needed any more."""
+        self._shelf.fetched.pop(self._cold, None)
+        self._end()
+
+    def _end(self) -> None:
+        """It is not under way any more."""
+        if getattr(self, "_string", None) is None:
+            return
+        self._string = None
+        self._views = []
+        self._spilling.reads -= 1
+        if self._shelf.reading.get(self._cold) is self:
+            del self._shelf.reading[self._cold]
