@@ -137,6 +137,11 @@ class Store(Protocol):
         """Why a journal's `reserve` last said no."""
         ...
 
+    @property
+    def lacks_room(self) -> bool:
+        """Whether that was for want of room."""
+        ...
+
     def new_string(self, job_id: str) -> LargeString | None:
         """An empty string for more than a table should hold; ``None``: tables hold all of them."""
         ...

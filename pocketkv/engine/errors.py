@@ -38,8 +38,8 @@ INVALID_CURSOR: Final = b"ERR invalid cursor"
 NOT_POSITIVE: Final = b"ERR value is out of range, must be positive"
 OUT_OF_MEMORY: Final = b"OOM command not allowed when used memory > 'maxmemory'."
 CAPACITY_USED: Final = b"OOM the capacity that this server was given is used"
-# What the system says comes behind it.
-MEDIUM_FULL: Final = b"OOM the medium takes no writes: "
+# Between a code and what the system says.
+NO_WRITES: Final = b"the medium takes no writes: "
 NO_AUTH: Final = b"NOAUTH Authentication required."
 WRONG_PASS: Final = b"WRONGPASS invalid username-password pair or user is disabled."
 CROSS_SLOT: Final = b"CROSSSLOT Keys in request don't hash to the same slot"
@@ -55,7 +55,7 @@ def write_refusal(error: OSError) -> ErrorReply:
     """The answer to a write that the medium did not take, with the system's reason."""
     reason = (error.strerror or str(error)).encode()
     code = b"OOM" if error.errno in _NO_ROOM else b"IOERR"
-    return ErrorReply(code + b" the medium takes no writes: " + reason)
+    return ErrorReply(code + b" " + NO_WRITES + reason)
 
 
 def wrong_arity(name: str) -> CommandError:

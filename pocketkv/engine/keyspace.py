@@ -12,7 +12,7 @@ from weakref import WeakSet
 from pocketkv import limits
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
-from pocketkv.engine.errors import CAPACITY_USED, MEDIUM_FULL, OUT_OF_MEMORY
+from pocketkv.engine.errors import CAPACITY_USED, NO_WRITES, OUT_OF_MEMORY
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.shelf import Shelf
@@ -237,7 +237,8 @@ class JobSpace:
             return OUT_OF_MEMORY
         if store.journal(self.job_id).reserve(request_bytes + limits.RECORD_MARGIN_BYTES):
             return CAPACITY_USED
-        return MEDIUM_FULL + store.refusal.encode()
+        code = b"OOM " if store.lacks_room else b"IOERR "
+        return code + NO_WRITES + store.refusal.encode()
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

@@ -88,6 +88,11 @@ class FileStore:
         """Why a journal's `reserve` last said no."""
         return self.volume.refusal
 
+    @property
+    def lacks_room(self) -> bool:
+        """Whether that was for want of room."""
+        return self.volume.state.lacks_room
+
     def journal(self, job_id: str) -> JobJournal:
         """A job's journal, made if it is new."""
         return self.volume.open(job_id)

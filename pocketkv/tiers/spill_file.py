@@ -175,6 +175,11 @@ class FileSpill:
         """Why values cannot be written now."""
         return self.volume.refusal
 
+    @property
+    def lacks_room(self) -> bool:
+        """Whether that was for want of room."""
+        return self.volume.state.lacks_room
+
     def new_string(self, job_id: str) -> None:
         """Large strings are in memory, too."""
 

@@ -202,6 +202,11 @@ class S3Spill:
         """Why values cannot be written now."""
         return self.store.reason
 
+    @property
+    def lacks_room(self) -> bool:
+        """Whether that was for want of room."""
+        return True
+
     def new_string(self, job_id: str) -> None:
         """Large strings are in memory, too."""
 

@@ -94,6 +94,7 @@ class MemoryStore:
     durable = True
     keeps_large = False
     refusal = "No space left on device"
+    lacks_room = True
 
     def __init__(self, *, is_slow: bool = False) -> None:
         self.is_slow = is_slow

@@ -208,7 +208,7 @@ class JobJournal:
     def _reserve(self, size: int, *, spare: bool) -> bool:
         state = self._state
         if state.error is not None:
-            state.refusal = state.error.strerror or str(state.error)
+            state.refuse(state.error)
             return False
         segment = self.active
         if segment is None or segment.size >= state.layout.segment_bytes:

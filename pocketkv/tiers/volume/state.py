@@ -46,6 +46,7 @@ class VolumeState:
         dirty: Journals with something to write.
         error: What the last `commit` could not do, None if it did everything.
         refusal: Why room was last refused, for people.
+        lacks_room: Whether that was because there is none.
         full: Room was refused since some was last freed or found.
         unsynced: Segments to be brought to the medium, in the order of their writing.
         emptied: Segments that are to be removed once what replaced them is written.
@@ -79,6 +80,7 @@ class VolumeState:
         self.dirty: list[JobJournal] = []
         self.error: OSError | None = None
         self.refusal = ""
+        self.lacks_room = True
         self.full = False
         self.unsynced: deque[Segment] = deque()
         self.emptied: list[tuple[JobJournal, Segment]] = []
@@ -124,18 +126,23 @@ class VolumeState:
         used_bytes = self.used_bytes + more
         if self.capacity_bytes is not None and used_bytes > self.capacity_bytes + beyond:
             self.refusal = "the capacity that it was given is used"
-            self.full = True
+            self.lacks_room = self.full = True
             return False
         try:
             fd = self.files.writable(segment)
             self._leave_ballast(fd, more, spare=spare)
             preallocate(fd, segment.reserved, more)
         except OSError as error:
-            self.refusal = error.strerror or str(error)
+            self.refuse(error)
             self.full = self.full or error.errno in _FULL
             return False
         self.account(segment, target)
         return True
+
+    def refuse(self, error: OSError) -> None:
+        """Note why room is refused."""
+        self.refusal = error.strerror or str(error)
+        self.lacks_room = error.errno in _FULL
 
     def _leave_ballast(self, fd: int, size: int, *, spare: bool) -> None:
         """Refuse to take what was the ballast: half is for deletions, and none for new values.
