@@ -20,7 +20,8 @@ MODULES = """
     __main__ cli admin calibrate demo client
     controller.probe controller.backends.kubernetes router.probe tiers.probe tiers.s3.client
     tiers.volume.checksums
-    controller.accounts controller.changes controller.fleet controller.listings controller.members
+    controller.accounts controller.books controller.changes controller.fleet controller.listings
+    controller.members controller.retention
     controller.messages controller.overview controller.placements controller.policy
     controller.state controller.tenants
     observability.http observability.metrics observability.process observability.probe
