@@ -82,7 +82,7 @@ IN_COMPILED = cd $(COMPILED) && PYTHONPATH=$$PWD POCKETKV_TESTS=compiled ../../.
 # All that the hot path can break: protocol, limits, fuzzing, back-pressure, fairness, commands, and
 # servers in processes of their own.
 HOT_PATH_TESTS := tests/compiled tests/resp tests/engine tests/oracle tests/serving tests/router \
-  $(if $(wildcard tests/tiers/*.py),tests/tiers)
+  $(if $(wildcard tests/tiers/*.py),tests/tiers --ignore tests/tiers/s3)
 
 .PHONY: compiled
 compiled: $(PYTHON_READY)  ## build the compiled hot path, in a copy
