@@ -72,7 +72,7 @@ _OWN_DRIVER_ONLY_BYTES: Final = frozenset((16, 64 * KIB))
 
 # What a quick run does of the works: the ends of each kind.
 _QUICK: Final = frozenset(
-    "get-100 set-100 get-100-p16-own set-100-p16-own mget-10 get-100k-own get-1m-own set-1m-own"
+    "get-100 set-100 get-100-p16-own set-100-p16-own mget-10 get-1m-own set-1m-own"
     " latency-get router-get-100 router-get-1m-own router-latency-get".split()
 )
 
