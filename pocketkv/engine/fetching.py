@@ -27,21 +27,38 @@ Done: TypeAlias = "Callable[[list[bytes | CommandError]], None]"
 Fetcher: TypeAlias = "Callable[[list[PendingRead], Done], None]"
 
 
-def require_resident(session: Session, command: Command, request: list[bytes]) -> None:
+def require_resident(session: Session, command: Command, request: list[bytes]) -> list[PendingRead]:
     """Have every value that a command names at hand, where it could be changed half way.
+
+    Returns:
+        What is kept for the command, to be forgotten after it (`forget`).
 
     Raises:
         NotResident: Some are not.
         CommandError: IOERR: one cannot be had.
     """
+    at_hand: list[PendingRead] = []
     if command.needs_values and len(command.keys.positions(request)) > 1:
-        missing = _missing(session, command, request)
-        if missing:
-            raise NotResident(missing)
+        try:
+            missing = _missing(session, command, request, at_hand)
+            if missing:
+                raise NotResident(missing)
+        except (CommandError, NotResident):
+            forget(at_hand)
+            raise
+    return at_hand
 
 
-def _missing(session: Session, command: Command, request: list[bytes]) -> list[PendingRead]:
-    """What has to be read for the keys that a command names."""
+def forget(reads: list[PendingRead]) -> None:
+    """What was kept for a command is not needed any more."""
+    for read in reads:
+        read.forget()
+
+
+def _missing(
+    session: Session, command: Command, request: list[bytes], at_hand: list[PendingRead]
+) -> list[PendingRead]:
+    """What has to be read for the keys that a command names; `at_hand` gets what need not be."""
     db = session.db
     shelf = db.shelf
     assert shelf is not None  # The callers have looked.
@@ -50,7 +67,7 @@ def _missing(session: Session, command: Command, request: list[bytes]) -> list[P
         key = request[position]
         entry = db.find_stored(key)
         if isinstance(entry, Cold):
-            found += shelf.missing(key, entry)
+            found += shelf.missing(key, entry, at_hand)
         elif isinstance(entry, LargeString):
             found += entry.missing(0, min(len(entry), limits.FETCH_FIRST_BYTES))
     return found
@@ -68,7 +85,12 @@ def fetch(
     reads = missing.reads
     if session.db.shelf is not None and len(command.keys.positions(request)) > 1:
         # What else it will ask for is read at the same time.
-        reads = list(dict.fromkeys([*reads, *_missing(session, command, request)]))
+        at_hand: list[PendingRead] = []
+        try:
+            reads = list(dict.fromkeys([*reads, *_missing(session, command, request, at_hand)]))
+        finally:
+            # It is looked for again when the command is executed.
+            forget(at_hand)
     waiting.begin(reads)
     return waiting.deferred
 
@@ -122,5 +144,4 @@ class _Waiting:
         # This object and its reply refer to each other, so both may stay for long, and what was
         # read may keep a file open.
         reads, self.reads = self.reads, []
-        for pending in reads:
-            pending.forget()
+        forget(reads)

@@ -18,7 +18,7 @@ from pocketkv.engine.errors import (
     SPEAKS_NO_HTTP,
     CommandError,
 )
-from pocketkv.engine.fetching import fetch, require_resident
+from pocketkv.engine.fetching import fetch, forget, require_resident
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.sinks import charged_bytes, refuse_failed, settle
 from pocketkv.engine.spilling import FULL, ROOM, NoRoom
@@ -170,9 +170,10 @@ def run(session: Session, request: list[bytes]) -> Reply:
     if session.space.incoming_bytes:
         settle(request)
     session.last_command = command.name
+    at_hand = None
     try:
         if command.is_write and session.db.shelf is not None:
-            require_resident(session, command, request)
+            at_hand = require_resident(session, command, request)
         if session.no_touch:
             reply = _call_without_touching(session, command, request)
         else:
@@ -183,6 +184,9 @@ def run(session: Session, request: list[bytes]) -> Reply:
         return _fetch(session, command, request, missing)
     except NoRoom as lack:
         return _hold_for_room(session, request, lack)
+    finally:
+        if at_hand:
+            forget(at_hand)
     session.last_active_ms = node.clock.now_ms
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
     if session.reply_off or session.reply_skip:

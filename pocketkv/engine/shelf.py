@@ -312,8 +312,11 @@ class Shelf:
         is_string = cold.kind in _STRINGS or cold.kind == SPILLED_LARGE
         return whole if is_string else self.assemble(cold.kind, whole, changes)
 
-    def missing(self, key: bytes, cold: Cold) -> list[PendingRead]:
-        """What has to be read before a value can be had; what need not is kept in `fetched`."""
+    def missing(self, key: bytes, cold: Cold, at_hand: list[PendingRead]) -> list[PendingRead]:
+        """What has to be read before a value can be had.
+
+        What need not is kept in `fetched`, and added to `at_hand`: the caller has it forgotten.
+        """
         found: list[PendingRead] = []
         for record in self.chains.get(key) or [cold]:
             if record in self.fetched:
@@ -321,11 +324,13 @@ class Shelf:
             if record.kind == SPILLED_LARGE:
                 found.append(self._large_read(record))
             else:
-                payload = self.journal.read_now(record)
+                read = StoredRead(self, record)
+                payload = read.try_read()
                 if payload is None:
-                    found.append(StoredRead(self, record))
+                    found.append(read)
                 else:
-                    self.fetched[record] = payload
+                    read.keep(payload)
+                    at_hand.append(read)
         return found
 
     # --- writing -------------------------------------------------------------------------------

@@ -211,6 +211,37 @@ def test_a_write_with_several_keys_changes_nothing_before_it_has_them() -> None:
     assert all(not db.shelf.fetched for db in engine.space.databases.values() if db.shelf)
 
 
+def test_nothing_that_was_at_hand_for_a_command_is_kept_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine(store=MemoryStore())
+    client = engine.connect()
+    real = MemoryJournal.read_now
+    for is_odd_slow in (False, True):
+
+        def read_now(journal: MemoryJournal, cold: Cold, slow: bool = is_odd_slow) -> bytes | None:
+            return None if slow and cold.offset % 2 else real(journal, cold)
+
+        monkeypatch.setattr(MemoryJournal, "read_now", read_now)
+        client("MSET", *(f"{{t}}{number}" for number in range(20)))
+        client("SADD", "{t}a", "1", "x")
+        client("SADD", "{t}b", "2", "x")
+        evict_some(engine.keyspace, 1 << 20, 1 << 20)
+        assert client("MGET", "{t}0", "{t}2", "{t}4") == [b"{t}1", b"{t}3", b"{t}5"]
+        assert client("COPY", "{t}0", "{t}new", "REPLACE") == 1
+        assert client("RENAME", "{t}2", "{t}renamed") == "OK"
+        assert client("SMOVE", "{t}a", "{t}b", "1") == 1
+        assert client("SMOVE", "{t}a", "{t}0", "x").text.startswith("WRONGTYPE")
+        damaged = client.db.find_stored(b"{t}8")
+        assert isinstance(engine.keyspace.store, MemoryStore)
+        assert isinstance(damaged, Cold)
+        engine.keyspace.store.damaged.add(damaged)
+        assert client("COPY", "{t}0", "{t}8", "REPLACE").text.startswith("IOERR")
+        assert client.db.shelf is not None
+        assert not client.db.shelf.fetched
+        client("FLUSHALL")
+
+
 def test_a_client_that_goes_away_leaves_nothing() -> None:
     store = MemoryStore(is_slow=True)
     engine = Engine(store=store)
