@@ -41,11 +41,12 @@ def require_resident(session: Session, command: Command, request: list[bytes]) -
     if command.needs_values and len(command.keys.positions(request)) > 1:
         try:
             missing = _missing(session, command, request, at_hand)
-            if missing:
-                raise NotResident(missing)
-        except (CommandError, NotResident):
+        except CommandError:
             forget(at_hand)
             raise
+        if missing:
+            forget(at_hand)
+            raise NotResident(missing)
     return at_hand
 
 
