@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 from pathlib import Path
 from typing import Final
 
-_KEEP_SIZE: Final = 1
+from pocketkv.tiers.holes import reserve
+
 # No more than this part of a small file system is kept as ballast.
 _BALLAST_SHARE: Final = 32
 _GROWN_BALLAST_SHARE: Final = 3
-
-# The C library's own: Python offers only posix_fallocate, which writes zeros where the file system
-# cannot reserve, and makes the file longer.
-_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-_fallocate.restype = ctypes.c_int
 
 
 def preallocate(fd: int, offset: int, size: int) -> None:
@@ -27,16 +21,18 @@ def preallocate(fd: int, offset: int, size: int) -> None:
     Raises:
         OSError: ENOSPC if there is no room, or what else the system says.
     """
-    while _fallocate(fd, _KEEP_SIZE, offset, size) != 0:
-        number = ctypes.get_errno()
-        if number == errno.EINTR:
+    while True:
+        try:
+            reserve(fd, offset, size)
+        except InterruptedError:
             continue
-        if number in {errno.EOPNOTSUPP, errno.ENOSYS}:
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.ENOSYS}:
+                raise
             # The file system cannot promise it. What it says to have is the next best.
             if free_bytes(fd) < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return
-        raise OSError(number, os.strerror(number))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        return
 
 
 def free_bytes(where: int | Path) -> int:
