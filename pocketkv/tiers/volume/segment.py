@@ -145,16 +145,24 @@ class OpenFiles:
             # Only the job's folder: if the volume is gone, its place must not be filled.
             Path(segment.folder).mkdir(mode=0o700, exist_ok=True)
             fd = os.open(segment.path, flags, 0o600)
-        read_nothing_ahead(fd)
         if segment.written == 0:
             segment.made = True
         with self._lock:
-            if segment.fd >= 0:
-                os.close(fd)
-            else:
-                segment.fd = fd
-                self._open.append(segment)
+            self._keep(segment, fd)
         return segment.fd
+
+    def _keep(self, segment: Segment, fd: int) -> None:
+        """Have a descriptor that was opened, unless another thread was first; with the lock."""
+        if segment.fd >= 0:
+            os.close(fd)
+            return
+        try:
+            read_nothing_ahead(fd)
+        except OSError:
+            os.close(fd)
+            raise
+        segment.fd = fd
+        self._open.append(segment)
 
     def pin(self, segment: Segment) -> int:
         """A descriptor that stays open until `unpin`; for any thread.
@@ -173,13 +181,8 @@ class OpenFiles:
                 raise
             # What cannot be written any more can still be read.
             fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
-        read_nothing_ahead(fd)
         with self._lock:
-            if segment.fd >= 0:
-                os.close(fd)
-            else:
-                segment.fd = fd
-                self._open.append(segment)
+            self._keep(segment, fd)
             segment.pins += 1
             return segment.fd
 
