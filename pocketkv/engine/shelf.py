@@ -43,10 +43,10 @@ _STRINGS: Final = frozenset({STRING, CHANGED_STRING})
 COLD_BYTES: Final = 80
 # A value is written whole instead of as one more change, when it has so many ...
 _CHANGES_MAX: Final = 32
-# The same of a large string, whose changes are small beside what tells all of it.
-_LARGE_CHANGES_MAX: Final = 256
 # ... or when it is no larger than this, or than its changes.
 _WHOLE_BYTES_MAX: Final = 512
+# So many changes has a large string, which are small beside what tells all of it.
+_LARGE_CHANGES_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,9 +358,12 @@ class Shelf:
                 value.changes = []
                 chain.append(self.journal.change(self.db.index, key, pack(changes)))
                 return
+        self._write_all_of(key, value)
+        self.touched(key)
+
+    def _write_all_of(self, key: bytes, value: Collection) -> None:
         self._write_whole(key, code_of(value), value.payload())
         value.changes = []
-        self.touched(key)
 
     def _write_large(self, key: bytes, value: LargeString) -> None:
         chain = self.chains.get(key)
@@ -380,8 +383,7 @@ class Shelf:
         """Write a value that is in memory whole."""
         value = self.db.find_stored(key)
         if isinstance(value, Collection):
-            self._write_whole(key, code_of(value), value.payload())
-            value.changes = []
+            self._write_all_of(key, value)
         elif isinstance(value, LargeString):
             self._write_whole(key, LARGE, value.payload())
 
@@ -470,7 +472,7 @@ class Shelf:
         self.write_changes()
         chain = self.chains.get(key)
         if chain is None or len(chain) > 1:
-            self._write_whole(key, code_of(value), value.payload())
+            self._write_all_of(key, value)
         # Writing it may have counted as a use.
         self.keyspace.residents.pop((self, key), None)
         return self.chains.pop(key)[0]

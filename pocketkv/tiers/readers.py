@@ -19,9 +19,9 @@ import trio
 
 from pocketkv.engine.cold import PendingRead
 from pocketkv.engine.errors import CommandError
+from pocketkv.engine.fetching import Done
 
 Read: TypeAlias = "Callable[[], bytes]"
-Done: TypeAlias = "Callable[[list[bytes | CommandError]], None]"
 
 # How many reads a medium is given at a time. A disk that turns can do no more than sort a few.
 DEPTHS: Final = {"nvme": 32, "ssd": 32, "hdd": 4}
@@ -78,10 +78,8 @@ class Readers:
         batch = _Batch(len(reads), done)
         self._waiting += len(reads)
         self.given += len(reads)
-        while len(self._threads) < min(self._waiting, self._depth):
-            self._start_thread()
         for index, read in enumerate(reads):
-            self._queue.put((batch, index, read))
+            self._give((batch, index, read))
 
     def fetch(self, reads: list[PendingRead], done: Done) -> None:
         """The same for what the system may be reading already.
