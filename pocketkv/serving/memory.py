@@ -9,6 +9,7 @@ again at once.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ _MAPPED_FROM_BYTES: Final = 128 * 1024
 # The largest that glibc takes; what is kept for later use is then limited by the other one.
 _REUSED_UP_TO_BYTES: Final = 32 * 1024 * 1024
 _KEPT_BYTES: Final = 64 * 1024 * 1024
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 # Looked up once: each time, ctypes makes objects that stay for a while, and one that is made while
 # memory is given back keeps a whole stretch of it.
 _C_LIBRARY: Final = ctypes.CDLL(None)
@@ -66,6 +68,13 @@ def release_free_memory() -> bool:
         return False
     _malloc_trim(0)
     return True
+
+
+def resident_bytes() -> int:
+    """This process's memory, but for what is a file's; quick enough to be asked often."""
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - ten times a second
+        fields = file.read().split()
+    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
 
 
 class CPythonAddresses:

@@ -7,7 +7,6 @@ meanwhile. So whatever goes wrong with the medium, a value is in memory or safel
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -22,6 +21,7 @@ from pocketkv.engine.payloads import code_of
 from pocketkv.engine.spilling import Spilling, Victim
 from pocketkv.engine.values import Collection
 from pocketkv.resp.reactor import Reactor
+from pocketkv.serving.memory import resident_bytes
 
 _IDLE_S: Final = 0.05
 _BUSY_S: Final = 0.002
@@ -33,7 +33,6 @@ _PAUSE_S: Final = 0.05
 _TRIM_INTERVAL_S: Final = 1.0
 # Moved in one round, before it is looked again how much is needed.
 _ROUND_BYTES: Final = 64 * 1024 * 1024
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class SpillError(Exception):
@@ -296,10 +295,3 @@ def _item(victim: Victim) -> Item:
         return Item(db, victim.key, CHANGED_STRING, bytes(value))
     assert isinstance(value, bytes)  # What else there is, is not picked.
     return Item(db, victim.key, STRING, value)
-
-
-def resident_bytes() -> int:
-    """This process's memory, but for what is a file's."""
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - some times a second
-        fields = file.read().split()
-    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES

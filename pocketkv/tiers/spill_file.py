@@ -15,6 +15,7 @@ import trio
 from pocketkv.engine.cold import SPILLED_LARGE, Cold
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.keyspace import Keyspace
+from pocketkv.tiers.collecting import collect
 from pocketkv.tiers.spill import Item, SpillError, SpillFullError
 from pocketkv.tiers.volume.data_file import Descriptors
 from pocketkv.tiers.volume.journal import JobJournal, record_bytes
@@ -272,7 +273,7 @@ class FileSpill:
     async def tend(self) -> None:
         """Give back what is not needed any more, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._collect)
+            nursery.start_soon(collect, self.volume, self._commit_moved, _COLLECT_INTERVAL_S)
             while True:
                 await trio.sleep(_TEND_INTERVAL_S)
                 try:
@@ -282,22 +283,13 @@ class FileSpill:
                 except (OSError, SpillError) as error:
                     self._log.error("the spill directory fails", extra={"error": str(error)})
 
-    async def _collect(self) -> None:
-        """Move what is live out of segments that are mostly dead, a part at a time."""
-        volume = self.volume
-        while True:
-            claim = volume.collect_pick()
-            if claim is None:
-                await trio.sleep(_COLLECT_INTERVAL_S)
-                continue
-            part = await trio.to_thread.run_sync(volume.collect_read, claim)
-            applied = volume.collect_apply(part)
-            try:
-                volume.commit()
-            except OSError:
-                # `tend` tells of it, and tries again.
-                applied = False
-            await trio.sleep(0 if applied else _COLLECT_INTERVAL_S)
+    def _commit_moved(self) -> bool:
+        try:
+            self.volume.commit()
+        except OSError:
+            # `tend` tells of it, and tries again.
+            return False
+        return True
 
     def close(self) -> None:
         """Throw everything away."""

@@ -6,7 +6,6 @@ Whatever may wait for the device is done by a worker thread, one of each kind at
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -18,6 +17,8 @@ from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.node import Node
 from pocketkv.resp.reactor import Reactor
 from pocketkv.resp.replies import FileRange, StoredOwner
+from pocketkv.serving.memory import resident_bytes
+from pocketkv.tiers.collecting import collect
 from pocketkv.tiers.file_store import FileStore
 from pocketkv.tiers.readers import Readers
 
@@ -33,7 +34,6 @@ _EVICT_DOWN_TO: Final = 0.85
 _FULL_ABOVE: Final = 1.0
 # Bytes that are written for evictions before others have their turn.
 _EVICT_EFFORT_BYTES: Final = 512 * 1024
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Upkeep:
@@ -134,17 +134,8 @@ class Upkeep:
     # --- collecting ----------------------------------------------------------------------------
 
     async def _collect(self) -> None:
-        """Move what is live out of segments that are mostly dead, a part at a time."""
-        volume = self._store.volume
-        while True:
-            claim = volume.collect_pick()
-            if claim is None:
-                await trio.sleep(_COLLECT_INTERVAL_S)
-                continue
-            part = await trio.to_thread.run_sync(volume.collect_read, claim)
-            applied = volume.collect_apply(part)
-            self._node.retry_commit()
-            await trio.sleep(0 if applied else _COLLECT_INTERVAL_S)
+        commit = self._node.retry_commit
+        await collect(self._store.volume, lambda: commit() is None, _COLLECT_INTERVAL_S)
 
     # --- memory --------------------------------------------------------------------------------
 
@@ -153,13 +144,13 @@ class Upkeep:
         keyspace = self._node.keyspace
         while True:
             await trio.sleep(_EVICT_INTERVAL_S)
-            resident_bytes = _resident_bytes()
+            used_bytes = resident_bytes()
             budget_bytes = keyspace.memory_bytes
             keyspace.memory_is_full = (
-                resident_bytes > _FULL_ABOVE * budget_bytes and not keyspace.residents
+                used_bytes > _FULL_ABOVE * budget_bytes and not keyspace.residents
             )
-            excess_bytes = resident_bytes - int(_EVICT_DOWN_TO * budget_bytes)
-            if resident_bytes <= _EVICT_ABOVE * budget_bytes or not keyspace.residents:
+            excess_bytes = used_bytes - int(_EVICT_DOWN_TO * budget_bytes)
+            if used_bytes <= _EVICT_ABOVE * budget_bytes or not keyspace.residents:
                 continue
             while excess_bytes > 0:
                 freed = evict_some(keyspace, excess_bytes, _EVICT_EFFORT_BYTES)
@@ -169,10 +160,3 @@ class Upkeep:
                 excess_bytes -= freed
                 await trio.lowlevel.checkpoint()
             self._release_memory()
-
-
-def _resident_bytes() -> int:
-    """This process's memory, but for what is a file's."""
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - ten times a second
-        fields = file.read().split()
-    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
