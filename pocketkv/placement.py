@@ -5,6 +5,11 @@ each server; the controller alone makes them, and a higher epoch replaces a lowe
 either covers every slot or none at all (the job has no server yet): nothing between the two can
 be built, so nobody who holds a map needs to check it.
 
+A map may order moves: slots that are to go from their owner to another server. When the owner has
+handed over everything, it flips the move, and tells the controller, whose next map says so as well.
+Until then whoever hears of the flip applies it to the map that it has: flips of one map commute,
+and a newer map that still orders a move does not undo its flip.
+
 `assign_slots` turns weights into ranges. It moves as few slots as the weights allow, since a
 moved slot is data on the wire, and keeps ranges few, since every cluster client is told them all.
 It is deterministic and knows nothing of servers but their ids.
@@ -15,8 +20,8 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -113,12 +118,32 @@ class SlotRange:
 
 
 @dataclass(frozen=True)
+class SlotMove:
+    """Slots `start` to `end` of a job, both included, that are to go from `source` to `target`.
+
+    `id` is unique among all moves that the job ever has.
+    """
+
+    id: str
+    start: int
+    end: int
+    source: str
+    target: str
+
+    def __len__(self) -> int:
+        return self.end - self.start + 1
+
+
+@dataclass(frozen=True)
 class PlacementMap:
     """One job's placement. Treat it as immutable: servers share it between connections.
 
     `quotas` are the bytes that the job may use on each server, None meaning no limit of its own;
-    every owner has one. `weights` are what the ranges were made from; while slots move, a server
-    of weight 0 may still own some.
+    every owner has one, and every target of a move. `weights` are what the ranges are to follow;
+    while slots move, a server of weight 0 may still own some.
+
+    `moves` are ordered and not carried out yet, as far as is known; `flips` are the ids of those
+    that the controller ordered in a map of this epoch and that were carried out since.
 
     A job that has ended and left keys behind is `read_only`. While they are on their way to the
     server that keeps them, `retire_to` names it; the owners send it what they have of them.
@@ -131,6 +156,8 @@ class PlacementMap:
     weights: Mapping[str, float]
     read_only: bool = False
     retire_to: str | None = None
+    moves: tuple[SlotMove, ...] = ()
+    flips: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         _check_text(self.job_id, "job of a map")
@@ -149,6 +176,28 @@ class PlacementMap:
             # A quota left out must not become a job without limits.
             if server_id not in self.quotas:
                 raise PlacementError(f"{server_id!r} owns slots and has no quota")
+        if self.moves:
+            self._check_moves()
+
+    def _check_moves(self) -> None:
+        ids: set[str] = set(self.flips)
+        end = -1
+        for move in sorted(self.moves, key=lambda m: m.start):
+            if move.id in ids:
+                raise PlacementError(f"the move {move.id!r} is there twice")
+            ids.add(move.id)
+            if move.start <= end or not 0 <= move.start <= move.end < SLOT_COUNT:
+                raise PlacementError(f"the slots of the move {move.id!r} cannot be moved")
+            end = move.end
+            if move.target == move.source or move.target not in self.quotas:
+                raise PlacementError(f"the move {move.id!r} has no target with a quota")
+            if any(owner != move.source for owner in self._owners_between(move.start, move.end)):
+                raise PlacementError(f"the source of the move {move.id!r} does not own its slots")
+
+    def _owners_between(self, start: int, end: int) -> list[str]:
+        first = bisect_right(self._starts, start) - 1
+        last = bisect_right(self._starts, end) - 1
+        return [r.server_id for r in self.ranges[max(0, first) : last + 1]]
 
     def owner(self, slot: int) -> str | None:
         """Return the id of the server that owns `slot`, None only if the map is empty."""
@@ -164,8 +213,31 @@ class PlacementMap:
         """Return the ranges that a server owns, in order; none if it is not in the map."""
         return tuple(r for r in self.ranges if r.server_id == server_id)
 
+    def move(self, move_id: str) -> SlotMove | None:
+        """Return a move that is ordered and not carried out yet."""
+        return next((move for move in self.moves if move.id == move_id), None)
+
+    def with_flips(self, move_ids: Iterable[str]) -> PlacementMap:
+        """Return the map after these moves were carried out, as far as it orders them."""
+        wanted = set(move_ids)
+        flipped = [move for move in self.moves if move.id in wanted]
+        if not flipped:
+            return self
+        ranges = self.ranges
+        for move in flipped:
+            ranges = _with_owner(ranges, move.start, move.end, move.target)
+        return replace(
+            self,
+            ranges=ranges,
+            moves=tuple(move for move in self.moves if move.id not in wanted),
+            flips=self.flips | {move.id for move in flipped},
+        )
+
     def as_json(self) -> dict[str, Any]:
-        """Return the map as what `json.dumps` takes; ranges are ``[start, end, server]``."""
+        """Return the map as what `json.dumps` takes.
+
+        Ranges are ``[start, end, server]``, moves ``[id, start, end, source, target]``.
+        """
         document: dict[str, Any] = {
             "job_id": self.job_id,
             "epoch": self.epoch,
@@ -177,6 +249,10 @@ class PlacementMap:
             document["read_only"] = True
         if self.retire_to is not None:
             document["retire_to"] = self.retire_to
+        if self.moves:
+            document["moves"] = [[m.id, m.start, m.end, m.source, m.target] for m in self.moves]
+        if self.flips:
+            document["flips"] = sorted(self.flips)
         return document
 
     @classmethod
@@ -189,8 +265,12 @@ class PlacementMap:
         """
         fields = _fields(document, cls.__name__)
         try:
-            ranges = tuple(SlotRange(*triple) for triple in fields["ranges"])
-            return cls(**{**fields, "ranges": ranges})
+            parsed = {
+                "ranges": tuple(SlotRange(*triple) for triple in fields["ranges"]),
+                "moves": tuple(SlotMove(*values) for values in fields.get("moves", ())),
+                "flips": frozenset(map(str, fields.get("flips", ()))),
+            }
+            return cls(**{**fields, **parsed})
         except PlacementError:
             raise
         except KeyError as error:
@@ -264,6 +344,19 @@ def assign_slots(
     return tuple(
         SlotRange(start, end, owner) for start, end, owner in _merged(spans) if owner is not None
     )
+
+
+def _with_owner(
+    ranges: tuple[SlotRange, ...], start: int, end: int, server_id: str
+) -> tuple[SlotRange, ...]:
+    """Return ranges in which slots `start` to `end` belong to a server."""
+    spans: list[_Span] = [(start, end, server_id)]
+    for r in ranges:
+        if r.start < start:
+            spans.append((r.start, min(r.end, start - 1), r.server_id))
+        if r.end > end:
+            spans.append((max(r.start, end + 1), r.end, r.server_id))
+    return tuple(SlotRange(s, e, owner) for s, e, owner in _merged(spans) if owner is not None)
 
 
 # A stretch of slots, both ends included, and its owner; None while it is free.

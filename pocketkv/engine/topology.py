@@ -6,6 +6,8 @@ overwrites a newer one, so that late or repeated messages do no harm.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pocketkv.placement import PlacementMap, Server, SlotRange
 from pocketkv.slots import SLOT_COUNT
 
@@ -35,16 +37,30 @@ class Topology:
         return True
 
     def set_placement(self, placement: PlacementMap) -> bool:
-        """Take a job's map; false if a newer one is known, or the job ended since."""
+        """Take a job's map; false if it says nothing new, or the job ended since.
+
+        Moves that are known to be carried out stay so, whichever of two maps says it.
+        """
         job_id = placement.job_id
         known = self.placements.get(job_id)
         if known is not None and placement.epoch < known.epoch:
-            return False
+            return self.flip(job_id, placement.flips)
         if placement.epoch < self._ended.get(job_id, 0):
             return False
+        if known is not None:
+            placement = placement.with_flips(known.flips)
         self.placements[job_id] = placement
         self.epoch = max(self.epoch, placement.epoch)
         return True
+
+    def flip(self, job_id: str, move_ids: Iterable[str]) -> bool:
+        """Moves of a job were carried out; false if its map does not order any of them."""
+        known = self.placements.get(job_id)
+        if known is None:
+            return False
+        flipped = known.with_flips(move_ids)
+        self.placements[job_id] = flipped
+        return flipped is not known
 
     def end_job(self, job_id: str, epoch: int) -> bool:
         """Forget a job; false if a newer map of it is known."""

@@ -18,6 +18,7 @@ from pocketkv.placement import (
     PlacementMap,
     Server,
     ServerState,
+    SlotMove,
     SlotRange,
     assign_slots,
     slot_counts,
@@ -327,3 +328,66 @@ def test_a_spoilt_server_is_a_server_or_a_placement_error(spoilt: dict[str, Any]
 def test_a_server_that_cannot_be(spoilt: dict[str, Any]) -> None:
     with pytest.raises(PlacementError):
         Server.from_json({**SERVER.as_json(), **spoilt})
+
+
+@st.composite
+def maps_with_moves(draw: st.DrawFn) -> PlacementMap:
+    """A map that orders some of its slots to other servers, in pieces of its ranges."""
+    placement = draw(maps())
+    moves = []
+    for r in draw(st.lists(st.sampled_from(placement.ranges), max_size=6, unique=True)):
+        start = draw(st.integers(r.start, r.end))
+        end = draw(st.integers(start, r.end))
+        target = draw(st.sampled_from([f"s{i}" for i in range(9) if f"s{i}" != r.server_id]))
+        moves.append(SlotMove(f"1-{start}", start, end, r.server_id, target))
+    quotas = dict(placement.quotas) | {move.target: 10 for move in moves}
+    return replace(placement, moves=tuple(moves), quotas=quotas)
+
+
+@given(maps_with_moves(), st.randoms(use_true_random=False))
+def test_flips_give_their_slots_to_the_target_in_any_order(
+    placement: PlacementMap, random: Random
+) -> None:
+    order = [move.id for move in placement.moves]
+    random.shuffle(order)
+    flipped = placement
+    for move_id in order:
+        flipped = flipped.with_flips([move_id])
+    assert flipped == placement.with_flips(order)
+    assert not flipped.moves
+    assert flipped.flips == frozenset(order)
+    expected = owners_by_slot(placement.ranges)
+    for move in placement.moves:
+        expected[move.start : move.end + 1] = [move.target] * len(move)
+    assert owners_by_slot(flipped.ranges) == expected
+    assert not order or neighbours_differ(flipped.ranges)
+
+
+@given(maps_with_moves())
+def test_a_map_with_moves_survives_json(placement: PlacementMap) -> None:
+    half = placement.with_flips(move.id for move in placement.moves[::2])
+    assert PlacementMap.from_json(json.dumps(half.as_json())) == half
+
+
+def test_a_flip_of_what_is_not_ordered_changes_nothing() -> None:
+    placement = map_of([SlotRange(0, SLOT_COUNT - 1, "s0")])
+    assert placement.with_flips(["1-0"]) is placement
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        [SlotMove("a", 0, 9, "s0", "s0")],
+        [SlotMove("a", 0, 9, "s1", "s0")],
+        [SlotMove("a", 0, 9, "s0", "s9")],
+        [SlotMove("a", 9, 0, "s0", "s1")],
+        [SlotMove("a", 0, SLOT_COUNT, "s0", "s1")],
+        [SlotMove("a", 0, 8192, "s0", "s1")],
+        [SlotMove("a", 0, 9, "s0", "s1"), SlotMove("a", 20, 29, "s0", "s1")],
+        [SlotMove("a", 0, 9, "s0", "s1"), SlotMove("b", 9, 29, "s0", "s1")],
+    ],
+)
+def test_moves_that_cannot_be_are_refused(moves: list[SlotMove]) -> None:
+    ranges = [SlotRange(0, 8191, "s0"), SlotRange(8192, SLOT_COUNT - 1, "s1")]
+    with pytest.raises(PlacementError):
+        map_of(ranges, moves=tuple(moves))
