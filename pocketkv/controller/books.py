@@ -7,7 +7,6 @@ and accounts in step whatever happens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 
 from pocketkv.catalog import Catalog
@@ -16,9 +15,9 @@ from pocketkv.controller.changes import Changes
 from pocketkv.controller.errors import UnknownJobError
 from pocketkv.controller.fleet import Fleet
 from pocketkv.controller.placements import Placements
-from pocketkv.controller.policy import Decision, commitments, place
+from pocketkv.controller.policy import Decision
 from pocketkv.controller.tenants import Leases, Tenant
-from pocketkv.jobs import Hints
+from pocketkv.controller.transit import reserved
 from pocketkv.placement import PlacementMap, assign_slots
 
 
@@ -35,7 +34,9 @@ class Books:
         fleet: Storage servers.
         tenants: By job id, `default` among them.
         placements: The maps, by job id.
-        unsettled: Jobs that a better placement might be had for, if their servers are empty.
+        unsettled: Jobs that a better plan might be had for, the most urgent first; with whether
+            there are servers that they might spread over.
+        placeless: Jobs that are to have slots and have none.
         is_started: Whether jobs are given servers.
     """
 
@@ -45,7 +46,8 @@ class Books:
         self.epoch = epoch
         self.tenants: dict[str, Tenant] = {}
         self.placements = Placements()
-        self.unsettled: set[str] = set()
+        self.unsettled: dict[str, bool] = {}
+        self.placeless: set[str] = set()
         self.is_started = False
         self._leases = Leases()
 
@@ -69,37 +71,30 @@ class Books:
                 usage[server_id] = member.report.jobs[job_id].used_bytes
         return usage
 
-    def _decide(self, job_id: str, held: Mapping[str, int], hints: Hints | None = None) -> Decision:
-        """Return where a job should be, of which `held` slots stay where they are."""
-        return place(
-            self.tenants[job_id].hints if hints is None else hints,
-            self.catalog,
-            self.fleet.servers(),
-            self.placements.committed_to_others(job_id),
-            held,
-        )
-
-    def _put(
-        self,
-        job_id: str,
-        decision: Decision,
-        previous: PlacementMap | None,
-        now_ms: int,
-        changes: Changes,
-    ) -> None:
-        """Make a decision the job's map, under a new epoch."""
-        self._stamp(changes)
+    def _place(self, job_id: str, decision: Decision, now_ms: int, changes: Changes) -> None:
+        """Make a decision the map of a job that has no slots yet."""
         slots = decision.slots if self.is_started else {}
-        ranges = assign_slots(slots, previous) if slots else ()
+        ranges = assign_slots(slots, None) if slots else ()
         quotas = {name: quota for name, quota in decision.quotas.items() if name in slots}
         weights = {name: float(count) for name, count in slots.items()}
-        self._keep(PlacementMap(job_id, self.epoch, ranges, quotas, weights))
+        self._put(PlacementMap(job_id, self.epoch, ranges, quotas, weights), now_ms, changes)
+        self._note_shortages(job_id, decision, changes)
+
+    def _put(self, placement: PlacementMap, now_ms: int, changes: Changes) -> None:
+        """Have a job's map, under a new epoch, and tell everybody."""
+        self._stamp(changes)
+        self._keep(replace(placement, epoch=self.epoch))
+        self._account(placement.job_id, now_ms)
+        changes.placements.add(placement.job_id)
+        changes.jobs.add(placement.job_id)
+
+    def _note_shortages(self, job_id: str, decision: Decision, changes: Changes) -> None:
+        """Remember what a job gets too little of, and say so if that is new."""
+        before = self.tenants[job_id].shortages
         self.tenants[job_id] = replace(self.tenants[job_id], shortages=decision.shortages)
-        self._account(job_id, now_ms)
-        changes.placements.add(job_id)
-        changes.jobs.add(job_id)
-        for shortage in decision.shortages if self.is_started else ():
-            changes.log(logging.WARNING, "job gets too little", job=job_id, short=str(shortage))
+        if self.is_started and decision.shortages != before:
+            for shortage in decision.shortages:
+                changes.log(logging.WARNING, "job gets too little", job=job_id, short=str(shortage))
 
     def _stamp(self, changes: Changes) -> None:
         """Give this event an epoch, if it has none yet."""
@@ -110,7 +105,11 @@ class Books:
     def _keep(self, placement: PlacementMap) -> None:
         """Have a map, and know what its job keeps of which servers."""
         hints = self.tenants[placement.job_id].hints
-        self.placements.put(placement, commitments(hints, self.catalog, placement))
+        self.placements.put(placement, reserved(hints, self.catalog, placement))
+        if placement.ranges or placement.read_only:
+            self.placeless.discard(placement.job_id)
+        else:
+            self.placeless.add(placement.job_id)
 
     def _set_tenant(self, job_id: str, tenant: Tenant) -> None:
         self.tenants[job_id] = tenant
@@ -131,7 +130,8 @@ class Books:
         tenant = self.tenants.pop(job_id)
         self._stamp(changes)
         self.placements.remove(job_id)
-        self.unsettled.discard(job_id)
+        self.unsettled.pop(job_id, None)
+        self.placeless.discard(job_id)
         changes.jobs.discard(job_id)
         changes.placements.discard(job_id)
         changes.ended.append(job_id)

@@ -62,7 +62,11 @@ class Changes:
         records = {name: fleet.record(name) for name in sorted(self.records)}
         return Persist(
             epoch=epoch,
-            facts={"wanted": dict(fleet.wanted), "plan_id": fleet.plan_id},
+            facts={
+                "wanted": dict(fleet.wanted),
+                "plan_id": fleet.plan_id,
+                "lost": dict(fleet.lost),
+            },
             jobs={name: tenants[name].as_json() for name in sorted(self.jobs)},
             placements={name: placements[name].as_json() for name in sorted(self.placements)},
             servers={name: record for name, record in records.items() if record is not None},

@@ -145,7 +145,7 @@ class RetainingBooks(Books):
         job = replace(tenant.job, phase=Phase.RETAINED, lease_expires_ms=None)
         retention = Retention(None, placement.owners())
         self.tenants[job_id] = replace(tenant, job=job, shortages=(), retention=retention)
-        self.unsettled.discard(job_id)
+        self.unsettled.pop(job_id, None)
         self.retiring.add(job_id)
         target = self._keeper(job_id, ())
         changes.log(logging.INFO, "job retires", job=job_id, reason=reason, target=target)
@@ -250,10 +250,13 @@ class RetainingBooks(Books):
         for job_id in sorted(self.retiring):
             retention = self.tenants[job_id].retention
             assert retention is not None  # Or it would not be retiring.
-            if retention.target in self.fleet.members or not self.placements[job_id].ranges:
+            keeper = self.fleet.members.get(retention.target or "")
+            if not self.placements[job_id].ranges:
+                continue
+            if keeper is not None and keeper.drain is None:
                 continue
             target = self._keeper(job_id, ())
-            if target is not None:
+            if target is not None and target != retention.target:
                 self._redirect(job_id, retention, target, now_ms, changes)
 
     def _keys_at_stake(self, job_id: str, member: Member) -> int:

@@ -1,0 +1,287 @@
+"""Servers that are to go, and how many there are to be. Pure.
+
+A drain is moves: the server gets no more slots, what it has moves to those that stay, and when
+nothing is left, it stops, if it was the backend's. Before it begins, it is planned as a whole, and
+refused with the figures if those that stay have not the room. One that is told to end anyway
+(`leaves`) is not refused for that: what fits is saved.
+
+The plan of a tier (`Fleet.wanted`) counts the servers that stay. So a server that drains for good
+is taken off the plan; one that leaves by itself is not, and another is started in its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+
+from pocketkv.amounts import format_bytes
+from pocketkv.controller.changes import Changes
+from pocketkv.controller.errors import RefusedError
+from pocketkv.controller.fleet import Drain, Member
+from pocketkv.controller.messages import DrainCancelled, ServerDrained, StopServer, TierScaled
+from pocketkv.controller.moving import MovingBooks
+from pocketkv.controller.placements import held_slots
+from pocketkv.controller.policy import Commitment, Decision, commitments
+from pocketkv.controller.replanning import replan
+from pocketkv.controller.tenants import Tenant
+from pocketkv.controller.transit import arrived, handed_out, planned_slots
+from pocketkv.jobs import DEFAULT_JOB_ID
+from pocketkv.placement import PlacementMap, ServerState, assign_slots
+
+_NOTHING = Commitment()
+
+
+class DrainingBooks(MovingBooks):
+    """Books in which servers go.
+
+    Attributes:
+        has_backend: Whether servers can be started and stopped.
+    """
+
+    has_backend = False
+
+    # --- beginning -----------------------------------------------------------------------------
+
+    def _on_drained(self, event: ServerDrained, now_ms: int, changes: Changes) -> None:
+        self.begin_drain(event.server_id, event.reason, now_ms, changes, leaves=event.leaves)
+
+    def begin_drain(
+        self, server_id: str, reason: str, now_ms: int, changes: Changes, *, leaves: bool = False
+    ) -> None:
+        """Have a server give everything away, and then go.
+
+        A managed server is taken off the plan, and stopped when it is empty. One that `leaves`
+        by itself is not taken off the plan, so that another is started.
+
+        Raises:
+            UnknownServerError: There is none.
+            RefusedError: What it has does not fit on those that stay; nothing has changed.
+        """
+        member = self.fleet.member(server_id)
+        if member.drain is not None:
+            if leaves and not member.drain.leaves:
+                self._set_drain(member, replace(member.drain, leaves=True), changes)
+                self._unsettle(self.placements.jobs_naming(server_id), spread=False, is_urgent=True)
+            return
+        self._check_drains([server_id], leaves=leaves)
+        if member.managed and not leaves:
+            tier = member.server.tier
+            self._set_wanted(tier, max(0, self.fleet.wanted.get(tier, 0) - 1), changes)
+        self._begin_drain(member, Drain(reason, now_ms, leaves=leaves), now_ms, changes)
+
+    def _begin_drain(self, member: Member, drain: Drain, now_ms: int, changes: Changes) -> None:
+        server_id = member.server.id
+        self._set_drain(member, drain, changes)
+        job_ids = self.placements.jobs_naming(server_id)
+        changes.log(
+            logging.INFO,
+            "server draining",
+            server=server_id,
+            tier=member.server.tier,
+            jobs=len(job_ids),
+            bytes=member.report.used_bytes,
+            reason=drain.reason,
+        )
+        self._unsettle(job_ids, spread=False, is_urgent=True)
+        for job_id in job_ids:
+            retention = self.tenants[job_id].retention
+            if retention is not None and not retention.pending:
+                # It keeps what the job left: somebody else is to, and gets it like at its end.
+                self.retiring.add(job_id)
+                self._redirect(job_id, retention, self._keeper(job_id, ()), now_ms, changes)
+
+    def _set_drain(self, member: Member, drain: Drain | None, changes: Changes) -> None:
+        self.fleet.add(member.draining(drain))
+        self._stamp(changes)
+        changes.servers = True
+        changes.records.add(member.server.id)
+
+    def _set_wanted(self, tier: str, count: int, changes: Changes) -> None:
+        self.fleet.wanted[tier] = count
+        changes.facts = True
+
+    # --- planning ------------------------------------------------------------------------------
+
+    def _check_drains(self, leaving: Collection[str], *, leaves: bool = False) -> None:
+        """Find out whether those that stay have room for all that these servers have.
+
+        Raises:
+            RefusedError: They have not.
+        """
+        job_ids = sorted({j for name in leaving for j in self.placements.jobs_naming(name)})
+        if job_ids and not [s for s in self.fleet.up() if s.id not in leaving]:
+            raise RefusedError("there is no other server that could take its slots")
+        if leaves:
+            return
+        servers = [
+            replace(server, state=ServerState.DRAINING) if server.id in leaving else server
+            for server in self.fleet.candidates()
+        ]
+        committed = dict(self.placements.committed)
+        coming: dict[str, int] = {}
+        for job_id in job_ids:
+            placement, tenant = self.placements[job_id], self.tenants[job_id]
+            if tenant.retention is not None:
+                self._check_keeper(job_id, leaving)
+                continue
+            for name, commitment in self.placements.kept(job_id).items():
+                committed[name] = committed[name] - commitment
+            planned = planned_slots(placement)
+            decision = replan(tenant.hints, self.catalog, servers, committed, planned)
+            _check_shortages(job_id, tenant, decision)
+            ranges = assign_slots(decision.slots, None)
+            weights = {name: float(n) for name, n in decision.slots.items()}
+            new = PlacementMap(job_id, 0, ranges, decision.quotas, weights)
+            for name, commitment in commitments(tenant.hints, self.catalog, new).items():
+                committed[name] = committed.get(name, _NOTHING) + commitment
+            for name, n in self._coming_bytes(placement, decision, leaving).items():
+                coming[name] = coming.get(name, 0) + n
+        self._check_bytes(coming)
+
+    def _check_keeper(self, job_id: str, leaving: Collection[str]) -> None:
+        retention = self.tenants[job_id].retention
+        assert retention is not None  # The caller has looked.
+        if not retention.pending and self._keeper(job_id, leaving) is None:
+            raise RefusedError(
+                f"no other server with files could keep what the job '{job_id}' retained"
+            )
+
+    def _coming_bytes(
+        self, placement: PlacementMap, decision: Decision, leaving: Collection[str]
+    ) -> dict[str, int]:
+        """Return what servers that stay are to be sent of a job, in bytes."""
+        used = self.used_bytes(placement.job_id)
+        held = held_slots(arrived(placement))
+        orphans = sum(held.pop(name, 0) for name in leaving)
+        whole = sum(used.get(name, 0) for name in leaving)
+        given = handed_out(orphans, decision.slots, held)
+        return {name: whole * n // max(1, orphans) for name, n in given.items()}
+
+    def _check_bytes(self, coming: dict[str, int]) -> None:
+        for _, move in self.moves():
+            if move.target in coming:
+                coming[move.target] += self.job_bytes(_, move.source, len(move))
+        free = {}
+        for name in coming:
+            member = self.fleet.members[name]
+            free[name] = max(0, member.server.capacity_bytes - member.report.used_bytes)
+        if any(coming[name] > free[name] for name in coming):
+            raise RefusedError(
+                f"{format_bytes(sum(coming.values()))} would have to move, and the servers that"
+                f" would take them have {format_bytes(sum(free.values()))} free"
+            )
+
+    # --- ending --------------------------------------------------------------------------------
+
+    def _on_drain_cancelled(self, event: DrainCancelled, now_ms: int, changes: Changes) -> None:
+        member = self.fleet.member(event.server_id)
+        if member.drain is None:
+            raise RefusedError(f"server '{event.server_id}' is not draining")
+        if member.drain.leaves:
+            raise RefusedError(f"server '{event.server_id}' was told to end, and will")
+        self._cancel_drain(member, changes)
+        if member.managed:
+            tier = member.server.tier
+            running = len(self.fleet.staying(tier)) + len(self.fleet.requested(tier))
+            if running > self.fleet.wanted.get(tier, 0):
+                self._set_wanted(tier, running, changes)
+
+    def _cancel_drain(self, member: Member, changes: Changes) -> None:
+        server_id = member.server.id
+        self._set_drain(member, None, changes)
+        changes.log(logging.INFO, "drain given up", server=server_id)
+        self._unsettle(self.placements.jobs_naming(server_id), spread=True)
+        self._unsettle_after_growth()
+
+    def _finish_drains(self, now_ms: int, changes: Changes) -> None:
+        """Let go of servers that have nothing any more."""
+        for member in self.fleet.draining():
+            drain, server_id = member.drain, member.server.id
+            assert drain is not None  # That is what draining means.
+            is_empty = not self.placements.jobs_naming(server_id)
+            if is_empty and not drain.is_done:
+                changes.log(
+                    logging.INFO,
+                    "server drained",
+                    server=server_id,
+                    tier=member.server.tier,
+                    took_ms=now_ms - drain.since_ms,
+                )
+            if is_empty and member.managed and self.has_backend:
+                self._stop(server_id, now_ms, changes)
+            elif is_empty != drain.is_done:
+                self.fleet.add(member.draining(replace(drain, is_done=is_empty)))
+                changes.records.add(server_id)
+
+    def _stop(self, server_id: str, now_ms: int, changes: Changes) -> None:
+        """Have a server that holds nothing stopped."""
+        if self.fleet.remove(server_id, now_ms, has_died=False) is not None:
+            self._stamp(changes)
+            changes.servers = True
+        self.fleet.stopping.add(server_id)
+        self._forget_setbacks(server_id)
+        changes.records.add(server_id)
+        changes.actions.append(StopServer(server_id))
+        changes.log(logging.INFO, "server is to stop", server=server_id)
+
+    # --- how many ------------------------------------------------------------------------------
+
+    def _on_scaled(self, event: TierScaled, now_ms: int, changes: Changes) -> None:
+        if not self.has_backend:
+            raise RefusedError("this controller starts no servers itself, so it cannot scale them")
+        tier, count = event.tier, event.count
+        surplus = max(0, len(self.fleet.staying(tier)) - count)
+        leaving = sorted(self.fleet.staying(tier), key=self._cost_of_leaving)[:surplus]
+        try:
+            self._check_drains([member.server.id for member in leaving])
+        except RefusedError as error:
+            raise RefusedError(f"{tier} cannot shrink to {count} servers: {error}") from error
+        self._set_wanted(tier, count, changes)
+        changes.log(logging.INFO, "tier scaled", tier=tier, wanted=count)
+        for member in leaving:
+            drain = Drain(f"{tier} is to have {count} servers", now_ms)
+            self._begin_drain(member, drain, now_ms, changes)
+        self._call_back(tier, count, changes)
+        pending = self.fleet.requested(tier)
+        still_wanted = max(0, count - len(self.fleet.staying(tier)))
+        for server_id in pending[still_wanted:]:
+            self._stop(server_id, now_ms, changes)
+
+    def _cost_of_leaving(self, member: Member) -> tuple[bool, int, int, str]:
+        """Order servers: first those that can go at once, then those that hold least."""
+        server_id = member.server.id
+        is_busy = bool(self.placements.jobs_naming(server_id))
+        return is_busy, member.report.used_bytes, -member.joined_ms, server_id
+
+    def _call_back(self, tier: str, count: int, changes: Changes) -> None:
+        """Rather than start new servers, keep some that are draining."""
+        lacking = count - len(self.fleet.staying(tier))
+        for member in self.fleet.draining():
+            is_free = member.drain is not None and not member.drain.leaves
+            if lacking > 0 and member.managed and member.server.tier == tier and is_free:
+                self._cancel_drain(member, changes)
+                lacking -= 1
+
+    def obstacle(self, server_id: str) -> str:
+        """Return what holds up a drain; empty if nothing does."""
+        for job_id in self.placements.jobs_naming(server_id):
+            if self.tenants[job_id].retention is not None:
+                return f"keys that the job '{job_id}' retained are handed over"
+            for (name, target), setback in self.setbacks.items():
+                if name == job_id and target != server_id:
+                    return f"moving slots of '{job_id}' to {target} failed: {setback.reason}"
+        return ""
+
+
+def _check_shortages(job_id: str, tenant: Tenant, decision: Decision) -> None:
+    """Find out whether a job would get less than it gets now.
+
+    Raises:
+        RefusedError: It would.
+    """
+    before = {short.resource: short.wanted - short.available for short in tenant.shortages}
+    for short in decision.shortages:
+        if short.wanted - short.available > before.get(short.resource, 0):
+            name = "" if job_id == DEFAULT_JOB_ID else f" '{job_id}'"
+            raise RefusedError(f"the job{name} would get too little: {short}")
