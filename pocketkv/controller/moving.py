@@ -132,6 +132,10 @@ class MovingBooks(RetainingBooks):
             if (job_id, move.id) not in self.orders:
                 self.orders[job_id, move.id] = Order(0, 0)
 
+    def _end_or_retain(self, job_id: str, reason: str, now_ms: int, changes: Changes) -> None:
+        self._remember_dropped(job_id, self.placements[job_id].moves)
+        super()._end_or_retain(job_id, reason, now_ms, changes)
+
     def _end(self, job_id: str, reason: str, now_ms: int, changes: Changes) -> None:
         for move in self.placements[job_id].moves:
             self.orders.pop((job_id, move.id), None)

@@ -420,8 +420,7 @@ class ClusterState(DrainingBooks):
             assert placement.read_only == (retention is not None)
             self._validate_moves(placement)
             if retention is None:
-                may_be_placed = self.is_started and bool(self.fleet.up())
-                assert bool(placement.ranges) or not may_be_placed
+                assert self.is_started or not placement.ranges
                 assert (placement.job_id in self.placeless) == (not placement.ranges)
             else:
                 self._validate_retained(placement, retention)

@@ -13,7 +13,6 @@ from pocketkv.controller import state as states
 from pocketkv.controller.errors import RefusedError, SnapshotError, UnknownJobError
 from pocketkv.controller.members import JobUsage, Report
 from pocketkv.controller.messages import (
-    DrainCancelled,
     Instruction,
     JobDeregistered,
     JobRegistered,
@@ -22,13 +21,10 @@ from pocketkv.controller.messages import (
     Joined,
     Left,
     Log,
-    MoveFailed,
     Persist,
     ProcessDied,
     Reported,
     SendUpdate,
-    ServerDrained,
-    SlotsMoved,
     Snapshot,
     StartServer,
     StopServer,
@@ -38,7 +34,6 @@ from pocketkv.controller.messages import (
 )
 from pocketkv.controller.state import ClusterState
 from pocketkv.jobs import Hints, Job
-from pocketkv.placement import ServerState
 from pocketkv.slots import SLOT_COUNT
 from tests.controller.builders import CATALOG, GIB, MIB, counted_ids, job, joining, router
 from tests.controller.cluster import Cluster, events, of, served, two_servers

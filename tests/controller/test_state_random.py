@@ -156,6 +156,7 @@ class Machine(RuleBasedStateMachine):
         state = cluster.state
         assert not state.in_transit
         if state.fleet.up():
+            assert not state.placeless or not state.is_started
             for member in state.fleet.draining():
                 left = state.placements.jobs_naming(member.server.id)
                 assert all(state.tenants[job_id].retention is not None for job_id in left)
