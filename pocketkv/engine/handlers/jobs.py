@@ -78,4 +78,4 @@ _declare("SERVER.DRAIN", 2, "Empty a storage server and stop it.", "id")
 )
 def job_retain(session: Session, request: list[bytes]) -> Reply:
     """How many of the keys exist, and are marked now; a key that is given twice counts twice."""
-    return retention.retain(session, request[1:])
+    return retention.retain(session, request)
