@@ -6,8 +6,8 @@ A piece is seven arguments of a request: database, key, kind, due time, total si
 - A collection of many elements is several, too, each of which has some elements, in no order;
   `total` is 0 but in the last one, where it is what all pieces have together. So neither side ever
   holds up its clients for long.
-- `CHANGE` has changes to the collection that is there, `EXPIRE` another due time (0: none), `DELETE`
-  says that a key is no more, `MARK` that it is to outlive its job.
+- `CHANGE` has changes to the collection that is there, `EXPIRE` another due time (0: none);
+  `DELETE` says that a key is no more, `MARK` that it is to outlive its job.
 
 A value that is sent again from offset 0 takes the place of what came of it before, so whoever was
 interrupted begins anew. Every piece of a value tells when that expires.

@@ -76,7 +76,12 @@ class HoldTimes:
 
 
 class Failed(Exception):  # noqa: N818 - what becomes of a move, not a defect
-    """A move was given up; nothing has changed. `code` is for the controller, `reason` for people."""
+    """A move was given up; nothing has changed.
+
+    Attributes:
+        code: One word, by which the controller decides.
+        reason: The same for people.
+    """
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
