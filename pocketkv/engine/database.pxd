@@ -12,12 +12,12 @@ cdef class Database:
     cdef public unsigned int[::1] accessed_s
     cdef public Clock clock
     cdef public dict expires
-    cdef public Py_ssize_t expires_count, size
+    cdef public Py_ssize_t expires_count, foreign, size
     cdef public FrequencySketch uses
     cdef public long long salt
     cdef public int index
     cdef public bytearray occupied
-    cdef public object marks, scans, schedule, shelf
+    cdef public object marks, observer, scans, schedule, shelf
     cdef public JobSpace space
     cdef public list tables
 
@@ -34,9 +34,9 @@ cdef class Database:
     @cython.locals(slot=cython.int)
     cpdef put(self, bytes key, value)
     cpdef put_keeping_expiry(self, bytes key, value)
-    @cython.locals(table=dict)
+    @cython.locals(table=dict, space=JobSpace)
     cdef _store(self, bytes key, value, int slot, long long due_ms)
     cpdef modified(self, bytes key, long long grown_bytes)
-    @cython.locals(slot=cython.int, table=dict)
+    @cython.locals(slot=cython.int, table=dict, space=JobSpace)
     cdef _drop(self, bytes key)
     cdef bint _forget_expiry(self, bytes key, int slot) except -1

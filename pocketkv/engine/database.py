@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pocketkv.engine.cold import Cold
@@ -21,6 +22,7 @@ from pocketkv.engine.values import Collection, Entry, String, Value, value_cost
 from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
+    from pocketkv.engine.changes import Observer
     from pocketkv.engine.frequency import FrequencySketch
     from pocketkv.engine.keyspace import JobSpace, Randomness
     from pocketkv.engine.shelf import Shelf
@@ -37,6 +39,8 @@ class Database:
         uses: Counts how often keys are used; ``None`` where nobody asks.
         salt: Tells its keys there from equal ones of others.
         size: How many keys it has.
+        foreign: How many of them are in slots that the map does not give this server.
+        observer: Is told of every change; ``None``: nobody wants to know.
         tables: Keys and values by slot; ``None`` for a slot without keys.
         occupied: One byte per slot, 1 where there is a table: finding the next one is memchr.
         expires: Due times by slot.
@@ -51,8 +55,10 @@ class Database:
         "clock",
         "expires",
         "expires_count",
+        "foreign",
         "index",
         "marks",
+        "observer",
         "occupied",
         "salt",
         "scans",
@@ -71,10 +77,12 @@ class Database:
         spilling = space.keyspace.spilling
         self.uses: FrequencySketch | None = None if spilling is None else spilling.uses
         self.salt: int = hash((space.job_id, index))
+        self.observer: Observer | None = space.observer
         self._reset()
 
     def _reset(self) -> None:
         self.size = 0
+        self.foreign = 0
         self.tables: list[Table | None] = [None] * SLOT_COUNT
         self.occupied = bytearray(SLOT_COUNT)
         self.expires: dict[int, dict[bytes, int]] = {}
@@ -265,21 +273,28 @@ class Database:
         self.accessed_s[slot] = self.clock.now_s
         if self.uses is not None:
             self.uses.add(key, self.salt)
+        space = self.space
         if old is None:
             self.size += 1
-            self.space.account(key_cost(key) + value_cost(value))
+            if not space.owns_all and not space.given[slot]:
+                self.foreign += 1
+            space.account(key_cost(key) + value_cost(value))
             if shelf is not None:
                 shelf.added(key)
         else:
-            self.space.account(value_cost(value) - value_cost(old))
+            space.account(value_cost(value) - value_cost(old))
             if shelf is not None:
                 shelf.replaced(key, old)
+        if self.observer is not None:
+            self.observer.changed(self, key, slot)
 
     def modified(self, key: bytes, grown_bytes: int) -> None:
         """A value was changed in place and now costs so much more (or less, if negative)."""
         self.space.account(grown_bytes)
         if self.shelf is not None:
             self.shelf.changed(key)
+        if self.observer is not None:
+            self.observer.changed(self, key, key_slot(key))
 
     def remove(self, key: bytes) -> bool:
         """Remove a key; false if it does not exist (or has expired)."""
@@ -304,11 +319,16 @@ class Database:
             if not table:
                 self.scans.forget(table)
         self.size -= 1
-        self.space.account(-(key_cost(key) + value_cost(value)))
+        space = self.space
+        if not space.owns_all and not space.given[slot]:
+            self.foreign -= 1
+        space.account(-(key_cost(key) + value_cost(value)))
         if self.shelf is not None:
             self.shelf.removed(key, value)
         if self.marks is not None:
             self.marks.discard(key)
+        if self.observer is not None:
+            self.observer.changed(self, key, slot)
         return value
 
     def take(self, key: bytes) -> Value | None:
@@ -340,6 +360,7 @@ class Database:
         self.space.expiring.discard(self)
         if self.marks is not None and release:
             self.marks.release()
+        self.space.was_cleared(self)
         tables = [table for table in self.tables if table]
         shelf = self.shelf
         if shelf is None:
@@ -371,6 +392,8 @@ class Database:
         if self.find(key) is None:
             return False
         self.all_marks().add(key)
+        if self.observer is not None:
+            self.observer.changed(self, key, key_slot(key))
         return True
 
     def all_marks(self) -> Marks:
@@ -405,12 +428,17 @@ class Database:
         self.schedule.add(key, due_ms)
         if self.shelf is not None:
             self.shelf.expiry_changed(key, due_ms, grown=old_ms is None)
+        if self.observer is not None:
+            self.observer.expiry_changed(self, key, slot)
 
     def persist(self, key: bytes) -> bool:
         """Forget a key's expiry; false if it has none."""
-        forgotten = self._forget_expiry(key, key_slot(key))
+        slot = key_slot(key)
+        forgotten = self._forget_expiry(key, slot)
         if forgotten and self.shelf is not None:
             self.shelf.expiry_changed(key, 0, grown=False)
+        if forgotten and self.observer is not None:
+            self.observer.expiry_changed(self, key, slot)
         return forgotten
 
     def _forget_expiry(self, key: bytes, slot: int) -> bool:
@@ -445,6 +473,34 @@ class Database:
         if not self.schedule:
             self.space.expiring.discard(self)
         return work
+
+    # --- slots that come and go -----------------------------------------------------------------
+
+    @property
+    def visible(self) -> int:
+        """How many keys it has in slots that are served here, as clients are told."""
+        return self.size - self.foreign
+
+    def visible_expires(self) -> int:
+        """How many of those expire."""
+        if not self.foreign:
+            return self.expires_count
+        given = self.space.given
+        return sum(len(expires) for slot, expires in self.expires.items() if given[slot])
+
+    def count_range(self, start: int, end: int) -> int:
+        """How many keys are in the slots from `start` to `end`, both included."""
+        return sum(map(len, filter(None, self.tables[start : end + 1])))
+
+    def drop_some(self, slot: int, keys_max: int) -> int:
+        """Remove keys of a slot, whether or not they have expired; how many, at most so many."""
+        table = self.tables[slot]
+        if table is None:
+            return 0
+        keys = list(islice(table, keys_max))
+        for key in keys:
+            self._drop(key)
+        return len(keys)
 
     # --- as it was found on a medium -----------------------------------------------------------
 
@@ -573,6 +629,8 @@ class Database:
         """Check what must always hold; tests call it."""
         tables = dict(self.slot_tables())
         assert self.size == sum(len(table) for table in tables.values())
+        given = self.space.given
+        assert self.foreign == sum(len(t) for slot, t in tables.items() if not given[slot])
         assert all(tables.values())
         assert self.tables.count(None) == SLOT_COUNT - len(tables)
         assert sum(self.occupied) == len(tables)

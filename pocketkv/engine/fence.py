@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.gate import run
 from pocketkv.resp.handler import RequestHandler
-from pocketkv.resp.replies import ErrorReply, Reply
+from pocketkv.resp.replies import Deferred, ErrorReply, Reply
 
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
@@ -40,15 +40,24 @@ class FencedHandler(RequestHandler):
         if self._is_up:
             return self._execute_behind(request)
         reply = run(self.session, request)
-        if type(reply) is ErrorReply and reply.text.startswith(REFUSALS):
-            self._is_up = True
+        if type(reply) is ErrorReply:
+            self._look_at(reply)
+        elif isinstance(reply, Deferred):
+            deferred = reply
+            deferred.listen(lambda: self._look_at(deferred.reply))
         return reply
+
+    def _look_at(self, reply: Reply) -> None:
+        """Refuse what comes next, if this was refused."""
+        if isinstance(reply, ErrorReply) and reply.text.startswith(REFUSALS):
+            self._is_up = True
 
     def _execute_behind(self, request: list[bytes]) -> Reply:
         if request[0] != RESUME:
             return ErrorReply(BEHIND)
         self._is_up = False
         session = self.session
+        session.flips_seen = session.space.flips
         placement = session.node.topology.placements.get(session.job_id)
         return None if placement is None else json.dumps(placement.as_json()).encode()
 

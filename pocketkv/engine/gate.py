@@ -9,16 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from pocketkv.engine.cold import NotResident
-from pocketkv.engine.commands import Command, find_command
+from pocketkv.engine.commands import Command, Route, find_command
 from pocketkv.engine.errors import (
     CLUSTER_DOWN,
     CROSS_SLOT,
     JOB_ENDED,
     NO_AUTH,
+    SLOTS_MOVED,
     SPEAKS_NO_HTTP,
     CommandError,
 )
 from pocketkv.engine.fetching import fetch, forget, require_resident
+from pocketkv.engine.moving import Held
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.sinks import charged_bytes, refuse_failed, settle
 from pocketkv.engine.spilling import FULL, ROOM, NoRoom
@@ -51,6 +53,7 @@ def check_slots(session: Session, command: Command, request: list[bytes]) -> Non
     Raises:
         CommandError: MOVED to the owner of all keys, CROSSSLOT if they have several owners,
             CLUSTERDOWN if nobody is known to own them.
+        Held: They are about to go to another server.
     """
     space = session.space
     if space.owns_all:
@@ -60,6 +63,22 @@ def check_slots(session: Session, command: Command, request: list[bytes]) -> Non
     foreign = [slot for slot in slots if not owned[slot]]
     if foreign:
         _refuse_slots(session, slots, foreign)
+    if not slots:
+        _check_all_slots(session, command)
+
+
+def _check_all_slots(session: Session, command: Command) -> None:
+    """Let a command wait that speaks for all slots served here, while some of them are held.
+
+    Raises:
+        Held: It waits.
+        CommandError: TRYAGAIN, to a router that has not heard yet that slots came or went.
+    """
+    space = session.space
+    if space.holds:
+        raise Held(space.holds[0])
+    if session.proxied and session.flips_seen != space.flips and command.route is Route.ALL:
+        raise CommandError(SLOTS_MOVED)
 
 
 def check_slot(session: Session, slot: int) -> None:
@@ -67,6 +86,7 @@ def check_slot(session: Session, slot: int) -> None:
 
     Raises:
         CommandError: MOVED to the owner, CLUSTERDOWN if nobody is known to own it.
+        Held: As `check_slots`.
     """
     if not session.space.owned[slot]:
         _refuse_slots(session, [slot], [slot])
@@ -74,6 +94,10 @@ def check_slot(session: Session, slot: int) -> None:
 
 def _refuse_slots(session: Session, slots: list[int], foreign: list[int]) -> NoReturn:
     """Say where the slots of a request are, of which some are not served here."""
+    if session.space.holds:
+        holds = [session.space.held(slot) for slot in foreign]
+        if holds[0] is not None and None not in holds:
+            raise Held(holds[0])
     if len(foreign) < len(slots):
         raise CommandError(CROSS_SLOT)
     owners = {session.node.topology.owner(session.job_id, slot) for slot in foreign}
@@ -165,6 +189,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
         return refuse(session, request, command, error)
     except NoRoom as lack:
         return _hold_for_room(session, request, lack)
+    except Held as held:
+        return held.hold.keep(session, request, run)
     if node.pauses and holds(session, command):
         return hold(session, request, run)
     if session.space.incoming_bytes:
@@ -184,6 +210,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
         return _fetch(session, command, request, missing)
     except NoRoom as lack:
         return _hold_for_room(session, request, lack)
+    except Held as held:
+        return held.hold.keep(session, request, run)
     finally:
         if at_hand:
             forget(at_hand)

@@ -108,7 +108,7 @@ def _memory(session: Session) -> Fields:
     for name, amount in amounts.items():
         fields[name] = amount
         fields[f"{name}_human"] = human_bytes(amount)
-    keys = sum(db.size for db in space.databases.values())
+    keys = sum(db.visible for db in space.databases.values())
     return {
         **fields,
         "used_memory_overhead": 0,
@@ -299,9 +299,9 @@ def _cluster(session: Session) -> Fields:
 
 def _keyspace(session: Session) -> Fields:
     return {
-        f"db{index}": f"keys={db.size},expires={db.expires_count},avg_ttl=0"
+        f"db{index}": f"keys={db.visible},expires={db.visible_expires()},avg_ttl=0"
         for index, db in sorted(session.space.databases.items())
-        if db.size
+        if db.visible
     }
 
 

@@ -19,12 +19,18 @@ cdef class JobSpace:
     cdef public str job_id
     cdef public object quota_bytes
     cdef public Keyspace keyspace
-    cdef public bytearray owned
+    cdef public bytearray given, owned
+    cdef public object observer
+    cdef public list holds
+    cdef public dict incoming
+    cdef public set unclean, refused_moves
+    cdef public long long flips, foreign_bytes
     cdef public bint owns_all
     cdef public KeyStats stats
     cdef public long long used_bytes
 
     cpdef account(self, long long grown_bytes)
+    cpdef bint exceeds_quota(self, long long size) except -1
     cpdef bint refuses_write(self, long long request_bytes) except -1
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
 from pocketkv import limits
+from pocketkv.engine.changes import joined, parted
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.errors import CAPACITY_USED, NO_WRITES, OUT_OF_MEMORY
@@ -22,10 +23,14 @@ from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
+    from pocketkv.engine.changes import Observer
     from pocketkv.engine.cold import Journal, Store
     from pocketkv.engine.database import Table
+    from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.sinks import ExtentSink
+    from pocketkv.engine.transfer import Partial
 
+CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
 # 2**11 bytes are about as quick to give back as one more key is to forget.
 _FREEING_SHIFT: Final = 11
@@ -97,13 +102,23 @@ class JobSpace:
         incoming_bytes: What it uses beside that, for large strings that are no values yet.
         spilled_keys, spilled_bytes: Keys whose values were moved out of memory to a spill medium,
             and what those take there, which is no part of `used_bytes`.
-        owned: One byte per slot, 1 where this server serves it.
+        given: One byte per slot, 1 where the map gives it to this server.
+        owned: The same where it is served now: but for those that are held, or to be emptied yet.
         owns_all: Whether all slots are served here, so that nothing has to be checked.
         epoch: Of the placement that `owned` follows.
         expires_actively: Whether expired keys are removed before they are asked for.
         read_only: Whether the job has ended, and what it left behind is only read.
         retains: Whether the controller knows that keys are to outlive the job.
         adopting: Values that come from another server in pieces, by database and key.
+        observer: Is told of every change (see `changes`).
+        holds: Ranges of slots whose commands are held.
+        incoming: Moves of slots to this server that are under way, by id.
+        refused_moves: Ids of those that will not be taken, whoever asks.
+        unclean: Slots that are to be emptied in the background, since they are not this server's
+            any more, or not yet.
+        flips: How often slots came or went by a move.
+        foreign_bytes: What of `used_bytes` is for slots that are on their way in or out, as far as
+            that is known: the quota does not count it.
         replaying: Whether what is changed is on the store already.
     """
 
@@ -114,18 +129,26 @@ class JobSpace:
         "epoch",
         "expires_actively",
         "expiring",
+        "flips",
+        "foreign_bytes",
+        "given",
+        "holds",
+        "incoming",
         "incoming_bytes",
         "job_id",
         "keyspace",
+        "observer",
         "owned",
         "owns_all",
         "quota_bytes",
         "read_only",
+        "refused_moves",
         "replaying",
         "retains",
         "spilled_bytes",
         "spilled_keys",
         "stats",
+        "unclean",
         "used_bytes",
     )
 
@@ -138,8 +161,16 @@ class JobSpace:
         self.incoming_bytes = 0
         self.spilled_keys = 0
         self.spilled_bytes = 0
+        self.given = bytearray(SLOT_COUNT)
         self.owned = bytearray(SLOT_COUNT)
         self.owns_all = False
+        self.observer: Observer | None = None
+        self.holds: list[Hold] = []
+        self.incoming: dict[str, Incoming] = {}
+        self.refused_moves: set[str] = set()
+        self.unclean: set[int] = set()
+        self.flips = 0
+        self.foreign_bytes = 0
         self.epoch = 0
         self.databases: dict[int, Database] = {}
         self.expiring: set[Database] = set()
@@ -147,7 +178,7 @@ class JobSpace:
         self.replaying = False
         self.read_only = False
         self.retains = False
-        self.adopting: dict[tuple[int, bytes], bytearray] = {}
+        self.adopting: dict[tuple[int, bytes], Partial] = {}
         self.stats = KeyStats()
 
     def database(self, index: int) -> Database:
@@ -157,23 +188,134 @@ class JobSpace:
             database = self.databases[index] = Database(self, index)
         return database
 
-    def own(self, owned: bytes | bytearray) -> None:
-        """Serve just these slots from now on (one byte per slot)."""
-        self.owned = bytearray(owned)
+    # --- which slots are served ----------------------------------------------------------------
+
+    def own(self, given: bytes | bytearray) -> None:
+        """Serve just these slots from now on (one byte per slot).
+
+        Those that are held or to be emptied are served when that is over.
+        """
+        self.given = bytearray(given)
+        for database in self.databases.values():
+            tables = database.slot_tables()
+            database.foreign = sum(len(table) for slot, table in tables if not given[slot])
+        owned = bytearray(given)
+        for hold in self.holds:
+            owned[hold.start : hold.end + 1] = bytes(len(hold))
+        for slot in self.unclean:
+            owned[slot] = 0
+        self.owned = owned
+        self.owns_all = 0 not in owned
+
+    def give(self, start: int, end: int, *, given: bool) -> int:
+        """Have a range of slots, both ends included, come or go; how many keys it has."""
+        count = end - start + 1
+        self.given[start : end + 1] = self.owned[start : end + 1] = bytes([given]) * count
         self.owns_all = 0 not in self.owned
+        self.flips += 1
+        keys = 0
+        for database in self.databases.values():
+            size = database.count_range(start, end)
+            database.foreign += -size if given else size
+            keys += size
+        if not given and self.observer is not None:
+            self.observer.left(self, start, end)
+        return keys
+
+    def serve_range(self, start: int, end: int, *, served: bool) -> None:
+        """Stop to serve a range of slots for a moment, or go on with those that are given."""
+        if served:
+            self.owned[start : end + 1] = self.given[start : end + 1]
+            for slot in self.unclean:
+                self.owned[slot] = 0
+        else:
+            self.owned[start : end + 1] = bytes(end - start + 1)
+        self.owns_all = 0 not in self.owned
+
+    def held(self, slot: int) -> Hold | None:
+        """The hold that a slot is in."""
+        for hold in self.holds:
+            if hold.start <= slot <= hold.end:
+                return hold
+        return None
 
     def own_everything(self) -> None:
         """Serve all slots: a server without a controller does."""
         self.own(b"\x01" * SLOT_COUNT)
 
-    def drop_slot(self, slot: int) -> int:
-        """Remove all keys of one slot; how many there were."""
-        dropped = 0
+    def empty_foreign(self) -> int:
+        """Have all keys removed in the background that are in slots which are not this server's.
+
+        Those that are on their way in stay. How many there are that were not removed anyway.
+        """
+        coming = bytearray(SLOT_COUNT)
+        for incoming in self.incoming.values():
+            coming[incoming.start : incoming.end + 1] = b"\x01" * len(incoming)
+        found = 0
         for database in self.databases.values():
-            for key in list(database.tables[slot] or ()):
-                database.remove(key)
-                dropped += 1
-        return dropped
+            if not database.foreign:
+                continue
+            for slot, table in database.slot_tables():
+                if not (self.given[slot] or coming[slot]):
+                    found += 0 if slot in self.unclean else len(table)
+                    self.unclean.add(slot)
+        return found
+
+    def empty_range(self, start: int, end: int) -> None:
+        """Have the keys of a range of slots removed in the background, before it is served."""
+        for database in self.databases.values():
+            slot = database.next_occupied(start)
+            while 0 <= slot <= end:
+                self.unclean.add(slot)
+                slot = database.next_occupied(slot + 1)
+        self.serve_range(start, end, served=True)
+
+    def is_clean(self, start: int, end: int) -> bool:
+        """Whether nothing of a range of slots is left to be removed."""
+        return not any(start <= slot <= end for slot in self.unclean)
+
+    def empty_some(self, keys_max: int) -> bool:
+        """Remove about so many of the keys that are to go; whether there are more."""
+        while self.unclean and keys_max > 0:
+            slot = next(iter(self.unclean))
+            used_bytes = self.used_bytes
+            for database in self.databases.values():
+                keys_max -= database.drop_some(slot, keys_max)
+            self.foreign_bytes -= used_bytes - self.used_bytes
+            if any(database.occupied[slot] for database in self.databases.values()):
+                continue
+            self.unclean.discard(slot)
+            keys_max -= 1
+            if self.given[slot] and self.held(slot) is None:
+                self.owned[slot] = 1
+                self.owns_all = 0 not in self.owned
+        if not self.unclean:
+            # What was counted when it was sent, or as it came, differs a little from what it was.
+            self.foreign_bytes = sum(i.bytes_held for i in self.incoming.values())
+        return bool(self.unclean)
+
+    # --- who is told of changes ----------------------------------------------------------------
+
+    def observe(self, observer: Observer) -> None:
+        """Have somebody told of every change."""
+        self._set_observer(joined(self.observer, observer))
+
+    def unobserve(self, observer: Observer) -> None:
+        """Undo `observe`."""
+        self._set_observer(parted(self.observer, observer))
+
+    def _set_observer(self, observer: Observer | None) -> None:
+        self.observer = observer
+        for database in self.databases.values():
+            database.observer = observer
+
+    def was_cleared(self, database: Database) -> None:
+        """All keys of a database are removed, at once."""
+        for incoming in self.incoming.values():
+            # What was copied of it is gone as well.
+            incoming.failure = CLEARED
+        if self.observer is not None:
+            self.observer.cleared(database)
 
     @property
     def marked_keys(self) -> int:
@@ -206,8 +348,7 @@ class JobSpace:
         spilling = self.keyspace.spilling
         if spilling is not None:
             return spilling.verdict(self, request_bytes) == FULL
-        used_bytes = self.used_bytes + self.incoming_bytes + request_bytes
-        if self.quota_bytes is not None and used_bytes > self.quota_bytes:
+        if self.exceeds_quota(request_bytes):
             return True
         keyspace = self.keyspace
         used_bytes = keyspace.used_bytes + keyspace.incoming_bytes + request_bytes
@@ -217,14 +358,18 @@ class JobSpace:
 
     def refuses_large(self, size: int) -> bool:
         """The same of a string of this size, none of which will ever be in memory."""
-        used_bytes = self.used_bytes + self.incoming_bytes + size
-        if self.quota_bytes is not None and used_bytes > self.quota_bytes:
-            return True
-        keyspace = self.keyspace
-        used_bytes = keyspace.used_bytes + keyspace.incoming_bytes + size
-        if keyspace.store is None:
-            return used_bytes > keyspace.memory_bytes
-        return keyspace.store_refuses(self.job_id, used_bytes, 0)
+        return self.exceeds_quota(size) or self.keyspace.refuses_large(self.job_id, size)
+
+    def refuses_copied(self, size: int) -> bool:
+        """The same of one that is moved here: whether the server has no room for it."""
+        return self.keyspace.refuses_large(self.job_id, size)
+
+    def exceeds_quota(self, size: int) -> bool:
+        """Whether so much more would be more than the job may use here."""
+        quota_bytes = self.quota_bytes
+        if quota_bytes is None:
+            return False
+        return self.used_bytes + self.incoming_bytes - self.foreign_bytes + size > quota_bytes
 
     def refusal(self, request_bytes: int, large_bytes: int = 0) -> bytes:
         """What is said to a write that was just refused; `large_bytes` never are in memory."""
@@ -232,8 +377,7 @@ class JobSpace:
         store = keyspace.store
         if store is None or not store.durable or keyspace.lacks_memory(request_bytes):
             return OUT_OF_MEMORY
-        used_bytes = self.used_bytes + self.incoming_bytes + request_bytes + large_bytes
-        if self.quota_bytes is not None and used_bytes > self.quota_bytes:
+        if self.exceeds_quota(request_bytes + large_bytes):
             return OUT_OF_MEMORY
         if store.journal(self.job_id).reserve(request_bytes + limits.RECORD_MARGIN_BYTES):
             return CAPACITY_USED
@@ -340,7 +484,22 @@ class Keyspace:
         """Forget a job with all of its keys."""
         space = self.spaces.pop(job_id, None)
         if space is not None:
+            space.incoming.clear()
             space.clear()
+
+    def refuses_large(self, job_id: str, size: int) -> bool:
+        """Whether there is no room for a string of this size, none of which will be in memory."""
+        used_bytes = self.used_bytes + self.incoming_bytes + size
+        if self.store is None or not self.store.durable:
+            return used_bytes > self.memory_bytes
+        return self.store_refuses(job_id, used_bytes, 0)
+
+    def refuses_copy(self, job_id: str, size: int) -> bool:
+        """Whether there is no room for so much of a job that is copied here, quota or not."""
+        used_bytes = self.used_bytes + self.incoming_bytes + size
+        if self.store is None or not self.store.durable:
+            return used_bytes > self.memory_bytes
+        return self.store_refuses(job_id, used_bytes, size)
 
     def store_refuses(self, job_id: str, used_bytes: int, request_bytes: int) -> bool:
         """Whether there is no room for a write on the store, or none in memory for its key."""

@@ -20,6 +20,7 @@ cdef class LargeString:
     cdef Extents _extents
     cdef Py_ssize_t _pages
     cdef public object charge
+    cdef public Py_ssize_t written_from
 
     @cython.locals(extent=Extent, part=Py_ssize_t)
     cdef _adopt(self, list chain, Py_ssize_t size)

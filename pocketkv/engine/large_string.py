@@ -69,9 +69,12 @@ class LargeString:
 
     Attributes:
         charge: By which it is accounted to a job while it is no value yet.
+        written_from: From where on it was written since somebody set this to `NEVER_WRITTEN`.
     """
 
-    __slots__ = ("_ends", "_extents", "_pages", "_pieces", "charge")
+    NEVER_WRITTEN: Final = 1 << 62
+
+    __slots__ = ("_ends", "_extents", "_pages", "_pieces", "charge", "written_from")
 
     def __init__(self, extents: Extents, chain: list[Extent], size: int) -> None:
         """Make a string of the first `size` bytes of extents that are filled already."""
@@ -82,6 +85,7 @@ class LargeString:
         # Of the extents, each counted once.
         self._pages = 0
         self.charge: Charge | None = None
+        self.written_from = 0
         self._adopt(chain, size)
 
     def _adopt(self, chain: list[Extent], size: int) -> None:
@@ -156,6 +160,17 @@ class LargeString:
             ranges.append(FileRange(fd, extent.offset() + offset, size, Hold(extent)))
         return FileBulk(stop - start, ranges)
 
+    def reference_bulk(self, start: int, stop: int) -> FileBulk:
+        """The same for who will need the string no more: it is not copied to be sent."""
+        ranges: list[FileRange] = []
+        for extent, offset, size in self._parts(start, stop):
+            fd = -1
+            if size >= limits.EXTENT_REFERENCE_BYTES_MIN:
+                extent.is_sent = True
+                fd = self._extents.medium.fd
+            ranges.append(FileRange(fd, extent.offset() + offset, size, Hold(extent)))
+        return FileBulk(stop - start, ranges)
+
     def _parts(self, start: int, stop: int) -> list[tuple[Extent, int, int]]:
         """What of which extents holds the bytes from `start` up to `stop`: offset and size."""
         parts: list[tuple[Extent, int, int]] = []
@@ -191,6 +206,7 @@ class LargeString:
             CommandError: OOM; nothing has changed then.
         """
         size = len(self)
+        self.written_from = min(self.written_from, offset, size)
         if isinstance(data, LargeString) and offset >= size:
             self._append_zeros(offset - size)
             self._append_string(data)

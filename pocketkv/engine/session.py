@@ -65,6 +65,8 @@ class Session:
         authenticated: Whether it has given a token, or needs none.
         admin: Whether it has given the administrator's password, and so may look at all jobs.
         blocked: The command that it waits in, if it does.
+        flips_seen: What `JobSpace.flips` was when a router was last told the job's map.
+        wants_migrations: Whether it is told of slots that move: CLIENT MAINT_NOTIFICATIONS.
         proxied: Whether it is one of our own routers, which wants `-MOVED` instead of help.
         reply_off, reply_skip: CLIENT REPLY.
         last_command: Name of the last command's record, or of the one under way.
@@ -77,6 +79,7 @@ class Session:
         "blocked",
         "created_ms",
         "db",
+        "flips_seen",
         "id",
         "job_id",
         "last_active_ms",
@@ -93,6 +96,7 @@ class Session:
         "reply_skip",
         "space",
         "transport",
+        "wants_migrations",
     )
 
     def __init__(
@@ -109,6 +113,7 @@ class Session:
         self.lib_name = b""
         self.lib_version = b""
         self.proxied = False
+        self.flips_seen = 0
         self.blocked: Blocked | None = None
         self.job_id = DEFAULT_JOB_ID
         self.space: JobSpace
@@ -120,6 +125,7 @@ class Session:
         self.name = b""
         self.no_evict = False
         self.no_touch = False
+        self.wants_migrations = False
         self.reply_off = False
         self.reply_skip = 0
         self.protocol = 2

@@ -239,6 +239,21 @@ class SetValue(Collection):
             made.add(member, 0)
         return made
 
+    def part(self, cursor: int, size: int) -> tuple[int, bytes]:
+        """Some of the members; all of an intset, which is small."""
+        if self._integers is not None:
+            return 0, self.payload()
+        mean_bytes = max(1, self.size_bytes // max(1, self._size))
+        cursor, members = self.scan(cursor, max(1, size // mean_bytes))
+        return cursor, _MEMBERS + pack(members)
+
+    def add_part(self, payload: bytes) -> None:
+        """More members."""
+        if payload[:1] != _MEMBERS:
+            raise PayloadError("not a part of a set")
+        for member in unpack(payload[1:]):
+            self.add(member, 0)
+
     def apply_change(self, change: bytes) -> None:
         """A member that was added or removed."""
         if change[:1] == _ADDED:

@@ -24,10 +24,12 @@ cdef class ExtentSink:
     cdef object _charge
     cdef Extents _extents
     cdef Py_ssize_t _filled, _index, _seen, _size, _step_bytes, _within
-    cdef bint _refused
+    cdef bint _is_copy, _refused
 
     @cython.locals(extent=Extent, missing=Py_ssize_t, end=Py_ssize_t)
     cpdef writable(self)
+    cpdef ignore_quota(self, Py_ssize_t size)
+    @cython.locals(space=JobSpace)
     cpdef wrote(self, Py_ssize_t count)
     @cython.locals(string=LargeString, chain=list)
     cpdef finish(self)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # More than any server has, and so many times as one request can have that, it is still a C long.
 _REFUSED_BYTES: Final = 2**48
+# By which a server is sent what is moved to it; it may be more than the job's quota.
+COPY_LARGE: Final = "pocketkv.copylarge"
 # Where bytes go that nobody will look at; all connections share it.
 _WASTE: Final = memoryview(bytearray(256 * limits.KIB))
 
@@ -92,6 +94,8 @@ class ExtentSinks:
         if command is None or not command.takes_large(len(arguments)):
             return None
         sink = ExtentSink(keyspace.extents, self.session.space, size)
+        if command.name == COPY_LARGE:
+            sink.ignore_quota(size)
         if size > limits.LARGE_BULK_FIRST_BYTES:
             keyspace.unfinished.add(sink)
         return sink
@@ -113,6 +117,7 @@ class ExtentSink:
         "_extents",
         "_filled",
         "_index",
+        "_is_copy",
         "_refused",
         "_seen",
         "_size",
@@ -133,12 +138,18 @@ class ExtentSink:
         self._step_bytes = limits.EXTENT_FIRST_BYTES
         # How much had been received when somebody last looked whether it goes on.
         self._seen = 0
+        self._is_copy = False
         self._refused = space.refuses_write(size)
 
     @property
     def buffered_bytes(self) -> int:
         """Nothing that is not charged to the job."""
         return 0
+
+    def ignore_quota(self, size: int) -> None:
+        """Refuse only what the server has no room for: the string is moved here."""
+        self._is_copy = True
+        self._refused = self._charge.space.refuses_copied(size)
 
     def writable(self) -> memoryview:
         """Where the next bytes belong, not empty while some are missing; until the next call."""
@@ -158,7 +169,8 @@ class ExtentSink:
             return
         self._within += count
         self._charge.add(count)
-        if self._charge.space.refuses_write(0):
+        space = self._charge.space
+        if space.refuses_copied(0) if self._is_copy else space.refuses_write(0):
             self._refuse()
 
     def finish(self) -> LargeString | RefusedString:

@@ -361,10 +361,7 @@ class Spilling:
         """Whether there is `ROOM` for a write, or a reason to `WAIT`, or everything is `FULL`."""
         keyspace = self.keyspace
         quota_bytes = space.quota_bytes
-        over_quota = (
-            quota_bytes is not None
-            and space.used_bytes + space.incoming_bytes + request_bytes > quota_bytes
-        )
+        over_quota = space.exceeds_quota(request_bytes)
         over = self.accounted_bytes + request_bytes > keyspace.memory_bytes
         if not over and not over_quota:
             return ROOM

@@ -60,6 +60,27 @@ class Collection:
         """
         raise NotImplementedError  # An interface: every type has its own form.
 
+    def part(self, cursor: int, size: int) -> tuple[int, bytes]:
+        """A part of the value, by itself a payload of about so many bytes; small ones are whole.
+
+        Args:
+            cursor: 0 to begin, or what the last call returned.
+            size: How long it should be.
+
+        Returns:
+            The next cursor, 0 at the end, and the payload. What is in the value from the first
+            call to the last one is met at least once.
+        """
+        return 0, self.payload()
+
+    def add_part(self, payload: bytes) -> None:
+        """Take in another part of the value that this was made of the first part of.
+
+        Raises:
+            PayloadError: It is none.
+        """
+        raise NotImplementedError  # An interface: only a type that makes parts knows them.
+
     def apply_change(self, change: bytes) -> None:
         """Change it again as it was changed when this stood in `changes`."""
         raise NotImplementedError  # An interface: only a type that notes changes knows them.

@@ -216,6 +216,10 @@ class Reactor:
             connection.last_receive_s = self.now_s
             connection.resume_input()
 
+    def linger(self, *, allowed: bool) -> None:
+        """Have the reactor wait for more by itself, or leave the thread at once to who works."""
+        self._linger_ms = limits.LINGER_MS if allowed else 0
+
     # --- serving -------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -255,8 +255,9 @@ class Deferred:
         """Have `listener` called when the reply is known; at once if it is known already."""
         if self.reply is not PENDING:
             listener()
-        else:
-            self._listener = listener
+            return
+        earlier = self._listener
+        self._listener = listener if earlier is None else _both(earlier, listener)
 
     def abandon(self) -> None:
         """The connection is gone: nobody waits for this reply any more."""
@@ -264,6 +265,14 @@ class Deferred:
         self._listener = None
         if self.reply is PENDING and self.on_abandon is not None:
             self.on_abandon()
+
+
+def _both(earlier: Callable[[], None], later: Callable[[], None]) -> Callable[[], None]:
+    def listener() -> None:
+        earlier()
+        later()
+
+    return listener
 
 
 Reply: TypeAlias = Union[

@@ -14,44 +14,29 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import trio
 
 from pocketkv import limits
-from pocketkv.engine.cold import (
-    CHANGED_STRING,
-    LARGE,
-    STRING,
-    Cold,
-    NotResident,
-    PendingRead,
-)
 from pocketkv.engine.database import Database
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.keyspace import JobSpace
-from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.node import Node
-from pocketkv.engine.payloads import code_of
-from pocketkv.engine.spilling import NoRoom
-from pocketkv.engine.values import Collection, Entry, Value
 from pocketkv.placement import PlacementMap, Server
 from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import Peer, RemoteError, open_peer
 from pocketkv.slots import key_slot
+from pocketkv.tiers.sending import pieces
 from pocketkv.tokens import job_token, member_proof
 
-# Of values that are longer, so much is sent at a time.
-_PIECE_BYTES: Final = limits.MIB
 # A request is sent when it has so many bytes, or pieces.
 _REQUEST_BYTES: Final = limits.MIB // 4
 _REQUEST_PIECES: Final = 256
 # Keys that are removed before others have their turn.
 _KEYS_PER_SLICE: Final = 500
-# Times that a part of a value may have left the page cache before it was used.
-_READS_MAX: Final = 8
 _TIMEOUT_S: Final = 30.0
 _PAUSE_S: Final = 0.5
 # Answers of a server that cannot take what it is sent, and would not take it a moment later.
@@ -302,74 +287,3 @@ class Retirer:
 async def _send(peer: Peer, request: _Request) -> None:
     if request.pieces:
         await peer.call("POCKETKV.ADOPT", *request.fields, timeout_s=_TIMEOUT_S)
-
-
-async def pieces(
-    db: Database, key: bytes, entry: Entry
-) -> AsyncIterator[tuple[int, int, int, bytes]]:
-    """Kind, total size, offset and bytes of each piece of a value.
-
-    Raises:
-        CommandError: It cannot be read.
-    """
-    value = await _loaded(db, key, entry) if isinstance(entry, Cold) else entry
-    if isinstance(value, LargeString):
-        total = len(value)
-        for offset in range(0, total, _PIECE_BYTES):
-            piece = await _part(value, offset, min(offset + _PIECE_BYTES, total))
-            yield LARGE, total, offset, piece
-        return
-    if isinstance(value, Collection):
-        kind, payload = code_of(value), value.payload()
-    else:
-        kind, payload = (STRING if type(value) is bytes else CHANGED_STRING), bytes(value)
-    # An empty value is one piece, too.
-    for offset in range(0, len(payload) or 1, _PIECE_BYTES):
-        yield kind, len(payload), offset, payload[offset : offset + _PIECE_BYTES]
-
-
-async def _loaded(db: Database, key: bytes, cold: Cold) -> Value:
-    """What a table holds a `Cold` for; it stays as it is.
-
-    Raises:
-        CommandError: It cannot be read.
-        PeerError: There is no memory to read it into now.
-    """
-    shelf = db.shelf
-    assert shelf is not None  # Nothing is cold without one.
-    reads: list[PendingRead] = []
-    try:
-        for _ in range(_READS_MAX):
-            try:
-                return shelf.load(key, cold)
-            except NotResident as missing:
-                reads += missing.reads
-                for pending in missing.reads:
-                    await _fetch(pending)
-            except NoRoom:
-                await trio.sleep(_PAUSE_S)
-    finally:
-        for pending in reads:
-            pending.forget()
-    raise PeerError("there is no memory to read a retained key into")
-
-
-async def _fetch(pending: PendingRead) -> None:
-    """Have a thread read something.
-
-    Raises:
-        CommandError: It cannot be read.
-    """
-    pending.keep(await trio.to_thread.run_sync(pending.read))
-
-
-async def _part(value: LargeString, start: int, stop: int) -> bytes:
-    """A part of a large string, read by a thread if need be."""
-    for _ in range(_READS_MAX):
-        missing = value.missing(start, stop)
-        if not missing:
-            return value.read(start, stop)
-        for pending in missing:
-            await _fetch(pending)
-            pending.forget()
-    raise CommandError(b"IOERR what was read did not stay in memory")

@@ -39,6 +39,7 @@ from pocketkv.slots import SLOT_COUNT
 from pocketkv.tiers.figures import FileMedium
 from pocketkv.tiers.file_store import FileStore
 from pocketkv.tiers.memfd import Memfd
+from pocketkv.tiers.moves import Mover
 from pocketkv.tiers.readers import Readers, depth_of
 from pocketkv.tiers.retire import Retirer
 from pocketkv.tiers.spill_setup import SpillWork, open_spill
@@ -70,6 +71,7 @@ class StorageServer:
         self.upkeep: Upkeep | None = None
         self.medium: FileMedium | None = None
         self.retirer: Retirer | None = None
+        self.mover: Mover | None = None
         # Tells whether a server still has what it had: what is in files outlives the process.
         self.generation = secrets.token_hex(8) if self.store is None else self.store.identity
         self.node = Node(
@@ -196,8 +198,12 @@ class StorageServer:
         )
         self.retirer = Retirer(self.node, membership.call, self.log)
         self.node.retaining = self.retirer.ask
+        self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
+        self.node.on_taken = self.mover.taken
+        self.node.move_figures = self.mover.figures
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.retirer.run)
+            nursery.start_soon(self.mover.run)
             nursery.start_soon(membership.run)
             await membership.wait_joined()
             self._forget_ended()
@@ -219,6 +225,8 @@ class StorageServer:
             self.node.end_job(job_id)
             if self.retirer is not None:
                 self.retirer.forget(job_id)
+            if self.mover is not None:
+                self.mover.forget(job_id)
         for job_id in changed:
             self.follow(self.topology.placements[job_id])
 
@@ -230,13 +238,16 @@ class StorageServer:
             owned[slots.start : slots.end + 1] = b"\x01" * len(slots)
         if placement.read_only:
             self._follow_retained(space, placement)
-        else:
-            lost = self._drop_foreign(space, owned)
+        space.own(owned)
+        if self.mover is not None:
+            self.mover.follow(placement)
+        if not placement.read_only:
+            # A key is never in two places; what is on its way in stays.
+            lost = space.empty_foreign()
             if lost:
                 self.log.warning(
                     "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}
                 )
-        space.own(owned)
         space.quota_bytes = placement.quotas.get(self.node.id)
         space.epoch = placement.epoch
         if self.retirer is not None:
@@ -251,12 +262,6 @@ class StorageServer:
         keeps = placement.retire_to == self.node.id or not placement.ranges
         if not keeps and self.node.id not in placement.owners():
             space.clear()
-
-    @staticmethod
-    def _drop_foreign(space: JobSpace, owned: bytearray) -> int:
-        """Remove the keys of slots that are no longer ours: a key is never in two places."""
-        held = {slot for db in space.databases.values() for slot, _ in db.slot_tables()}
-        return sum(space.drop_slot(slot) for slot in held if not owned[slot])
 
     def close(self) -> None:
         """Leave everything on the medium, if there is one."""
@@ -283,6 +288,8 @@ class StorageServer:
             "connections": len(shell.reactor.connections),
             "received_bytes": shell.reactor.received_bytes,
             "sent_bytes": shell.reactor.sent_bytes,
+            "moves": {} if self.mover is None else self.mover.progress(),
+            "holds": {} if self.mover is None else self.mover.hold_figures(),
             "medium_error": "" if self.medium is None else self.medium.error,
             "jobs": {
                 job_id: {
@@ -297,7 +304,7 @@ class StorageServer:
 
 
 def _keys(space: JobSpace) -> int:
-    return sum(db.size for db in space.databases.values())
+    return sum(db.visible for db in space.databases.values())
 
 
 def _open_medium(memory_bytes: int) -> Memfd:

@@ -33,6 +33,9 @@ _NOT_TRACKING: Final = (
     b"ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or "
     b"OPTOUT mode enabled"
 )
+_NO_MAINT_NOTIFICATIONS: Final = (
+    b"ERR maintenance notifications are sent by storage servers of a cluster, over RESP3"
+)
 _NO_TRACKING: Final = b"ERR client side caching is not supported by this server"
 # A 48-bit time is ten thousand years ahead, which is as good as for ever.
 _PAUSE_MAX_MS: Final = 1 << 48
@@ -118,6 +121,29 @@ def client_setinfo(session: Session, request: list[bytes]) -> Reply:
         session.lib_name = value
     else:
         session.lib_version = value
+    return OK
+
+
+@_client(
+    "MAINT_NOTIFICATIONS",
+    -3,
+    "Has the client told of slots that move to another server, or not any more.",
+    "<ON | OFF> [MOVING-ENDPOINT-TYPE type]",
+    since="8.4.0",
+)
+def client_maint_notifications(session: Session, request: list[bytes]) -> Reply:
+    """OK, where it will be told: on a server of a cluster, over RESP3."""
+    word = request[2].upper()
+    if word == b"OFF" and len(request) == 3:
+        session.wants_migrations = False
+        return OK
+    with_type = len(request) == 5 and request[3].upper() == b"MOVING-ENDPOINT-TYPE"
+    if word != b"ON" or not (len(request) == 3 or with_type):
+        raise CommandError(SYNTAX)
+    node = session.node
+    if node.role != "storage" or not node.clustered or session.protocol != 3:
+        raise CommandError(_NO_MAINT_NOTIFICATIONS)
+    session.wants_migrations = True
     return OK
 
 

@@ -8,10 +8,11 @@ The proof is worth nothing on another connection, since every connection has its
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from pocketkv.engine import retention
-from pocketkv.engine.commands import command
+from pocketkv.engine import arrivals, retention
+from pocketkv.engine.commands import Handler, command
 from pocketkv.engine.errors import CommandError, wrong_arity
 from pocketkv.engine.fence import FencedHandler
 from pocketkv.engine.session import Session
@@ -64,6 +65,70 @@ def proxy(session: Session, request: list[bytes]) -> Reply:
 def adopt(session: Session, request: list[bytes]) -> Reply:
     """How many pieces were taken."""
     return retention.adopt(session, request)
+
+
+def _move_command(
+    name: str, arity: int, summary: str, usage: str, complexity: str = "O(1)", value_at: int = 0
+) -> Callable[[Handler], Handler]:
+    """Declare a command by which slots are moved to this server."""
+    return command(
+        f"POCKETKV.{name}",
+        arity=arity,
+        flags="admin noscript stale",
+        group="pocketkv",
+        since="0.1.0",
+        complexity=complexity,
+        summary=summary,
+        usage=usage,
+        value_at=value_at,
+    )
+
+
+_PER_BYTE: Final = "O(N) where N is the number of bytes"
+
+
+@_move_command("MOVE", 2, "Begins to take over slots of a job from the server that has them.", "id")
+def move(session: Session, request: list[bytes]) -> Reply:
+    """OK: nothing of it is here yet."""
+    return arrivals.begin(session, request)
+
+
+@_move_command(
+    "COPY",
+    -9,
+    "Takes keys of slots that are moved here, whole or in pieces.",
+    "id database key kind due-ms total offset piece"
+    " [database key kind due-ms total offset piece ...]",
+    _PER_BYTE,
+)
+def copy(session: Session, request: list[bytes]) -> Reply:
+    """How many pieces were taken."""
+    return arrivals.copy(session, request)
+
+
+@_move_command(
+    "COPYLARGE",
+    8,
+    "Takes a part of a large string of slots that are moved here.",
+    "id database key due-ms total offset part",
+    _PER_BYTE,
+    value_at=7,
+)
+def copy_large(session: Session, request: list[bytes]) -> Reply:
+    """The string's length."""
+    return arrivals.copy_large(session, request)
+
+
+@_move_command("TAKE", 2, "Serves slots from now on that were copied here.", "id")
+def take(session: Session, request: list[bytes]) -> Reply:
+    """OK: they are this server's."""
+    return arrivals.take(session, request)
+
+
+@_move_command("TAKEN", 2, "Tells whether slots were taken over, and else refuses them.", "id")
+def taken(session: Session, request: list[bytes]) -> Reply:
+    """1 or 0."""
+    return arrivals.taken(session, request)
 
 
 def challenge(session: Session) -> bytes:

@@ -80,4 +80,4 @@ _declare("MOVE.LIST", 1, "Slots that are on their way between storage servers.")
 )
 def job_retain(session: Session, request: list[bytes]) -> Reply:
     """How many of the keys exist, and are marked now; a key that is given twice counts twice."""
-    return retention.retain(session, request[1:])
+    return retention.retain(session, request)

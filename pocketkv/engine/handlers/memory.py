@@ -72,7 +72,7 @@ def memory_usage(session: Session, request: list[bytes]) -> Reply:
 def memory_stats(session: Session, request: list[bytes]) -> Reply:
     """A map with Redis's names; what has no counterpart is 0."""
     space = session.space
-    keys = sum(db.size for db in space.databases.values())
+    keys = sum(db.visible for db in space.databases.values())
     clients_bytes = sum(
         s.transport.input_bytes + s.transport.outbox.pending_bytes
         for s in visible_sessions(session)

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from pocketkv import limits
 from pocketkv.engine.charge import Charge
 from pocketkv.engine.commands import COMMANDS
-from pocketkv.engine.sinks import RefusedString
+from pocketkv.engine.sinks import COPY_LARGE, RefusedString
 from pocketkv.tiers.volume.file_string import NO_ROOM, FileString
 from pocketkv.tiers.volume.large_region import REGION_BYTES_MAX, Region, io_error
 
@@ -54,7 +54,8 @@ class FileSinks:
         if command is None or not command.takes_large(len(arguments)):
             return None
         space = self._session.space
-        sink = FileSink(self._file_of, space, size, self._warm)
+        refuses = space.refuses_copied if command.name == COPY_LARGE else space.refuses_large
+        sink = FileSink(self._file_of, space, size, self._warm, refuses)
         if size > limits.LARGE_BULK_FIRST_BYTES:
             unfinished: WeakSet[Any] = space.keyspace.unfinished
             unfinished.add(sink)
@@ -74,6 +75,7 @@ class FileSink:
         space: The job that it is charged to.
         size: Its length.
         warm: What it is received into.
+        refuses: Whether there is no room for so much more; ``None``: as for any write.
     """
 
     __slots__ = (
@@ -83,6 +85,7 @@ class FileSink:
         "_file",
         "_file_of",
         "_filled",
+        "_refuses",
         "_regions",
         "_seen",
         "_size",
@@ -95,8 +98,10 @@ class FileSink:
         space: JobSpace,
         size: int,
         warm: memoryview,
+        refuses: Callable[[int], bool] | None = None,
     ) -> None:
         self._charge = Charge(space)
+        self._refuses = refuses or space.refuses_large
         self._file_of = file_of
         self._file: LargeFile | None = None
         self._size = size
@@ -107,7 +112,7 @@ class FileSink:
         self._seen = 0
         # What it stands for in its request if it is not kept.
         self._error: RefusedString | None = None
-        if space.refuses_large(size):
+        if self._refuses(size):
             self._refuse(RefusedString(space.refusal(0, size)))
 
     @property
@@ -131,7 +136,7 @@ class FileSink:
         if self._error is None:
             self._charge.add(count)
             space = self._charge.space
-            if space.refuses_large(0):
+            if self._refuses(0):
                 self._refuse(RefusedString(space.refusal(0)))
 
     def _store(self, data: memoryview) -> bool:

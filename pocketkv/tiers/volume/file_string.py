@@ -78,6 +78,7 @@ class FileString(LargeString):
     def __init__(self, file: LargeFile, regions: list[Region] | None = None) -> None:
         # Nothing of the base is used but its methods: it has no extents.
         self.charge = None
+        self.written_from = 0
         self._file = file
         self._chain: list[FilePiece] = []
         # Where each piece ends within the string.
@@ -173,6 +174,14 @@ class FileString(LargeString):
         """
         return FileBulk(stop - start, self.ranges(start, stop))
 
+    def reference_bulk(self, start: int, stop: int) -> FileBulk:
+        """The same: nothing is ever copied.
+
+        Raises:
+            CommandError: IOERR: a file cannot be opened.
+        """
+        return self.part_bulk(start, stop)
+
     def ranges(self, start: int, stop: int) -> list[FileRange]:
         """The bytes from `start` up to `stop` where they are, kept as they are.
 
@@ -238,6 +247,7 @@ class FileString(LargeString):
         Raises:
             CommandError: OOM: there is no room; IOERR: the device failed. Nothing has changed then.
         """
+        self.written_from = min(self.written_from, offset, len(self))
         try:
             self._write(offset, data)
         except OSError as error:

@@ -1,0 +1,80 @@
+"""Who wants to know what changes: keys that move to another server, and whatever else watches keys.
+
+A job has one observer or none, so that a change which nobody asks for costs one look. Several make
+one together. What is only held in another way (moved out of memory, read again, made anew in
+another place) is no change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pocketkv.engine.database import Database
+    from pocketkv.engine.keyspace import JobSpace
+
+
+class Observer(Protocol):
+    """Is told of changes after they were made. It must not change anything itself."""
+
+    def changed(self, database: Database, key: bytes, slot: int) -> None:
+        """A key was set, changed in place, marked, or removed, for whatever reason."""
+        ...
+
+    def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
+        """A key that is there expires at another time, or never."""
+        ...
+
+    def cleared(self, database: Database) -> None:
+        """All keys of a database are removed at once; none of them is told of."""
+        ...
+
+    def left(self, space: JobSpace, start: int, end: int) -> None:
+        """A range of slots, both ends included, has gone to another server, with its keys."""
+        ...
+
+
+class _Several:
+    """Observers that are told one after the other."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, members: list[Observer]) -> None:
+        self.members = members
+
+    def changed(self, database: Database, key: bytes, slot: int) -> None:
+        """As `Observer.changed`."""
+        for member in self.members:
+            member.changed(database, key, slot)
+
+    def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
+        """As `Observer.expiry_changed`."""
+        for member in self.members:
+            member.expiry_changed(database, key, slot)
+
+    def cleared(self, database: Database) -> None:
+        """As `Observer.cleared`."""
+        for member in self.members:
+            member.cleared(database)
+
+    def left(self, space: JobSpace, start: int, end: int) -> None:
+        """As `Observer.left`."""
+        for member in self.members:
+            member.left(space, start, end)
+
+
+def joined(observer: Observer | None, another: Observer) -> Observer:
+    """What tells both."""
+    return another if observer is None else _Several([*_members(observer), another])
+
+
+def parted(observer: Observer | None, gone: Observer) -> Observer | None:
+    """What tells all but one."""
+    left = [member for member in _members(observer) if member is not gone]
+    return _Several(left) if len(left) > 1 else next(iter(left), None)
+
+
+def _members(observer: Observer | None) -> list[Observer]:
+    if isinstance(observer, _Several):
+        return observer.members
+    return [] if observer is None else [observer]

@@ -1,0 +1,50 @@
+"""Tells cluster clients of slots that move, so that they switch without being redirected.
+
+A client asks for it by CLIENT MAINT_NOTIFICATIONS, over RESP3, and is then sent ``SMIGRATING`` when
+its job's slots begin to be copied away from the server that it is connected to, and ``SMIGRATED``
+when they have gone, with the address of the server that has them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pocketkv.resp.replies import Push, Reply
+
+if TYPE_CHECKING:
+    from pocketkv.engine.node import Node
+    from pocketkv.placement import SlotMove
+
+
+def slots_migrating(node: Node, job_id: str, move: SlotMove) -> None:
+    """Slots of a job begin to be copied to another server."""
+    _push(node, job_id, [b"SMIGRATING", _next_number(node), _slots(move)])
+
+
+def slots_migrated(node: Node, job_id: str, move: SlotMove) -> None:
+    """They have gone there."""
+    servers = node.topology.servers
+    source, target = servers.get(move.source), servers.get(move.target)
+    if source is None or target is None:
+        return
+    moved: list[Reply] = [
+        b"%b:%d" % (host.encode(), port)
+        for host, port in (source.public_address, target.public_address)
+    ]
+    _push(node, job_id, [b"SMIGRATED", _next_number(node), [[*moved, _slots(move)]]])
+
+
+def _next_number(node: Node) -> int:
+    node.migrations_told += 1
+    return node.migrations_told
+
+
+def _slots(move: SlotMove) -> bytes:
+    first, last = move.start, move.end
+    return b"%d" % first if first == last else b"%d-%d" % (first, last)
+
+
+def _push(node: Node, job_id: str, items: list[Reply]) -> None:
+    for session in node.sessions_of(job_id):
+        if session.wants_migrations and session.protocol == 3:
+            session.transport.push(Push(list(items)))
