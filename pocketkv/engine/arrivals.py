@@ -16,10 +16,10 @@ Errors begin with a code of their own, by which the source decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv.engine.arguments import parse_int
+from pocketkv.engine.emptying import empty_foreign, is_clean
 from pocketkv.engine.errors import OUT_OF_MEMORY, CommandError, no_permission, wrong_arity
 from pocketkv.engine.gate import check_store
 from pocketkv.engine.large_string import LargeString
@@ -33,16 +33,12 @@ if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.session import Session
-    from pocketkv.placement import SlotMove
 
 NO_MOVE: Final = b"NOMOVE the map that is known here does not order this move"
 BUSY: Final = b"BUSY what the slots held before is being removed"
 TAKEN: Final = b"TAKEN the move was carried out"
 REFUSED: Final = b"REFUSED the move was given up"
 FAILED: Final = b"FAILED "
-
-# Is told of a move that was taken: the job, the move, how many keys and bytes it had.
-OnTaken: TypeAlias = "Callable[[str, SlotMove, int, int], None]"
 
 
 def begin(session: Session, request: list[bytes]) -> Reply:
@@ -67,8 +63,8 @@ def begin(session: Session, request: list[bytes]) -> Reply:
         known.drop()
     else:
         # What a process that is no more, or an earlier move, has left here.
-        space.empty_foreign()
-    if not space.is_clean(move.start, move.end):
+        empty_foreign(space)
+    if not is_clean(space, move.start, move.end):
         raise CommandError(BUSY)
     check_store(session)
     Incoming(space, move)
@@ -108,7 +104,9 @@ def copy_large(session: Session, request: list[bytes]) -> Reply:
     """
     incoming = _incoming(session, request)
     space = incoming.space
-    key, data = request[3], request[7]
+    key = request[3]
+    # What the sink has made of it.
+    data: Any = request[7]
     due_ms, _, offset = [parse_int(field) for field in request[4:7]]
     if isinstance(data, RefusedString):
         incoming.failure = data.text or OUT_OF_MEMORY
@@ -142,7 +140,7 @@ def take(session: Session, request: list[bytes]) -> Reply:
     Raises:
         CommandError: They are not: nothing was taken.
     """
-    space, move_id = _named(session, request)
+    _, move_id = _named(session, request)
     node = session.node
     placement = node.topology.placements.get(session.job_id)
     if placement is not None and move_id in placement.flips:
@@ -153,8 +151,8 @@ def take(session: Session, request: list[bytes]) -> Reply:
     held_bytes = incoming.bytes_held
     keys = incoming.take()
     node.topology.flip(session.job_id, [move_id])
-    if node.on_taken is not None:
-        node.on_taken(session.job_id, incoming.move, keys, held_bytes)
+    if node.moves is not None:
+        node.moves.taken(session.job_id, incoming.move, keys, held_bytes)
     return OK
 
 

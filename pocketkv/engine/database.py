@@ -24,7 +24,7 @@ from pocketkv.slots import SLOT_COUNT, key_slot
 if TYPE_CHECKING:
     from pocketkv.engine.changes import Observer
     from pocketkv.engine.frequency import FrequencySketch
-    from pocketkv.engine.keyspace import JobSpace, Randomness
+    from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.shelf import Shelf
 
 Table = dict[bytes, Entry]
@@ -474,30 +474,9 @@ class Database:
             self.space.expiring.discard(self)
         return work
 
-    # --- slots that come and go -----------------------------------------------------------------
-
-    @property
-    def visible(self) -> int:
-        """How many keys it has in slots that are served here, as clients are told."""
-        return self.size - self.foreign
-
-    def visible_expires(self) -> int:
-        """How many of those expire."""
-        if not self.foreign:
-            return self.expires_count
-        given = self.space.given
-        return sum(len(expires) for slot, expires in self.expires.items() if given[slot])
-
-    def count_range(self, start: int, end: int) -> int:
-        """How many keys are in the slots from `start` to `end`, both included."""
-        return sum(map(len, filter(None, self.tables[start : end + 1])))
-
     def drop_some(self, slot: int, keys_max: int) -> int:
         """Remove keys of a slot, whether or not they have expired; how many, at most so many."""
-        table = self.tables[slot]
-        if table is None:
-            return 0
-        keys = list(islice(table, keys_max))
+        keys = list(islice(self.tables[slot] or (), max(0, keys_max)))
         for key in keys:
             self._drop(key)
         return len(keys)
@@ -555,6 +534,11 @@ class Database:
                 expires[fresh] = due_ms
                 self.schedule.renew(fresh, due_ms)
 
+    @property
+    def visible(self) -> int:
+        """How many keys clients are told of: those in slots of this server."""
+        return self.size - self.foreign
+
     # --- many keys -----------------------------------------------------------------------------
 
     def live(self, key: bytes, slot: int) -> bool:
@@ -568,14 +552,6 @@ class Database:
     def next_occupied(self, slot: int) -> int:
         """The first slot from `slot` on that has keys; -1 if there is none."""
         return self.occupied.find(1, slot)
-
-    def _next_served(self, slot: int) -> int:
-        """The first slot from `slot` on that has keys and is served here, or -1."""
-        owned = self.space.owned
-        slot = self.next_occupied(slot)
-        while slot >= 0 and not owned[slot]:
-            slot = self.next_occupied(slot + 1)
-        return slot
 
     def slot_tables(self) -> Iterator[tuple[int, Table]]:
         """The slots that have keys, with their tables, in order."""
@@ -606,24 +582,6 @@ class Database:
                 yield from table
             else:
                 yield from (key for key in table if self.live(key, slot))
-
-    def random_key(self, randomness: Randomness) -> bytes | None:
-        """A key that has not expired; ``None`` if there is none.
-
-        Only of slots that are served here. They are drawn evenly from those next to a random
-        position, then a key within its slot.
-        """
-        while self.size:
-            slot = self._next_served(randomness.randrange(SLOT_COUNT))
-            if slot < 0:
-                slot = self._next_served(0)
-            if slot < 0:
-                return None
-            keys = list(self.table(slot))
-            key = keys[randomness.randrange(len(keys))]
-            if self.find(key) is not None:
-                return key
-        return None
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

@@ -187,10 +187,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
                 check_memory(session, request)
     except CommandError as error:
         return refuse(session, request, command, error)
-    except NoRoom as lack:
-        return _hold_for_room(session, request, lack)
-    except Held as held:
-        return held.hold.keep(session, request, run)
+    except (NoRoom, Held) as reason:
+        return _wait(session, request, reason)
     if node.pauses and holds(session, command):
         return hold(session, request, run)
     if session.space.incoming_bytes:
@@ -208,10 +206,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
         reply = ErrorReply(error.text)
     except NotResident as missing:
         return _fetch(session, command, request, missing)
-    except NoRoom as lack:
-        return _hold_for_room(session, request, lack)
-    except Held as held:
-        return held.hold.keep(session, request, run)
+    except (NoRoom, Held) as reason:
+        return _wait(session, request, reason)
     finally:
         if at_hand:
             forget(at_hand)
@@ -229,14 +225,16 @@ def _fetch(
     try:
         return fetch(session, command, request, missing, run)
     except NoRoom as lack:
-        return _hold_for_room(session, request, lack)
+        return _wait(session, request, lack)
 
 
-def _hold_for_room(session: Session, request: list[bytes], lack: NoRoom) -> Deferred:
-    """Keep a request until there is memory for it."""
+def _wait(session: Session, request: list[bytes], reason: NoRoom | Held) -> Deferred:
+    """Keep a request until there is memory for it, or its slots have gone or stay."""
+    if isinstance(reason, Held):
+        return reason.hold.keep(session, request, run)
     spilling = session.node.keyspace.spilling
     assert spilling is not None  # Nobody else says that there will be room.
-    return spilling.hold(session, request, run, lack.size)
+    return spilling.hold(session, request, run, reason.size)
 
 
 def refuse(

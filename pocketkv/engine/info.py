@@ -24,6 +24,7 @@ from pocketkv.engine.topology import Topology
 from pocketkv.resp import parser
 
 if TYPE_CHECKING:
+    from pocketkv.engine.database import Database
     from pocketkv.engine.session import Session
 
 Fields: TypeAlias = "dict[str, object]"
@@ -297,9 +298,17 @@ def _cluster(session: Session) -> Fields:
     return {"cluster_enabled": 1 if session.node.clustered else 0}
 
 
+def _visible_expires(db: Database) -> int:
+    """How many keys expire of those in slots that are this server's."""
+    if not db.foreign:
+        return db.expires_count
+    given = db.space.given
+    return sum(len(expires) for slot, expires in db.expires.items() if given[slot])
+
+
 def _keyspace(session: Session) -> Fields:
     return {
-        f"db{index}": f"keys={db.visible},expires={db.visible_expires()},avg_ttl=0"
+        f"db{index}": f"keys={db.visible},expires={_visible_expires(db)},avg_ttl=0"
         for index, db in sorted(session.space.databases.items())
         if db.visible
     }

@@ -215,19 +215,25 @@ class JobSpace:
         self.flips += 1
         keys = 0
         for database in self.databases.values():
-            size = database.count_range(start, end)
+            size = _keys_between(database, start, end)
             database.foreign += -size if given else size
             keys += size
         if not given and self.observer is not None:
             self.observer.left(self, start, end)
         return keys
 
+    def keys_between(self, start: int, end: int) -> int:
+        """How many keys are in the slots from `start` to `end`, both included."""
+        return sum(_keys_between(database, start, end) for database in self.databases.values())
+
     def serve_range(self, start: int, end: int, *, served: bool) -> None:
         """Stop to serve a range of slots for a moment, or go on with those that are given."""
         if served:
             self.owned[start : end + 1] = self.given[start : end + 1]
-            for slot in self.unclean:
-                self.owned[slot] = 0
+            if self.unclean:
+                for slot in range(start, end + 1):
+                    if slot in self.unclean:
+                        self.owned[slot] = 0
         else:
             self.owned[start : end + 1] = bytes(end - start + 1)
         self.owns_all = 0 not in self.owned
@@ -242,57 +248,6 @@ class JobSpace:
     def own_everything(self) -> None:
         """Serve all slots: a server without a controller does."""
         self.own(b"\x01" * SLOT_COUNT)
-
-    def empty_foreign(self) -> int:
-        """Have all keys removed in the background that are in slots which are not this server's.
-
-        Those that are on their way in stay. How many there are that were not removed anyway.
-        """
-        coming = bytearray(SLOT_COUNT)
-        for incoming in self.incoming.values():
-            coming[incoming.start : incoming.end + 1] = b"\x01" * len(incoming)
-        found = 0
-        for database in self.databases.values():
-            if not database.foreign:
-                continue
-            for slot, table in database.slot_tables():
-                if not (self.given[slot] or coming[slot]):
-                    found += 0 if slot in self.unclean else len(table)
-                    self.unclean.add(slot)
-        return found
-
-    def empty_range(self, start: int, end: int) -> None:
-        """Have the keys of a range of slots removed in the background, before it is served."""
-        for database in self.databases.values():
-            slot = database.next_occupied(start)
-            while 0 <= slot <= end:
-                self.unclean.add(slot)
-                slot = database.next_occupied(slot + 1)
-        self.serve_range(start, end, served=True)
-
-    def is_clean(self, start: int, end: int) -> bool:
-        """Whether nothing of a range of slots is left to be removed."""
-        return not any(start <= slot <= end for slot in self.unclean)
-
-    def empty_some(self, keys_max: int) -> bool:
-        """Remove about so many of the keys that are to go; whether there are more."""
-        while self.unclean and keys_max > 0:
-            slot = next(iter(self.unclean))
-            used_bytes = self.used_bytes
-            for database in self.databases.values():
-                keys_max -= database.drop_some(slot, keys_max)
-            self.foreign_bytes -= used_bytes - self.used_bytes
-            if any(database.occupied[slot] for database in self.databases.values()):
-                continue
-            self.unclean.discard(slot)
-            keys_max -= 1
-            if self.given[slot] and self.held(slot) is None:
-                self.owned[slot] = 1
-                self.owns_all = 0 not in self.owned
-        if not self.unclean:
-            # What was counted when it was sent, or as it came, differs a little from what it was.
-            self.foreign_bytes = sum(i.bytes_held for i in self.incoming.values())
-        return bool(self.unclean)
 
     # --- who is told of changes ----------------------------------------------------------------
 
@@ -392,6 +347,10 @@ class JobSpace:
         shelves = [db.shelf for db in self.databases.values() if db.shelf is not None]
         assert self.spilled_keys == sum(shelf.spilled_keys for shelf in shelves)
         assert self.spilled_bytes == sum(shelf.spilled_bytes for shelf in shelves)
+
+
+def _keys_between(database: Database, start: int, end: int) -> int:
+    return sum(map(len, filter(None, database.tables[start : end + 1])))
 
 
 class Keyspace:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pocketkv.engine.cold import PendingRead
     from pocketkv.engine.extents import Extent, Extents
 
+NEVER_WRITTEN: Final = 1 << 62
+"""No string is so long (see `LargeString.written_from`)."""
+
 # What a string costs beside its pages: itself, its two lists; and each piece with its extent.
 _STRING_BYTES: Final = 256
 _PIECE_BYTES: Final = 224
@@ -71,8 +74,6 @@ class LargeString:
         charge: By which it is accounted to a job while it is no value yet.
         written_from: From where on it was written since somebody set this to `NEVER_WRITTEN`.
     """
-
-    NEVER_WRITTEN: Final = 1 << 62
 
     __slots__ = ("_ends", "_extents", "_pages", "_pieces", "charge", "written_from")
 

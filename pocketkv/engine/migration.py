@@ -16,13 +16,20 @@ if TYPE_CHECKING:
     from pocketkv.placement import SlotMove
 
 
-def slots_migrating(node: Node, job_id: str, move: SlotMove) -> None:
-    """Slots of a job begin to be copied to another server."""
-    _push(node, job_id, [b"SMIGRATING", _next_number(node), _slots(move)])
+def slots_migrating(node: Node, job_id: str, move: SlotMove, number: int) -> None:
+    """Slots of a job begin to be copied to another server.
+
+    Args:
+        node: The server that they are on.
+        job_id: The job.
+        move: What is ordered.
+        number: Higher than that of any message before: clients tell by it which came first.
+    """
+    _push(node, job_id, [b"SMIGRATING", number, _slots(move)])
 
 
-def slots_migrated(node: Node, job_id: str, move: SlotMove) -> None:
-    """They have gone there."""
+def slots_migrated(node: Node, job_id: str, move: SlotMove, number: int) -> None:
+    """They have gone there; the arguments are those of `slots_migrating`."""
     servers = node.topology.servers
     source, target = servers.get(move.source), servers.get(move.target)
     if source is None or target is None:
@@ -31,12 +38,7 @@ def slots_migrated(node: Node, job_id: str, move: SlotMove) -> None:
         b"%b:%d" % (host.encode(), port)
         for host, port in (source.public_address, target.public_address)
     ]
-    _push(node, job_id, [b"SMIGRATED", _next_number(node), [[*moved, _slots(move)]]])
-
-
-def _next_number(node: Node) -> int:
-    node.migrations_told += 1
-    return node.migrations_told
+    _push(node, job_id, [b"SMIGRATED", number, [[*moved, _slots(move)]]])
 
 
 def _slots(move: SlotMove) -> bytes:

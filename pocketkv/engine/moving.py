@@ -11,10 +11,11 @@ Nothing here does I/O; `pocketkv.tiers.moves` carries moves out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pocketkv.engine.cold import Cold
-from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.emptying import empty_foreign
+from pocketkv.engine.large_string import NEVER_WRITTEN, LargeString
 from pocketkv.engine.pauses import complete_with
 from pocketkv.engine.values import Collection, Entry, value_cost
 from pocketkv.resp.replies import Deferred, ErrorReply
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
 # What of a key changed.
 _VALUE: Final = 1
 _EXPIRY: Final = 2
-# What a key costs to be sent beside its bytes.
-_KEY_OVERHEAD_BYTES: Final = 64
-_NEVER_WRITTEN: Final = LargeString.NEVER_WRITTEN
+# What a key takes to be sent and taken beside its bytes, told in bytes that take as long.
+_KEY_OVERHEAD_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,18 @@ class MoveFigures:
     last_hold_s: float
     max_hold_s: float
     lost_keys: int
+
+
+class Moves(Protocol):
+    """What carries moves out, as the engine sees it."""
+
+    def taken(self, job_id: str, move: SlotMove, keys: int, size: int) -> None:
+        """Slots were taken over, with so many keys and bytes."""
+        ...
+
+    def figures(self) -> MoveFigures:
+        """What was moved so far."""
+        ...
 
 
 class Held(Exception):  # noqa: N818 - no error: whoever meets it waits
@@ -286,7 +298,7 @@ class Outgoing:
         if self._tracked.get(place) is entry:
             if isinstance(entry, LargeString):
                 return max(0, len(entry) - entry.written_from)
-            if isinstance(entry, Collection) and entry.changes is not None:
+            if entry.changes is not None:
                 return sum(map(len, entry.changes))
         if isinstance(entry, Cold):
             return entry.length
@@ -297,7 +309,7 @@ class Outgoing:
     def track(self, database: Database, key: bytes, entry: Collection | LargeString) -> None:
         """From now on note what is changed of a value: all of it is about to be sent."""
         if isinstance(entry, LargeString):
-            entry.written_from = _NEVER_WRITTEN
+            entry.written_from = NEVER_WRITTEN
         elif database.shelf is not None and database.shelf.durable:
             # Its changes are the journal's.
             return
@@ -311,7 +323,8 @@ class Outgoing:
             return None
         if self._tracked.get((database.index, key)) is not entry:
             return None
-        changes, entry.changes = entry.changes, []
+        changes = entry.changes
+        entry.changes = []
         return changes
 
     def written_from(self, database: Database, key: bytes, string: LargeString) -> int:
@@ -360,13 +373,12 @@ class Incoming:
     def drop(self) -> None:
         """Forget what has come; it is removed in the background."""
         self._end()
-        self.space.empty_foreign()
+        empty_foreign(self.space)
 
     def _end(self) -> None:
         space = self.space
         del space.incoming[self.move.id]
         space.foreign_bytes -= self.bytes_held
         for place in list(space.adopting):
-            database, key = place
-            if self.start <= key_slot(key) <= self.end:
+            if self.start <= key_slot(place[1]) <= self.end:
                 del space.adopting[place]

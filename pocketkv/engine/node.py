@@ -24,11 +24,10 @@ from pocketkv.stopwatch import Stopwatch
 from pocketkv.tokens import verify_job_token, verify_password
 
 if TYPE_CHECKING:
-    from pocketkv.engine.arrivals import OnTaken
     from pocketkv.engine.defragment import Defragmenter
     from pocketkv.engine.fetching import Fetcher
     from pocketkv.engine.medium import MediumFigures
-    from pocketkv.engine.moving import MoveFigures
+    from pocketkv.engine.moving import Moves
     from pocketkv.engine.retention import Retaining
     from pocketkv.engine.session import Transport
 
@@ -132,12 +131,8 @@ class Node:
         self.fetcher: Fetcher | None = None
         # Has the controller know that a job retains keys; set by the plane of a member.
         self.retaining: Retaining | None = None
-        # Is told of slots that were taken over; set by the plane of a member.
-        self.on_taken: OnTaken | None = None
-        # Pushes about slots that move so far: clients tell by their number which came first.
-        self.migrations_told = 0
-        # Figures of moves, for INFO and metrics; set by the plane of a member.
-        self.move_figures: Callable[[], MoveFigures] | None = None
+        # Carries slots of jobs to other servers, and is told what came; set by a member's plane.
+        self.moves: Moves | None = None
         # Why the last commit failed, until one succeeds.
         self.write_error: ErrorReply | None = None
         self._changes_seen = 0

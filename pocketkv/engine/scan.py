@@ -25,6 +25,7 @@ from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
+    from pocketkv.engine.keyspace import Randomness
 
 POSITION_BITS: Final = 48
 POSITION_MAX: Final = (1 << POSITION_BITS) - 1
@@ -175,6 +176,34 @@ def scan_keys(db: Database, cursor: int, count: int, *, proxied: bool) -> tuple[
         slot += 1
         position = 0
     return end_cursor, found
+
+
+def random_key(db: Database, randomness: Randomness) -> bytes | None:
+    """A key that has not expired; ``None`` if there is none.
+
+    Only of slots that are served here. They are drawn evenly from those next to a random
+    position, then a key within its slot.
+    """
+    while db.size:
+        slot = _next_served(db, randomness.randrange(SLOT_COUNT))
+        if slot < 0:
+            slot = _next_served(db, 0)
+        if slot < 0:
+            return None
+        keys = list(db.table(slot))
+        key = keys[randomness.randrange(len(keys))]
+        if db.find(key) is not None:
+            return key
+    return None
+
+
+def _next_served(db: Database, slot: int) -> int:
+    """The first slot from `slot` on that has keys and is served here, or -1."""
+    owned = db.space.owned
+    slot = db.next_occupied(slot)
+    while slot >= 0 and not owned[slot]:
+        slot = db.next_occupied(slot + 1)
+    return slot
 
 
 def _scan_slot(db: Database, slot: int, position: int, count: int) -> tuple[int, list[bytes]]:

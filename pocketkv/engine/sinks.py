@@ -94,7 +94,7 @@ class ExtentSinks:
         if command is None or not command.takes_large(len(arguments)):
             return None
         sink = ExtentSink(keyspace.extents, self.session.space, size)
-        if command.name == COPY_LARGE:
+        if command.name == COPY_LARGE and self.session.proxied:
             sink.ignore_quota(size)
         if size > limits.LARGE_BULK_FIRST_BYTES:
             keyspace.unfinished.add(sink)

@@ -17,6 +17,7 @@ import trio
 
 from pocketkv import limits
 from pocketkv.engine.arrivals import BUSY, FAILED, NO_MOVE, REFUSED, TAKEN
+from pocketkv.engine.emptying import empty_foreign
 from pocketkv.engine.keyspace import CLEARED
 from pocketkv.engine.moving import Hold, Outgoing
 from pocketkv.engine.node import Node
@@ -151,10 +152,10 @@ class Carrier:
         self._bytes_total = self._estimate()
         self._outgoing = outgoing = Outgoing(self._space, self._move)
         try:
-            while self._is_ordered() and not self.is_flipped:
+            while not self._is_over():
                 outgoing.begin()
                 await self._begin(line)
-                if self.is_flipped or not self._is_ordered():
+                if self._is_over():
                     break
                 self._sender = Sender(line, outgoing)
                 try:
@@ -167,13 +168,19 @@ class Carrier:
             self._end_hold()
             outgoing.close()
 
+    def _is_over(self) -> bool:
+        """Whether there is nothing more to do: the slots have gone, or are not to go any more."""
+        return self.is_flipped or not self._is_ordered()
+
+    def _is_void(self, outgoing: Outgoing) -> bool:
+        """Whether what was copied is of no use."""
+        return outgoing.was_cleared or not self._is_ordered()
+
     def _estimate(self) -> int:
         """About what the job has in the slots."""
         space = self._space
         keys = sum(db.size for db in space.databases.values())
-        moved = sum(
-            db.count_range(self._move.start, self._move.end) for db in space.databases.values()
-        )
+        moved = space.keys_between(self._move.start, self._move.end)
         return space.used_bytes * moved // max(1, keys)
 
     async def _begin(self, line: Line) -> None:
@@ -209,13 +216,13 @@ class Carrier:
         await sender.copy()
         try:
             await self._converge(sender)
-            if outgoing.was_cleared or not self._is_ordered():
+            if self._is_void(outgoing):
                 return
             if self._hold is None:
                 self._begin_hold()
             outgoing.is_held = True
             await sender.send_held()
-            if outgoing.was_cleared or not self._is_ordered():
+            if self._is_void(outgoing):
                 return
             answer = Waiter()
             line.post(["POCKETKV.TAKE", self._move.id], self._on_taken(answer))
@@ -230,7 +237,7 @@ class Carrier:
         rounds = 0
         pause_s = _BRAKE_PAUSE_S
         while outgoing.dirty_bytes(_LAST_BYTES) > _LAST_BYTES:
-            if outgoing.was_cleared or not self._is_ordered():
+            if self._is_void(outgoing):
                 return
             rounds += 1
             if rounds <= _ROUNDS_MAX:
@@ -279,7 +286,7 @@ class Carrier:
                 )
             else:
                 return
-        if self.is_flipped:
+        if self._is_over():
             return
         # Something of the last round was refused, and so was this.
         sender.raise_failure()
@@ -338,7 +345,7 @@ class Carrier:
         space.foreign_bytes += moved_bytes
         self._on_flip(keys, moved_bytes)
         self._end_hold()
-        space.empty_foreign()
+        empty_foreign(space)
 
 
 def _given_up(error: RemoteError) -> Exception:

@@ -193,6 +193,7 @@ class Waiter:
         self._reply: Any = None
 
     def __call__(self, reply: Any) -> None:
+        """Take it."""
         self._reply = reply
         self._event.set()
 
@@ -225,17 +226,22 @@ async def open_line(
     """
     line = await _connect(reactor, server)
     try:
-        waiter = Waiter()
-        line.speak_for(job_id, secret, waiter)
-        await waiter.result()
-        nonce = await line.call("POCKETKV.PROXY")
-        if not isinstance(nonce, bytes) or nonce.rsplit(b":", 2)[0] != server.id.encode():
-            raise PeerError("another server has its address")
-        await line.call("POCKETKV.PROXY", own_id, member_proof(secret, own_id, nonce))
+        await _introduce(line, server, secret, own_id, job_id)
     except BaseException:
         line.close()
         raise
     return line
+
+
+async def _introduce(line: Line, server: Server, secret: bytes, own_id: str, job_id: str) -> None:
+    """Prove to be a server of the same cluster."""
+    waiter = Waiter()
+    line.speak_for(job_id, secret, waiter)
+    await waiter.result()
+    nonce = await line.call("POCKETKV.PROXY")
+    if not isinstance(nonce, bytes) or nonce.rsplit(b":", 2)[0] != server.id.encode():
+        raise PeerError("another server has its address")
+    await line.call("POCKETKV.PROXY", own_id, member_proof(secret, own_id, nonce))
 
 
 async def _connect(reactor: Reactor, server: Server) -> Line:

@@ -7,6 +7,7 @@ they are to be. What became of a move is told to the controller until its maps s
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Awaitable
@@ -15,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from pocketkv.engine.emptying import empty_range, empty_some
 from pocketkv.engine.keyspace import JobSpace
 from pocketkv.engine.migration import slots_migrated, slots_migrating
 from pocketkv.engine.moving import MoveFigures
@@ -89,6 +91,7 @@ class Mover:
         self._changed = trio.Event()
         self._telling = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._numbers = itertools.count(1)
         self._sent = self._received = self._failures = 0
         self._sent_keys = self._sent_bytes = self._received_keys = self._received_bytes = 0
         self._lost_keys = 0
@@ -142,7 +145,7 @@ class Mover:
             incoming = space.incoming[move_id]
             incoming.drop()
             # They may have been given without having been taken: then they begin empty.
-            space.empty_range(incoming.start, incoming.end)
+            empty_range(space, incoming.start, incoming.end)
 
     def _follow_gone(self, placement: PlacementMap) -> None:
         """Look whether slots that went to another server came back without their keys."""
@@ -161,9 +164,9 @@ class Mover:
 
     def forget(self, job_id: str) -> None:
         """A job is no more."""
-        for table in (self._wanted, self._gone, self._untold):
-            for key in [key for key in table if key[0] == job_id]:
-                del table[key]  # type: ignore[attr-defined]
+        self._wanted = {k: v for k, v in self._wanted.items() if k[0] != job_id}
+        self._gone = {k: v for k, v in self._gone.items() if k[0] != job_id}
+        self._untold = {k: v for k, v in self._untold.items() if k[0] != job_id}
         self._failed = {key for key in self._failed if key[0] != job_id}
 
     def _is_ordered(self, key: Key) -> bool:
@@ -239,7 +242,7 @@ class Mover:
         self._running[key] = carrier
         if not wanted.is_begun:
             wanted.is_begun = True
-            slots_migrating(self._node, job_id, move)
+            slots_migrating(self._node, job_id, move, next(self._numbers))
         try:
             await carrier.run(line)
         except Failed as failure:
@@ -257,7 +260,7 @@ class Mover:
         self._sent_keys += keys
         self._sent_bytes += size
         self._gone[key] = (move, keys)
-        slots_migrated(self._node, job_id, move)
+        slots_migrated(self._node, job_id, move, next(self._numbers))
         self._log.info("slots moved away", extra=_described(job_id, move, keys, size))
         self._tell(key, "MEMBER.MOVED", keys=keys, bytes=size)
 
@@ -276,7 +279,7 @@ class Mover:
     # --- the target ----------------------------------------------------------------------------
 
     def taken(self, job_id: str, move: SlotMove, keys: int, size: int) -> None:
-        """`Node.on_taken`: slots have come, this moment."""
+        """`Moves.taken`: slots have come, this moment."""
         self._received += 1
         self._received_keys += keys
         self._received_bytes += size
@@ -288,7 +291,7 @@ class Mover:
         while True:
             for space in list(self._node.keyspace.spaces.values()):
                 while space.unclean:
-                    space.empty_some(_KEYS_PER_SLICE)
+                    empty_some(space, _KEYS_PER_SLICE)
                     self._node.commit()
                     await trio.lowlevel.checkpoint()
             await trio.sleep(_EMPTY_INTERVAL_S)
@@ -337,7 +340,7 @@ class Mover:
         return {"count": holds.count, "last_s": holds.last_s, "max_s": holds.max_s}
 
     def figures(self) -> MoveFigures:
-        """`Node.move_figures`."""
+        """`Moves.figures`."""
         spaces = self._node.keyspace.spaces.values()
         return MoveFigures(
             sending=len(self._running),

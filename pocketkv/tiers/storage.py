@@ -24,6 +24,7 @@ import trio
 
 from pocketkv.config import StorageConfig
 from pocketkv.engine import handlers
+from pocketkv.engine.emptying import empty_foreign
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.gate import GateHandler
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
@@ -199,8 +200,7 @@ class StorageServer:
         self.retirer = Retirer(self.node, membership.call, self.log)
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
-        self.node.on_taken = self.mover.taken
-        self.node.move_figures = self.mover.figures
+        self.node.moves = self.mover
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.retirer.run)
             nursery.start_soon(self.mover.run)
@@ -243,7 +243,7 @@ class StorageServer:
             self.mover.follow(placement)
         if not placement.read_only:
             # A key is never in two places; what is on its way in stays.
-            lost = space.empty_foreign()
+            lost = empty_foreign(space)
             if lost:
                 self.log.warning(
                     "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}

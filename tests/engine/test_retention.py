@@ -306,12 +306,17 @@ def test_what_is_kept_in_memory_is_put_together_before_it_is_a_value() -> None:
     value = SetValue(b"m")
     for number in range(500):
         value.add(b"member %d" % number, 0)
-    payload = value.payload()
-    half = len(payload) // 2
-    piece = ("POCKETKV.ADOPT", 0, "s", FIRST_COLLECTION, 0, len(payload))
-    assert client(*piece, 0, payload[:half]) == 1
-    assert client(*piece, half + 1, payload[half:]).text.startswith("ERR a piece")
-    assert client(*piece, 0, payload[:half]) == client(*piece, half, payload[half:]) == 1
+    cursor, first = value.part(0, 4000)
+    assert cursor
+    piece = ("POCKETKV.ADOPT", 0, "s", FIRST_COLLECTION, 0)
+    assert client(*piece, 0, 0, first) == 1
+    assert client(*piece, 0, len(first) + 1, first).text.startswith("ERR a piece")
+    assert client(*piece, 0, 0, first) == 1
+    sent = len(first)
+    while cursor:
+        cursor, part = value.part(cursor, 4000)
+        assert client(*piece, 0 if cursor else sent + len(part), sent, part) == 1
+        sent += len(part)
     assert not client.session.space.adopting
     client.session.space.own_everything()
     assert client("SCARD", "s") == 500

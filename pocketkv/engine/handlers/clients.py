@@ -13,7 +13,7 @@ from pocketkv.engine.client_list import (
     visible_sessions,
 )
 from pocketkv.engine.commands import Handler, command, not_callable
-from pocketkv.engine.errors import SYNTAX, CommandError, wrong_subcommand
+from pocketkv.engine.errors import SYNTAX, CommandError, unknown_subcommand, wrong_subcommand
 from pocketkv.engine.handlers.connection import check_client_name
 from pocketkv.engine.help_text import help_lines
 from pocketkv.resp.replies import NO_REPLY, OK, Reply, Verbatim
@@ -32,9 +32,6 @@ _BAD_UNBLOCK_REASON: Final = b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ER
 _NOT_TRACKING: Final = (
     b"ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or "
     b"OPTOUT mode enabled"
-)
-_NO_MAINT_NOTIFICATIONS: Final = (
-    b"ERR maintenance notifications are sent by storage servers of a cluster, over RESP3"
 )
 _NO_TRACKING: Final = b"ERR client side caching is not supported by this server"
 # A 48-bit time is ten thousand years ahead, which is as good as for ever.
@@ -133,6 +130,10 @@ def client_setinfo(session: Session, request: list[bytes]) -> Reply:
 )
 def client_maint_notifications(session: Session, request: list[bytes]) -> Reply:
     """OK, where it will be told: on a server of a cluster, over RESP3."""
+    node = session.node
+    if node.role != "storage" or not node.clustered or session.protocol != 3:
+        # Whoever will not be told must not wait for it.
+        raise unknown_subcommand("client", request[1])
     word = request[2].upper()
     if word == b"OFF" and len(request) == 3:
         session.wants_migrations = False
@@ -140,9 +141,6 @@ def client_maint_notifications(session: Session, request: list[bytes]) -> Reply:
     with_type = len(request) == 5 and request[3].upper() == b"MOVING-ENDPOINT-TYPE"
     if word != b"ON" or not (len(request) == 3 or with_type):
         raise CommandError(SYNTAX)
-    node = session.node
-    if node.role != "storage" or not node.clustered or session.protocol != 3:
-        raise CommandError(_NO_MAINT_NOTIFICATIONS)
     session.wants_migrations = True
     return OK
 

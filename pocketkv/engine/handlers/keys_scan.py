@@ -12,7 +12,7 @@ from pocketkv.engine.commands import Merge, Route, command
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.gate import check_slot
 from pocketkv.engine.payloads import type_of
-from pocketkv.engine.scan import POSITION_BITS, scan_keys
+from pocketkv.engine.scan import POSITION_BITS, random_key, scan_keys
 from pocketkv.resp.replies import OK, Reply
 from pocketkv.slots import SLOT_COUNT
 
@@ -160,7 +160,7 @@ def dbsize(session: Session, request: list[bytes]) -> Reply:
 )
 def randomkey(session: Session, request: list[bytes]) -> Reply:
     """A key, or nil if there is none."""
-    return session.db.random_key(session.node.keyspace.randomness)
+    return random_key(session.db, session.node.keyspace.randomness)
 
 
 def _check_flush_mode(request: list[bytes]) -> None:

@@ -54,7 +54,8 @@ class FileSinks:
         if command is None or not command.takes_large(len(arguments)):
             return None
         space = self._session.space
-        refuses = space.refuses_copied if command.name == COPY_LARGE else space.refuses_large
+        is_copy = command.name == COPY_LARGE and self._session.proxied
+        refuses = space.refuses_copied if is_copy else space.refuses_large
         sink = FileSink(self._file_of, space, size, self._warm, refuses)
         if size > limits.LARGE_BULK_FIRST_BYTES:
             unfinished: WeakSet[Any] = space.keyspace.unfinished

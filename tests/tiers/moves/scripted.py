@@ -188,9 +188,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(
-    folder: Path, *servers: tuple[str, ...], count: int = 2
-) -> Iterator[Cluster]:
+def cluster(folder: Path, *servers: tuple[str, ...], count: int = 2) -> Iterator[Cluster]:
     """A controller and storage servers with these options each; or so many without any."""
     controller = Controller()
     secret = folder / "secret"
