@@ -13,7 +13,7 @@ What is told twice, late, or by somebody who has nothing to do with it, changes 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -154,8 +154,8 @@ class MovingBooks(RetainingBooks):
         placement = self.placements[job_id]
         assert placement.ranges, "only what is placed can move"
         self._note_shortages(job_id, decision, changes)
-        if not decision.slots:
-            return
+        if not self.fleet.up():
+            return  # Where all are to go, nothing is better elsewhere.
         weights = {name: float(n) for name, n in sorted(decision.slots.items())}
         planned = replace(placement, weights=weights)
         hints = self.tenants[job_id].hints
@@ -170,14 +170,23 @@ class MovingBooks(RetainingBooks):
                 logging.INFO, "job placed anew", job=job_id, slots_to_move=slots, reason=reason
             )
 
-    def _decide(self, job_id: str, now_ms: int, *, spread: bool = False) -> Decision:
-        """Return where a job that is placed had best be."""
+    def _decide(
+        self,
+        job_id: str,
+        now_ms: int,
+        *,
+        spread: bool = False,
+        planned: Mapping[str, int] | None = None,
+    ) -> Decision:
+        """Return where a job had best be that is placed, and `planned` to be where its map says."""
+        if planned is None:
+            planned = planned_slots(self.placements[job_id])
         return replan(
             self.tenants[job_id].hints,
             self.catalog,
             self._servers_for(job_id, now_ms),
             self.placements.committed_to_others(job_id),
-            planned_slots(self.placements[job_id]),
+            planned,
             spread=spread,
         )
 
@@ -449,21 +458,27 @@ class MovingBooks(RetainingBooks):
         # The target of a move may have taken its slots already, and nobody can tell any more.
         current = replace(placement, moves=(*kept, *taken))
         current = carried_out(current, [move.id for move in taken])
-        decision = self._decide(job_id, now_ms)
+        coming = held_slots(arrived(current))
+        planned = planned_slots(placement)
+        if is_in_transit(placement):
+            # What was to go to it stays where it is, until there is another plan.
+            planned = coming
+            self._unsettle([job_id], spread=True)
+        decision = self._decide(job_id, now_ms, planned=planned)
         self._note_shortages(job_id, decision, changes)
         if not decision.slots:
             self._put(PlacementMap(job_id, self.epoch, (), {}, {}), now_ms, changes)
             return
         held = held_slots(current)
         orphans = held.pop(server_id, 0)
-        coming = held_slots(arrived(current))
         for name, n in handed_out(orphans, decision.slots, coming).items():
             held[name] = held.get(name, 0) + n
         ranges = assign_slots(held, current) if orphans else current.ranges
+        weights = decision.slots if self.fleet.up() else held
         current = replace(
             current,
             ranges=ranges,
-            weights={name: float(n) for name, n in sorted(decision.slots.items())},
+            weights={name: float(n) for name, n in sorted(weights.items())},
             quotas={**dict.fromkeys([*held, *decision.slots]), **current.quotas},
         )
         hints = self.tenants[job_id].hints
