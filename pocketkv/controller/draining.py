@@ -12,8 +12,9 @@ is taken off the plan; one that leaves by itself is not, and another is started 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Final
 
 from pocketkv.amounts import format_bytes
 from pocketkv.controller.changes import Changes
@@ -28,6 +29,10 @@ from pocketkv.controller.tenants import Tenant
 from pocketkv.controller.transit import arrived, handed_out, planned_slots
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.placement import PlacementMap, ServerState, assign_slots
+
+# Jobs that were promised something and are planned one by one before a drain, the largest; for the
+# others, it is enough if all of what they have fits.
+EXACT_JOBS_MAX: Final = 500
 
 _NOTHING = Commitment()
 
@@ -114,6 +119,27 @@ class DrainingBooks(MovingBooks):
             raise RefusedError("there is no other server that could take its slots")
         if leaves:
             return
+        promised, others = [], []
+        for job_id in job_ids:
+            if self.tenants[job_id].retention is not None:
+                self._check_keeper(job_id, leaving)
+            elif any(k != _NOTHING for k in self.placements.kept(job_id).values()):
+                promised.append(job_id)
+            else:
+                others.append(job_id)
+        promised.sort(key=self._kept_bytes, reverse=True)
+        coming = self._planned_bytes(promised[:EXACT_JOBS_MAX], leaving)
+        self._check_bytes(coming, [*promised[EXACT_JOBS_MAX:], *others], leaving)
+
+    def _kept_bytes(self, job_id: str) -> int:
+        return sum(kept.capacity_bytes for kept in self.placements.kept(job_id).values())
+
+    def _planned_bytes(self, job_ids: Sequence[str], leaving: Collection[str]) -> dict[str, int]:
+        """Plan where jobs go from servers that leave; returns what each server is sent, in bytes.
+
+        Raises:
+            RefusedError: A job would get less than it was promised.
+        """
         servers = [
             replace(server, state=ServerState.DRAINING) if server.id in leaving else server
             for server in self.fleet.candidates()
@@ -122,9 +148,6 @@ class DrainingBooks(MovingBooks):
         coming: dict[str, int] = {}
         for job_id in job_ids:
             placement, tenant = self.placements[job_id], self.tenants[job_id]
-            if tenant.retention is not None:
-                self._check_keeper(job_id, leaving)
-                continue
             for name, commitment in self.placements.kept(job_id).items():
                 committed[name] = committed[name] - commitment
             planned = planned_slots(placement)
@@ -137,7 +160,7 @@ class DrainingBooks(MovingBooks):
                 committed[name] = committed.get(name, _NOTHING) + commitment
             for name, n in self._coming_bytes(placement, decision, leaving).items():
                 coming[name] = coming.get(name, 0) + n
-        self._check_bytes(coming)
+        return coming
 
     def _check_keeper(self, job_id: str, leaving: Collection[str]) -> None:
         retention = self.tenants[job_id].retention
@@ -158,18 +181,29 @@ class DrainingBooks(MovingBooks):
         given = handed_out(orphans, decision.slots, held)
         return {name: whole * n // max(1, orphans) for name, n in given.items()}
 
-    def _check_bytes(self, coming: dict[str, int]) -> None:
-        for _, move in self.moves():
-            if move.target in coming:
-                coming[move.target] += self.job_bytes(_, move.source, len(move))
-        free = {}
-        for name in coming:
-            member = self.fleet.members[name]
-            free[name] = max(0, member.server.capacity_bytes - member.report.used_bytes)
-        if any(coming[name] > free[name] for name in coming):
+    def _check_bytes(
+        self, coming: dict[str, int], others: Collection[str], leaving: Collection[str]
+    ) -> None:
+        """Find out whether there is room for what comes, and for what other jobs have.
+
+        Raises:
+            RefusedError: There is not.
+        """
+        free = {
+            server.id: server.capacity_bytes - self.fleet.members[server.id].report.used_bytes
+            for server in self.fleet.up()
+            if server.id not in leaving
+        }
+        for job_id, move in self.moves():
+            if move.target in free:
+                free[move.target] -= self.job_bytes(job_id, move.source, len(move))
+        more = sum(self.used_bytes(job_id).get(name, 0) for job_id in others for name in leaving)
+        left = {name: max(0, n - coming.get(name, 0)) for name, n in free.items()}
+        if more > sum(left.values()) or any(n > max(0, free[name]) for name, n in coming.items()):
+            needed = format_bytes(sum(coming.values()) + more)
+            available = format_bytes(sum(max(0, n) for n in free.values()))
             raise RefusedError(
-                f"{format_bytes(sum(coming.values()))} would have to move, and the servers that"
-                f" would take them have {format_bytes(sum(free.values()))} free"
+                f"{needed} would have to move, and the servers that stay have {available} free"
             )
 
     # --- ending --------------------------------------------------------------------------------

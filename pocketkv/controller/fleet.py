@@ -112,6 +112,11 @@ class Member:
         state = ServerState.UP if drain is None else ServerState.DRAINING
         return replace(self, server=replace(self.server, state=state), drain=drain)
 
+    @property
+    def ends_soon(self) -> bool:
+        """Whether it will end, with whatever it then has."""
+        return self.drain is not None and self.drain.leaves
+
     @classmethod
     def remembered(cls, record: Mapping[str, Any], now_ms: int) -> Member:
         """Return the member of a remembered record; it has not been heard of in this life."""

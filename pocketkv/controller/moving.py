@@ -15,11 +15,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 from typing import Final
 
 from pocketkv.catalog import Catalog
 from pocketkv.controller.changes import Changes
-from pocketkv.controller.fleet import Fleet, Member
+from pocketkv.controller.fleet import Fleet
 from pocketkv.controller.messages import MoveFailed, SlotsMoved
 from pocketkv.controller.placements import held_slots
 from pocketkv.controller.policy import Decision
@@ -43,7 +44,9 @@ from pocketkv.placement import PlacementMap, Server, ServerState, SlotMove, assi
 # Jobs whose plan is made anew in one event, and those that may wait for their moves meanwhile:
 # the others are looked at when these are on their way.
 REPLANS_MAX: Final = 64
-WAITING_JOBS_MAX: Final = 512
+WAITING_JOBS_MAX: Final = 64
+# Stretches of one job that are looked at in one event.
+JOB_ORDERS_MAX: Final = 8
 # After a move has failed, the next one to that target waits: from the first to the second.
 RETRY_MIN_MS: Final = 500
 RETRY_MAX_MS: Final = 30_000
@@ -112,8 +115,10 @@ class MovingBooks(RetainingBooks):
         """Return what so many of the slots of a job on a server hold, as last reported."""
         member = self.fleet.members.get(server_id)
         usage = None if member is None else member.report.jobs.get(job_id)
-        held = held_slots(self.placements[job_id]).get(server_id, 0)
-        return usage.used_bytes * slots // held if usage is not None and held else 0
+        if usage is None or not usage.used_bytes:
+            return 0
+        held = self.placements.held(job_id).get(server_id, 0)
+        return usage.used_bytes * slots // held if held else 0
 
     def _keep(self, placement: PlacementMap) -> None:
         known = self.placements.get(placement.job_id)
@@ -232,16 +237,23 @@ class MovingBooks(RetainingBooks):
         if not self.is_started:
             return
         for _ in range(REPLANS_MAX):
-            if not self.unsettled or len(self.in_transit) >= WAITING_JOBS_MAX:
+            if not self.unsettled:
+                break
+            if len(self.in_transit) >= WAITING_JOBS_MAX and not self._is_any_urgent():
                 break
             job_id = next(iter(self.unsettled))
             spread = self.unsettled.pop(job_id)
             if self.placements[job_id].ranges:
                 decision = self._decide(job_id, now_ms, spread=spread)
-                self.want(job_id, decision, now_ms, changes, "servers came or go")
+                self.want(job_id, decision, now_ms, changes, "servers came or went")
         traffic = self._traffic()
         if not traffic.is_full:
             self._order(traffic, now_ms, changes)
+
+    def _is_any_urgent(self) -> bool:
+        """Whether the next plan is that of a job on a server which will end whatever is there."""
+        job_id = next(iter(self.unsettled))
+        return any(self.fleet.members[name].ends_soon for name in self.placements.held(job_id))
 
     def _traffic(self) -> Traffic:
         traffic = Traffic()
@@ -253,8 +265,11 @@ class MovingBooks(RetainingBooks):
     def _order(self, traffic: Traffic, now_ms: int, changes: Changes) -> None:
         """Order what is to move, what helps soonest first."""
         found: dict[str, list[tuple[Stretch, int]]] = {}
-        for _, _, job_id, stretch in sorted(self._candidates(now_ms), key=lambda c: c[:3]):
-            moved_bytes = self.job_bytes(job_id, stretch.source, len(stretch))
+        for _, moved_bytes, job_id, stretch in sorted(
+            self._candidates(traffic, now_ms), key=lambda candidate: candidate[:3]
+        ):
+            if traffic.is_full:
+                break
             slots_max = max(1, len(stretch) * MOVE_BYTES_MAX // max(moved_bytes, MOVE_BYTES_MAX))
             for piece in stretch.pieces(slots_max):
                 piece_bytes = moved_bytes * len(piece) // len(stretch)
@@ -279,23 +294,32 @@ class MovingBooks(RetainingBooks):
                     bytes=piece_bytes,
                 )
 
-    def _candidates(self, now_ms: int) -> Iterator[tuple[int, int, str, Stretch]]:
+    def _candidates(self, traffic: Traffic, now_ms: int) -> Iterator[tuple[int, int, str, Stretch]]:
         """Yield what may be ordered now: its rank (low ones first), bytes, job and slots."""
+        leaving = {
+            name: 0 if member.ends_soon else 2
+            for name, member in self.fleet.members.items()
+            if member.drain is not None
+        }
+        sources, targets = traffic.busy()
+        # One that is to go itself will not be a target in the next plan.
+        targets |= leaving.keys()
         for job_id in self.in_transit:
-            for stretch in self.waiting(job_id):
-                source = self.fleet.members.get(stretch.source)
-                target = self.fleet.members.get(stretch.target)
-                setback = self.setbacks.get((job_id, stretch.target))
-                if source is None or target is None or target.drain is not None:
-                    continue  # There will be another plan.
-                if setback is None or now_ms >= setback.until_ms:
-                    moved_bytes = self.job_bytes(job_id, stretch.source, len(stretch))
-                    yield self._rank(job_id, source), moved_bytes, job_id, stretch
+            rank = 1 if self.tenants[job_id].shortages else 3
+            ranked = [
+                (leaving.get(stretch.source, rank), stretch)
+                for stretch in self.waiting(job_id)
+                if stretch.target not in targets and stretch.source not in sources
+            ]
+            if self.setbacks:
+                ranked = [pair for pair in ranked if not self._is_set_back(job_id, pair[1], now_ms)]
+            for found, stretch in nsmallest(JOB_ORDERS_MAX, ranked, key=lambda pair: pair[0]):
+                moved_bytes = self.job_bytes(job_id, stretch.source, len(stretch))
+                yield found, moved_bytes, job_id, stretch
 
-    def _rank(self, job_id: str, source: Member) -> int:
-        if source.drain is not None:
-            return 0 if source.drain.leaves else 2
-        return 1 if self.tenants[job_id].shortages else 3
+    def _is_set_back(self, job_id: str, stretch: Stretch, now_ms: int) -> bool:
+        setback = self.setbacks.get((job_id, stretch.target))
+        return setback is not None and now_ms < setback.until_ms
 
     # --- what comes of them --------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ class Placements:
 
     def __init__(self) -> None:
         self._maps: dict[str, PlacementMap] = {}
+        self._held: dict[str, Mapping[str, int]] = {}
         self._kept: dict[str, Mapping[str, Commitment]] = {}
         self._committed: dict[str, Commitment] = {}
         self._jobs_naming: dict[str, set[str]] = {}
@@ -60,6 +61,13 @@ class Placements:
         others = {name: self._committed[name] - commitment for name, commitment in kept.items()}
         return {**self._committed, **others}
 
+    def held(self, job_id: str) -> Mapping[str, int]:
+        """Return how many slots of a job each server owns."""
+        held = self._held.get(job_id)
+        if held is None:
+            held = self._held[job_id] = held_slots(self._maps[job_id])
+        return held
+
     def kept(self, job_id: str) -> Mapping[str, Commitment]:
         """Return what a job keeps of each server that its map names."""
         return self._kept.get(job_id, {})
@@ -84,6 +92,7 @@ class Placements:
     def remove(self, job_id: str) -> None:
         """Forget a job's map, if there is one."""
         self._maps.pop(job_id, None)
+        self._held.pop(job_id, None)
         for name, commitment in self._kept.pop(job_id, {}).items():
             self._committed[name] = self._committed[name] - commitment
             self._jobs_naming[name].discard(job_id)

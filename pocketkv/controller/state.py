@@ -181,6 +181,8 @@ class ClusterState(DrainingBooks):
         _HANDLERS[type(event)](self, event, now_ms, changes)
         if isinstance(event, Reported):
             return []  # What follows from figures comes with the next tick.
+        if isinstance(event, SlotsMoved | MoveFailed) and not changes.stamped:
+            return changes.instructions(self.epoch, self.fleet, self.tenants, self.placements)
         if not self.is_started:
             self._start_if_complete(now_ms, changes)
         self._place_the_placeless(now_ms, changes)

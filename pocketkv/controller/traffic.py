@@ -45,14 +45,22 @@ class Traffic:
             self._moves[end] += 1
             self._bytes[end] += way.moved_bytes
 
+    def busy(self) -> tuple[set[str], set[str]]:
+        """Return the servers that can be source, and target, of nothing more."""
+        full = [end for end, count in self._moves.items() if count >= SERVER_MOVES_MAX]
+        return (
+            {name for end, name in full if end == "from"},
+            {name for end, name in full if end == "to"},
+        )
+
     def take(self, way: Way) -> bool:
         """Note something more, if it may be; returns whether."""
-        if self.is_full or not all(self._is_free(end, way) for end in self._ends(way)):
+        if self.is_full or not all(self._has_room(end, way) for end in self._ends(way)):
             return False
         self.add(way)
         return True
 
-    def _is_free(self, end: tuple[str, str], way: Way) -> bool:
+    def _has_room(self, end: tuple[str, str], way: Way) -> bool:
         moves = self._moves[end]
         if moves >= SERVER_MOVES_MAX:
             return False
