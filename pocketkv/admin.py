@@ -14,7 +14,7 @@ from typing import Any, Final
 
 _DEFAULT_URL: Final = "redis://127.0.0.1:6379"
 _URL_VARIABLE: Final = "POCKETKV_URL"
-_PASSWORD_VARIABLE: Final = "POCKETKV_ADMIN_PASSWORD"
+PASSWORD_VARIABLE: Final = "POCKETKV_ADMIN_PASSWORD"
 _TIMEOUT_S: Final = 10.0
 
 # Flags of `job register` and `job update`, with the word that the command takes.
@@ -55,15 +55,20 @@ def _leaf(group: Any, name: str, sent: str, positional: list[str]) -> argparse.A
     parser: argparse.ArgumentParser = group.add_parser(name, help=f"send {sent}")
     for argument in positional:
         parser.add_argument(argument)
+    add_url_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_send, sent=sent, positional=positional)
+    return parser
+
+
+def add_url_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says whom to ask."""
     parser.add_argument(
         "--url",
         default=os.environ.get(_URL_VARIABLE, _DEFAULT_URL),
         help=f"of a router (default: ${_URL_VARIABLE} or {_DEFAULT_URL}); where administration is"
-        f" closed, ${_PASSWORD_VARIABLE} holds its password",
+        f" closed, ${PASSWORD_VARIABLE} holds its password",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=_send, sent=sent, positional=positional)
-    return parser
 
 
 def request_of(namespace: argparse.Namespace) -> list[str]:
@@ -81,7 +86,7 @@ def _send(namespace: argparse.Namespace) -> int:
     # redis-py takes a while to import; only these subcommands pay for it.
     import redis
 
-    password = os.environ.get(_PASSWORD_VARIABLE)
+    password = os.environ.get(PASSWORD_VARIABLE)
     try:
         client = redis.Redis.from_url(
             namespace.url,
