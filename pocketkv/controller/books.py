@@ -14,12 +14,13 @@ from pocketkv.catalog import Catalog
 from pocketkv.controller.accounts import rate_per_hour
 from pocketkv.controller.changes import Changes
 from pocketkv.controller.errors import UnknownJobError
-from pocketkv.controller.fleet import Fleet
+from pocketkv.controller.fleet import Fleet, Member
+from pocketkv.controller.messages import StopServer
 from pocketkv.controller.placements import Placements
 from pocketkv.controller.policy import Decision, commitments, place
 from pocketkv.controller.tenants import Leases, Tenant
 from pocketkv.jobs import Hints
-from pocketkv.placement import PlacementMap, assign_slots
+from pocketkv.placement import PlacementMap, ServerState, assign_slots
 
 
 class Books:
@@ -137,3 +138,19 @@ class Books:
         changes.ended.append(job_id)
         cost = round(tenant.account.total(now_ms), 6)
         changes.log(logging.INFO, "job ended", job=job_id, reason=reason, cost_usd=cost)
+
+    def _set_server_state(self, member: Member, state: ServerState, changes: Changes) -> None:
+        self.fleet.add(replace(member, server=replace(member.server, state=state)))
+        self._stamp(changes)
+        changes.servers = True
+        changes.records.add(member.server.id)
+
+    def _stop(self, server_id: str, now_ms: int, changes: Changes) -> None:
+        """Have a server that holds nothing stopped."""
+        if self.fleet.remove(server_id, now_ms, has_died=False) is not None:
+            self._stamp(changes)
+            changes.servers = True
+        self.fleet.stopping.add(server_id)
+        changes.records.add(server_id)
+        changes.actions.append(StopServer(server_id))
+        changes.log(logging.INFO, "server is to stop", server=server_id)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pocketkv.controller.errors import UnknownServerError
 from pocketkv.controller.members import Joining, Report
+from pocketkv.controller.rates import Rates
 from pocketkv.placement import Server, ServerState
 
 # A server that dies younger than this has not worked: starting it again at once may not help.
@@ -45,6 +46,7 @@ class Member:
     metrics_port: int | None = None
     connected: bool = True
     report: Report = field(default_factory=Report)
+    rates: Rates = field(default_factory=Rates)
 
     @classmethod
     def joined(
@@ -198,10 +200,13 @@ class Fleet:
     def hear(self, server_id: str, now_ms: int, report: Report | None = None) -> None:
         """Note that a server lives, and what it reported."""
         member = self.members.get(server_id)
-        if member is not None:
-            self.members[server_id] = replace(
-                member, heard_ms=now_ms, report=member.report if report is None else report
-            )
+        if member is None:
+            return
+        member = replace(member, heard_ms=now_ms)
+        if report is not None:
+            rates = member.rates.after(report, now_ms)
+            member = replace(member, report=report, rates=rates)
+        self.members[server_id] = member
 
     def disconnect(self, server_id: str) -> None:
         """Note that a server's connection is gone."""

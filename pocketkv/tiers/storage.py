@@ -276,13 +276,17 @@ class StorageServer:
         process = self.node.process
         return {
             "used_bytes": keyspace.used_bytes,
+            "index_bytes": keyspace.index_bytes,
             "memory_bytes": keyspace.memory_bytes,
             "rss_bytes": process.rss_bytes,
             "cpu": self.sampler.cpu_fraction,
+            "steal": self.sampler.steal_fraction,
             "keys": sum(_keys(space) for space in keyspace.spaces.values()),
             "connections": len(shell.reactor.connections),
             "received_bytes": shell.reactor.received_bytes,
             "sent_bytes": shell.reactor.sent_bytes,
+            "disk_read_bytes": self.sampler.disk_read_bytes,
+            "disk_written_bytes": self.sampler.disk_written_bytes,
             "medium_error": "" if self.medium is None else self.medium.error,
             "jobs": {
                 job_id: {
