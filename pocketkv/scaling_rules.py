@@ -223,6 +223,6 @@ def check_scaling(rules: ScalingRules | None, catalog: Catalog, plan: Mapping[st
     most_usd = rules.cost_per_hour_max_usd
     if most_usd is not None and usd > most_usd:
         raise ConfigError(
-            f"{_COST_PER_HOUR_MAX.flag} {most_usd:.2f}: the servers that the cluster starts with cost"
-            f" {usd:.2f} USD per hour"
+            f"{_COST_PER_HOUR_MAX.flag} {most_usd:.2f}: the servers that the cluster starts"
+            f" with cost {usd:.2f} USD per hour"
         )

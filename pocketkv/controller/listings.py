@@ -215,7 +215,7 @@ def _scaling(state: ClusterState, view: TierView) -> dict[bytes, Reply]:
         kind = type(decision).__name__.lower().encode()
         last = {b"time_ms": time_ms, b"decision": kind, b"reason": decision.reason.encode()}
     uses: dict[Reply, Reply] = {
-        resource.encode(): round(use, 4) for resource, use in view.uses().items()
+        resource.encode(): round(use, 4) for resource, use in view.uses.items()
     }
     return {
         b"draining": view.leaving,

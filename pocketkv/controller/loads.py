@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 # Loads are sums of floats; what is smaller than this is their rounding, and needs no server.
@@ -34,8 +35,9 @@ class ServerLoad:
         can = self.can.get(resource, 0.0)
         return self.load.get(resource, 0.0) / can if can > 0 else 0.0
 
+    @cached_property
     def busiest(self) -> tuple[str, float]:
-        """Return the resource that is used most, and the part of it that is used."""
+        """The resource that is used most, and the part of it that is used."""
         return _most({name: self.use(name) for name in self.load})
 
 
@@ -64,7 +66,7 @@ class TierView:
     has_jobs: bool = False
     price_per_hour: float = 0.0
 
-    @property
+    @cached_property
     def staying(self) -> list[ServerLoad]:
         """The servers that are there and not leaving."""
         return [server for server in self.servers if not server.is_leaving]
@@ -84,8 +86,9 @@ class TierView:
         """Servers that there are or should be, those outside of the plan among them."""
         return self.wanted + self.outside
 
+    @cached_property
     def uses(self) -> dict[str, float]:
-        """Return the part of each resource that is used, of what the staying servers can.
+        """The part of each resource that is used, of what the staying servers can.
 
         What is left out is what none of them can do at all.
         """
@@ -98,9 +101,10 @@ class TierView:
             if can[name] > 0
         }
 
+    @cached_property
     def busiest(self) -> tuple[str, float]:
-        """Return the resource that is used most, and the part of it that is used."""
-        return _most(self.uses())
+        """The resource that is used most, and the part of it that is used."""
+        return _most(self.uses)
 
 
 def servers_asked(needs: Iterable[tuple[float, float]]) -> int:

@@ -205,7 +205,7 @@ class Autoscaler:
     def _direction(self, view: TierView, limits: TierRange, memory: _Memory) -> str:
         """Return what the loads of now say: ``grow``, ``shrink``, or nothing."""
         staying = len(view.staying)
-        _, use = view.busiest()
+        _, use = view.busiest
         if staying and use > self.rules.grow_above:
             return "grow"
         rest = staying - 1
@@ -226,10 +226,10 @@ class Autoscaler:
         """Return how many servers there are to be whatever the load is, and why; or None."""
         planned = view.wanted - view.leaving
         if planned < limits.least:
-            return limits.least, f"the least is {_servers(limits.least)}, {planned} are planned"
+            return limits.least, f"the least is {_servers(limits.least)}, the plan has {planned}"
         asked = view.asked - view.outside
         if planned < asked:
-            return asked, f"jobs need {_servers(view.asked)}, {planned + view.outside} are planned"
+            return asked, f"jobs need {_servers(view.asked)}, the plan has {planned + view.outside}"
         return None
 
     def _may_grow(self, view: TierView, votes: int, memory: _Memory, now_ms: int) -> bool:
@@ -239,7 +239,7 @@ class Autoscaler:
 
     def _wish_to_grow(self, view: TierView) -> tuple[int, str]:
         """Return how many servers the load needs, and why."""
-        resource, use = view.busiest()
+        resource, use = view.busiest
         count = len(view.staying)
         enough = max(count + 1, math.ceil(use * count / self.rules.target - ROUNDING))
         return view.wanted - view.leaving + enough - count, (
@@ -289,9 +289,9 @@ class Autoscaler:
         """Count for how many looks in a row servers have been hot while their tier was not."""
         hot: dict[str, int] = {}
         staying = view.staying
-        if len(staying) > 1 and view.busiest()[1] <= self.rules.grow_above:
+        if len(staying) > 1 and view.busiest[1] <= self.rules.grow_above:
             for server in staying:
-                if server.busiest()[1] > self.rules.grow_above:
+                if server.busiest[1] > self.rules.grow_above:
                     hot[server.id] = memory.hot.get(server.id, 0) + 1
         memory.hot = hot
         known = {server.id for server in staying}
@@ -299,7 +299,7 @@ class Autoscaler:
 
     def _relieve(self, view: TierView, memory: _Memory, now_ms: int) -> list[Decision]:
         """Return the relief of each server that has been hot for long enough."""
-        uses = view.uses()
+        uses = view.uses
         found: list[Decision] = []
         for server in view.staying:
             last_ms = memory.relieved_ms.get(server.id)
@@ -318,7 +318,7 @@ class Autoscaler:
         if not is_steady or now_ms < memory.quiet_until_ms:
             return []
         if view.wanted > limits.most:
-            reason = f"the most is {_servers(limits.most)}, {view.wanted} are planned"
+            reason = f"the most is {_servers(limits.most)}, the plan has {view.wanted}"
         elif memory.direction == "shrink" and votes >= self._votes(self.rules.down_after_s):
             reason = self._why_shrink(view)
         else:
@@ -336,13 +336,15 @@ class Autoscaler:
         return [Shrink(view.tier, leaver.id, f"{reason}; {leaver.id} holds the least, {held}")]
 
     def _why_shrink(self, view: TierView) -> str:
-        resource, use = view.busiest()
+        resource, use = view.busiest
         count = len(view.staying)
         most = f"{resource} is used most, {use:.0%}" if resource else "nothing is used"
-        rest = f"; {_servers(count - 1)} would be at {use * count / (count - 1):.0%}"
+        rest = ""
+        if count > 1:
+            rest = f"; {_servers(count - 1)} would be at {use * count / (count - 1):.0%}"
         return (
             f"{most} on {_servers(count)}, below {self.rules.shrink_below:.0%} for"
-            f" {self.rules.down_after_s:g} s{rest if count > 1 else ''}"
+            f" {self.rules.down_after_s:g} s{rest}"
         )
 
     @staticmethod
@@ -352,7 +354,7 @@ class Autoscaler:
 
 
 def _relief(view: TierView, server: ServerLoad, uses: Mapping[str, float]) -> Relieve:
-    resource, use = server.busiest()
+    resource, use = server.busiest
     mean = uses[resource]
     return Relieve(
         view.tier,
