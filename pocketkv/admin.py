@@ -187,7 +187,7 @@ def shown_event(event: Mapping[str, Any]) -> str:
     at = datetime.fromtimestamp(event["time_ms"] / 1000).astimezone()
     fields = dict(event["fields"])
     reason = fields.pop("reason", None)
-    words = "".join(f" {name}={value}" for name, value in fields.items())
+    words = "".join(f" {name}={value}" for name, value in fields.items() if value != "")
     why = "" if reason is None else f": {reason}"
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}  {event['event']}{words}{why}"
 

@@ -149,6 +149,8 @@ async def test_a_lease_that_runs_out_ends_the_job() -> None:
         (["TIER.SCALE", "dram", "-1"], "the number of servers must be a whole number"),
         (["TIER.SCALE", "dram", "3"], "this controller starts no servers itself"),
         (["SERVER.DRAIN", "nobody"], "no such server 'nobody'"),
+        (["EVENTS.LIST", "SINCE"], "EVENTS.LIST takes [SINCE id] [COUNT count]"),
+        (["EVENTS.LIST", "COUNT", "few"], "EVENTS.LIST takes [SINCE id] [COUNT count]"),
         (["JOB.NOTHING"], "unknown command 'JOB.NOTHING'"),
     ],
 )
@@ -183,6 +185,9 @@ async def test_tiers_and_servers_are_listed() -> None:
         assert machine["cost_usd_per_hour"] == pytest.approx(0.4)
         assert machine["gb_cost_usd_per_hour"] == pytest.approx(0.1)
         assert (nvme["tier"], nvme["servers"]) == ("nvme", 0)
+        assert (dram["min"], dram["max"], dram["last_decision"]) == (None, None, None)
+        assert dram["utilisation"] == {"cpu": 0, "network": 0, "capacity": 0}
+        assert (dram["requested"], dram["draining"], nvme["utilisation"]) == (0, 0, {})
         servers = plain(await client.call("SERVER.LIST"))
         assert servers[0]["cost_usd_per_hour"] == pytest.approx(0.4)
         assert [(s["id"], s["port"], s["state"]) for s in servers] == [
@@ -190,6 +195,24 @@ async def test_tiers_and_servers_are_listed() -> None:
             ("b", 7002, "up"),
         ]
         assert sorted(s["committed_bytes"] for s in servers) == [0, 100 << 20]
+
+
+@in_trio
+async def test_events_are_listed_with_what_they_are_about() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        job = plain(await client.call("JOB.REGISTER", "sort", "CAPACITY", "10gb"))
+        *_, short, registered = plain(await client.call("EVENTS.LIST"))
+        assert (short["level"], short["event"]) == ("warning", "job gets too little")
+        assert short["fields"]["job"] == job["id"]
+        assert short["fields"]["short"].startswith("capacity: 10gb wanted")
+        assert (registered["level"], registered["event"]) == ("info", "job registered")
+        assert registered["fields"] == {"job": job["id"], "servers": 2}
+        assert registered["id"] == short["id"] + 1
+        assert abs(registered["time_ms"] - controller.core.now_ms()) < 20_000
+        assert await client.call("EVENTS.LIST", "since", registered["id"]) == []
+        (last,) = plain(await client.call("EVENTS.LIST", "COUNT", 1, "SINCE", short["id"]))
+        assert last == registered
 
 
 @in_trio
@@ -254,6 +277,7 @@ async def test_where_there_is_a_password_only_the_administrator_administers() ->
             ("TIER.SCALE", "dram", 1),
             ("SERVER.LIST",),
             ("SERVER.DRAIN", "a"),
+            ("EVENTS.LIST",),
         ):
             text = await refused(client, *command)
             expected = f"NOPERM User default has no permissions to run the '{command[0].lower()}'"
