@@ -1,22 +1,28 @@
 """The newest events of the cluster: what it decided and saw, and why. Pure.
 
 Each line that the cluster's state writes to the log is an event here as well. They are in memory,
-a bounded number of them; ids only grow, also from one life of the controller to the next, since a
-life begins with the milliseconds of its start.
+a bounded number of them, and the last ones are written along with whatever else is remembered, so
+that most of what a controller said before it died is still told by the next one. Ids only grow,
+also from one life of the controller to the next, which begins with the milliseconds of its start.
 """
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, Self
 
 from pocketkv.controller.messages import Log
 
 EVENTS_MAX: Final = 1_000
 """So many are kept; a cluster of some servers has a few per minute."""
+
+WRITTEN_MAX: Final = 200
+"""So many are remembered beyond the controller's life."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,24 @@ class ClusterEvent:
     level: str
     kind: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the event, without its id, as what `json.dumps` takes."""
+        fields = {
+            name: value if isinstance(value, int | float | str) else str(value)
+            for name, value in self.fields.items()
+        }
+        return {"time_ms": self.time_ms, "level": self.level, "kind": self.kind, "fields": fields}
+
+    @classmethod
+    def from_json(cls, event_id: int, record: Mapping[str, Any]) -> ClusterEvent:
+        """Return the event of a record.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        time_ms, level, kind = int(record["time_ms"]), str(record["level"]), str(record["kind"])
+        return cls(event_id, time_ms, level, kind, dict(record["fields"]))
 
 
 class Events:
@@ -41,6 +65,29 @@ class Events:
     def __init__(self, first_id: int, most: int = EVENTS_MAX) -> None:
         self._next_id = first_id
         self._ring: deque[ClusterEvent] = deque(maxlen=most)
+        self._written_id = first_id - 1
+
+    @classmethod
+    def remembered(cls, records: Mapping[str, Mapping[str, Any]], now_ms: int) -> Self:
+        """Return the events of an earlier life, to which those of one that begins now are added.
+
+        Raises:
+            KeyError, TypeError, ValueError: they are something else.
+        """
+        found = sorted(
+            (ClusterEvent.from_json(int(event_id), record) for event_id, record in records.items()),
+            key=lambda event: event.id,
+        )
+        # A clock that was set back must not make ids that were given already.
+        events = cls(max([now_ms, *(event.id + 1 for event in found[-1:])]))
+        events._ring.extend(found)
+        return events
+
+    def take_records(self) -> dict[str, dict[str, Any]]:
+        """Return what has not been returned yet, by id, to be remembered."""
+        fresh = self._after(self._written_id)[-WRITTEN_MAX:]
+        self._written_id = self._next_id - 1
+        return {str(event.id): event.as_json() for event in fresh}
 
     def __len__(self) -> int:
         return len(self._ring)
@@ -61,7 +108,8 @@ class Events:
         """
         if event_id is None or event_id >= self._next_id:
             return list(self._ring)[-count:] if count else []
-        # Ids have no gaps, so where it is need not be searched for.
-        first_id = self._next_id - len(self._ring)
-        start = max(0, event_id + 1 - first_id)
-        return [self._ring[i] for i in range(start, min(start + count, len(self._ring)))]
+        return self._after(event_id)[:count]
+
+    def _after(self, event_id: int) -> list[ClusterEvent]:
+        start = bisect_right(self._ring, event_id, key=lambda event: event.id)
+        return list(islice(self._ring, start, None))

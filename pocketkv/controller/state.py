@@ -108,7 +108,6 @@ class ClusterState(ElasticBooks):
     ) -> None:
         snapshot = snapshot or Snapshot()
         super().__init__(catalog, Fleet(new_server_id), snapshot.epoch, rules, may_leave)
-        self.events = Events(now_ms)
         self.has_backend = plan is not None
         self.routers: dict[str, Router] = {}
         self._started_ms = self._ticked_ms = now_ms
@@ -117,6 +116,7 @@ class ClusterState(ElasticBooks):
                 is_known = snapshot.facts.get("plan_id") == plan_id
                 self.fleet.plan_id = plan_id
                 self.fleet.wanted = dict(snapshot.facts["wanted"] if is_known else plan)
+            self.events = Events.remembered(snapshot.events, now_ms)
             self._remember(snapshot, now_ms)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"what was remembered is not understood: {error!r}") from error
@@ -191,7 +191,9 @@ class ClusterState(ElasticBooks):
             # Nothing but lines for the log comes of a report.
             self._go_on(now_ms, changes)
         self.events.add(changes.logs, now_ms)
-        return changes.instructions(self.epoch, self.fleet, self.tenants, self.placements)
+        return changes.instructions(
+            self.epoch, self.fleet, self.tenants, self.placements, self.events
+        )
 
     def _go_on(self, now_ms: int, changes: Changes) -> None:
         """Do what may be due whatever has happened."""

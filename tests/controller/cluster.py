@@ -71,6 +71,7 @@ class Cluster:
             jobs=_without({**old.jobs, **batch["jobs"]}, batch["removed_jobs"]),
             placements=_without({**old.placements, **batch["placements"]}, batch["removed_jobs"]),
             servers=_without({**old.servers, **batch["servers"]}, batch["removed_servers"]),
+            events={**old.events, **batch["events"]},
         )
 
     def restart(self) -> None:

@@ -177,6 +177,19 @@ def test_what_a_controller_has_scaled_its_successor_goes_on_with() -> None:
         assert of(StopServer, cluster(Tick(), 250)) == []
 
 
+def test_the_last_events_outlive_the_controller() -> None:
+    cluster = scaled()
+    (first,) = cluster.state.fleet.members
+    live(cluster, {first: BUSY}, 4)
+    before = [(e.id, e.kind) for e in cluster.state.events.since(None, 100)]
+    cluster(Tick(), 1000)
+    cluster.restart()
+    after = [(e.id, e.kind) for e in cluster.state.events.since(None, 100)]
+    # What came after the last thing that was remembered may be missing.
+    assert after == before[: len(after)]
+    assert "tier grows" in [kind for _, kind in after]
+
+
 # --- TIER.SCALE of a tier that is scaled -------------------------------------------------------
 
 

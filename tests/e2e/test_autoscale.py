@@ -148,7 +148,7 @@ def test_events_are_shown_and_followed(cluster: Cluster) -> None:
         event = next_event(process, "job registered")
         assert event["id"] > newest["id"]
         assert event["fields"]["job"] == job["id"]
-        # Another controller remembers no events, and its own come after them.
+        # The events of another controller come after those of this one.
         os.kill(cluster.pids_of("controller")[0], signal.SIGKILL)
         eventually(lambda: cluster.client().execute_command("JOB.DEREGISTER", job["id"]))
         ended = next_event(process, "job ended")
