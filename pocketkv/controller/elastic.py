@@ -208,6 +208,13 @@ class ElasticBooks(RetainingBooks):
         self.drains[server_id] = reason
         self.unsettled.update(self.placements.jobs_on(server_id))
 
+    def _resume_drains(self) -> None:
+        """Go on with the drains of an earlier life of the controller."""
+        for server_id, member in self.fleet.members.items():
+            if member.managed and member.server.state is ServerState.DRAINING:
+                self.drains[server_id] = "it began before the controller was started anew"
+                self.unsettled.update(self.placements.jobs_on(server_id))
+
     def _follow_drains(self, now_ms: int, changes: Changes) -> None:
         """Stop the servers that have been drained; give up those that cannot be."""
         for server_id in list(self.drains):

@@ -146,6 +146,7 @@ class ClusterState(ElasticBooks):
             if job_id not in self.placements:
                 self._keep(PlacementMap(job_id, self.epoch, (), {}, {}))
         self.is_started = any(placement.ranges for placement in self.placements.maps())
+        self._resume_drains()
 
     # --- reading -------------------------------------------------------------------------------
 

@@ -118,6 +118,20 @@ def test_a_drain_that_meets_keys_is_given_up_and_tried_again() -> None:
     assert len(of(StopServer, done)) == 1
 
 
+def test_a_drain_outlives_the_controller() -> None:
+    cluster = scaled(servers=2)
+    while not cluster.state.drains:
+        for name in list(cluster.state.fleet.members):
+            cluster(Reported(name, IDLE))
+        cluster(Tick(), 250)
+    (leaving,) = cluster.state.drains
+    cluster.restart()
+    assert cluster.state.drains.keys() == {leaving}
+    done = live(cluster, {}, 1)
+    assert [stop.server_id for stop in of(StopServer, done)] == [leaving]
+    assert cluster.state.fleet.wanted == {"dram": 1}
+
+
 def test_a_server_that_dies_while_it_is_drained_is_no_longer_drained() -> None:
     cluster = scaled(servers=2)
     while not cluster.state.drains:
