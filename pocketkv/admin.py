@@ -189,7 +189,7 @@ def shown_event(event: Mapping[str, Any]) -> str:
     reason = fields.pop("reason", None)
     words = "".join(f" {name}={value}" for name, value in fields.items() if value != "")
     why = "" if reason is None else f": {reason}"
-    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}  {event['event']}{words}{why}"
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}  {event['kind']}{words}{why}"
 
 
 def shown(reply: Any, indent: int = 0) -> str:

@@ -15,6 +15,7 @@ from pocketkv.controller.placements import held_slots
 from pocketkv.controller.policy import Commitment
 from pocketkv.controller.state import ClusterState
 from pocketkv.jobs import infer
+from pocketkv.placement import PlacementMap
 from pocketkv.resp.replies import Reply
 
 _NOTHING = Commitment()
@@ -44,17 +45,27 @@ def placed(state: ClusterState, job_id: str) -> dict[bytes, Reply]:
     for r in placement.ranges:
         host, port = members[r.server_id].server.public_address
         ranges.append([r.start, r.end, host.encode(), port, r.server_id.encode()])
-    tiers = dict.fromkeys(members[name].server.tier for name in placement.owners())
-    quotas = [quota for quota in placement.quotas.values() if quota is not None]
     lease_s = None if tenant.job is None else tenant.job.hints.lease_s or None
     return {
         b"placement": ranges,
         b"epoch": placement.epoch,
-        b"tiers": [tier.encode() for tier in tiers],
-        b"quota_bytes": sum(quotas) if quotas else None,
+        b"tiers": _tiers_of(state, placement),
+        b"quota_bytes": _quota(placement),
         b"lease_s": lease_s,
         b"short": [str(shortage).encode() for shortage in tenant.shortages],
     }
+
+
+def _tiers_of(state: ClusterState, placement: PlacementMap) -> list[Reply]:
+    """Return the tiers that a job is on."""
+    members = state.fleet.members
+    return [t.encode() for t in dict.fromkeys(members[n].server.tier for n in placement.owners())]
+
+
+def _quota(placement: PlacementMap) -> int | None:
+    """Return what a job may use in all, None if that is not limited."""
+    quotas = [quota for quota in placement.quotas.values() if quota is not None]
+    return sum(quotas) if quotas else None
 
 
 def job(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply]:
@@ -87,7 +98,8 @@ def jobs(state: ClusterState, now_ms: int) -> list[Reply]:
 
 def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply]:
     tenant = state.tenant(job_id)
-    servers = state.placements[job_id].owners()
+    placement = state.placements[job_id]
+    servers = placement.owners()
     usages = [
         usage
         for name in servers
@@ -102,10 +114,14 @@ def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply
         b"created_ms": None if one is None else one.created_ms,
         b"lease_left_s": None if expires_ms is None else max(0, expires_ms - now_ms) / 1000,
         b"used_bytes": sum(usage.used_bytes for usage in usages),
+        b"quota_bytes": _quota(placement),
         b"keys": sum(usage.keys for usage in usages),
+        b"commands": sum(usage.commands for usage in usages),
         b"retained_keys": sum(usage.retained_keys for usage in usages),
         b"lost_keys": tenant.lost_keys,
         b"server_count": len(servers),
+        b"tiers": _tiers_of(state, placement),
+        b"short": [str(shortage).encode() for shortage in tenant.shortages],
         b"cost_usd": tenant.account.total(now_ms),
         b"cost_usd_per_hour": tenant.account.rate_per_hour,
     }
@@ -220,8 +236,8 @@ def _scaling(state: ClusterState, view: TierView) -> dict[bytes, Reply]:
     return {
         b"draining": view.leaving,
         b"needed_by_jobs": None if limits is None else view.asked,
-        b"min": None if limits is None else limits.least,
-        b"max": None if limits is None else limits.most,
+        b"servers_min": None if limits is None else limits.least,
+        b"servers_max": None if limits is None else limits.most,
         b"utilisation": uses,
         b"last_decision": last,
     }
@@ -268,6 +284,9 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
                 b"committed_bytes": kept.capacity_bytes,
                 b"rss_bytes": report.rss_bytes,
                 b"cpu": report.cpu,
+                b"bandwidth_bytes_s": server.bandwidth_bytes_s,
+                b"received_bytes": report.received_bytes,
+                b"sent_bytes": report.sent_bytes,
                 b"received_bytes_s": round(member.rates.received_bytes_s),
                 b"sent_bytes_s": round(member.rates.sent_bytes_s),
                 b"disk_read_bytes_s": round(member.rates.disk_read_bytes_s),
@@ -287,7 +306,7 @@ def events(found: Iterable[ClusterEvent]) -> list[Reply]:
             b"id": event.id,
             b"time_ms": event.time_ms,
             b"level": event.level.encode(),
-            b"event": event.kind.encode(),
+            b"kind": event.kind.encode(),
             b"fields": {key.encode(): _value(value) for key, value in event.fields.items()},
         }
         for event in found

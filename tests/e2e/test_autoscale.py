@@ -56,7 +56,7 @@ def pocketkv(cluster: Cluster, *arguments: str) -> list[str]:
 
 def events(cluster: Cluster, kind: str) -> list[dict[str, Any]]:
     listed = cluster.client().execute_command("EVENTS.LIST", "COUNT", 1000)
-    return [event for event in listed if event["event"] == kind]
+    return [event for event in listed if event["kind"] == kind]
 
 
 def dram(cluster: Cluster) -> dict[str, Any]:
@@ -74,7 +74,12 @@ def fill(cluster: Cluster, number: int = 561) -> None:
 def test_it_grows_under_load_and_shrinks_after_it(cluster: Cluster) -> None:
     (first,) = cluster.servers()
     tier = dram(cluster)
-    assert (tier["min"], tier["max"], tier["wanted"], tier["servers"]) == (1, 3, 1, 1)
+    assert (tier["servers_min"], tier["servers_max"], tier["wanted"], tier["servers"]) == (
+        1,
+        3,
+        1,
+        1,
+    )
     fill(cluster)
     eventually(lambda: len(cluster.servers()) == 2, GROWTH_TIMEOUT_S)
     tier = dram(cluster)
@@ -162,7 +167,7 @@ def next_event(process: subprocess.Popen[bytes], kind: str) -> dict[str, Any]:
     for _ in range(100):
         assert select.select([process.stdout], [], [], WAIT_TIMEOUT_S)[0]
         event: dict[str, Any] = json.loads(process.stdout.readline())
-        if event["event"] == kind:
+        if event["kind"] == kind:
             return event
     raise AssertionError(f"no {kind} among a hundred events")
 
