@@ -55,18 +55,18 @@ def pocketkv(cluster: Cluster, *arguments: str) -> list[str]:
 
 
 def events(cluster: Cluster, kind: str) -> list[dict[str, Any]]:
-    listed = cluster.client().execute_command("EVENTS.LIST", "COUNT", 1000)
+    listed = cluster.admin.execute_command("EVENTS.LIST", "COUNT", 1000)
     return [event for event in listed if event["kind"] == kind]
 
 
 def dram(cluster: Cluster) -> dict[str, Any]:
-    tier: dict[str, Any] = cluster.client().execute_command("TIER.LIST")[0]
+    tier: dict[str, Any] = cluster.admin.execute_command("TIER.LIST")[0]
     return tier
 
 
 def fill(cluster: Cluster, number: int = 561) -> None:
     """Store some 28 MB, of which a server of 32 MiB is used above 80 %."""
-    client = cluster.client()
+    client = cluster.admin
     for start in range(0, number, 50):
         client.mset({f"key-{i}": VALUE for i in range(start, min(start + 50, number))})
 
@@ -90,8 +90,8 @@ def test_it_grows_under_load_and_shrinks_after_it(cluster: Cluster) -> None:
     # Where filling takes long, the processor may be what was seen first.
     reason = r"(capacity|cpu) is used \d+% on 1 server, above 80%; 2 servers would be at \d+%"
     assert re.fullmatch(reason, grown["fields"]["reason"])
-    # While the first one holds keys, it is the other one that could go; but it would not fit.
-    client = cluster.client()
+    # The first one could not hold all of it and be used below the target, so none goes.
+    client = cluster.admin
     assert client.dbsize() == 561
     client.flushall()
     eventually(lambda: len(cluster.servers()) == 1, GROWTH_TIMEOUT_S)
@@ -108,7 +108,7 @@ def test_it_grows_under_load_and_shrinks_after_it(cluster: Cluster) -> None:
 
 
 def test_a_job_that_needs_more_has_servers_added(cluster: Cluster) -> None:
-    client = cluster.client()
+    client = cluster.admin
     job = client.execute_command("JOB.REGISTER", "sort", "CAPACITY", "80mb", "LEASE", 600)
     assert job["short"]
     eventually(lambda: len(cluster.servers()) == 3, GROWTH_TIMEOUT_S)
@@ -149,13 +149,13 @@ def test_events_are_shown_and_followed(cluster: Cluster) -> None:
     (newest,) = (json.loads(line) for line in pocketkv(cluster, "events", "--json", "--count", "1"))
     assert pocketkv(cluster, "events", "--since", str(newest["id"])) == []
     with following(cluster, "--json", "--since", str(newest["id"])) as process:
-        job = cluster.client().execute_command("JOB.REGISTER", "followed", "LEASE", 600)
+        job = cluster.admin.execute_command("JOB.REGISTER", "followed", "LEASE", 600)
         event = next_event(process, "job registered")
         assert event["id"] > newest["id"]
         assert event["fields"]["job"] == job["id"]
         # The events of another controller come after those of this one.
         os.kill(cluster.pids_of("controller")[0], signal.SIGKILL)
-        eventually(lambda: cluster.client().execute_command("JOB.DEREGISTER", job["id"]))
+        eventually(lambda: cluster.admin.execute_command("JOB.DEREGISTER", job["id"]))
         ended = next_event(process, "job ended")
         assert ended["id"] > event["id"]
         assert ended["fields"]["reason"] == "deregistered"
@@ -175,8 +175,8 @@ def next_event(process: subprocess.Popen[bytes], kind: str) -> dict[str, Any]:
 def test_a_wrong_word_is_told(cluster: Cluster) -> None:
     for words in (["SINCE"], ["SINCE", "x"], ["COUNT", "-1"], ["LAST", "3"], ["SINCE", "9" * 30]):
         with pytest.raises(redis.ResponseError, match=r"takes \[SINCE id\] \[COUNT count\]"):
-            cluster.client().execute_command("EVENTS.LIST", *words)
-    assert cluster.client().execute_command("EVENTS.LIST", "COUNT", 0) == []
+            cluster.admin.execute_command("EVENTS.LIST", *words)
+    assert cluster.admin.execute_command("EVENTS.LIST", "COUNT", 0) == []
 
 
 def test_nobody_answers() -> None:
