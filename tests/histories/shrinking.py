@@ -2,7 +2,7 @@
 
 Nothing is left out that could have explained what was seen: a part is taken from a moment at which
 nothing was under way, with the states that the key may have had then, to the first reply that
-cannot be; and of this, replies are left out as long as the others suffice to contradict.
+cannot be; and of this, reads are left out as long as the others suffice to contradict.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.histories.linearizable import TooHardError, check
 from tests.histories.models import Model
 from tests.histories.operations import UNKNOWN, Operation
 
-# One step of making it smaller may take no longer than that; else the part stays larger.
+# One step of making it smaller may look at no more than that; else the part stays larger.
 CONFIGURATIONS_MAX = 100_000
 CUTS_MAX = 200
 _READS = frozenset(("GET", "EXISTS", "SMEMBERS", "SCARD", "SISMEMBER"))
@@ -34,10 +34,9 @@ def contradiction(model: Model, operations: Sequence[Operation]) -> Contradictio
     begun = _until(operations, _first_impossible_s(model, operations))
     states, part = _since_last_rest(model, begun)
     for operation in part:
-        if operation.name in _READS or not operation.is_certain:
+        if operation.name in _READS:
             fewer = [one for one in part if one is not operation]
-            # What is not certain may be left out only if it could not have helped.
-            if operation.name in _READS and not _is_possible(model, fewer, states):
+            if not _is_possible(model, fewer, states):
                 part = fewer
     return Contradiction(states, tuple(part))
 
