@@ -59,11 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) if options.keep is None else options.keep / str(plan.seed)
             result = run(plan, folder, _say)
-        _say(result.text().splitlines()[len(result.faults)])
-        for text in result.findings.undecided:
-            _say(f"undecided: {text}")
-        for text in result.findings.violations:
-            _say(f"VIOLATION: {text}")
+        _say(result.text())
         status |= bool(result.findings.violations)
     return int(status)
 

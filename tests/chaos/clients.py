@@ -101,7 +101,7 @@ class DirectClient:
                 socket_timeout=TIMEOUT_S,
                 socket_connect_timeout=TIMEOUT_S,
             )
-        except redis.RedisError as error:
+        except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
             # Nothing but the map was asked for.
             raise redis.ConnectionError(f"connecting to the cluster: {error}") from error
 

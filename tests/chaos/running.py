@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -29,10 +31,9 @@ from tests.chaos.watching import Watch
 from tests.e2e.local import Cluster, eventually, serving
 from tests.histories.operations import Recorder
 
-# After the last fault, for what it broke to be whole again.
-_CALM_S: Final = 6.0
 _WHOLE_TIMEOUT_S: Final = 30.0
 _FREED_TIMEOUT_S: Final = 20.0
+ERRORS_SHOWN_MAX: Final = 10
 _VISIT_S: Final = 0.6
 _TIMEOUT_S: Final = 20.0
 
@@ -48,6 +49,7 @@ class Plan:
         clients: How many of each kind use each job.
         pause_s: How long a client rests after each command.
         answered_within_s: How long after a death clients may have errors.
+        calm_s: How long clients go on after the last thing that happened.
         meanwhile: Called once, in the middle of the run; tests of the harness do harm there.
     """
 
@@ -57,6 +59,7 @@ class Plan:
     clients: int = 2
     pause_s: float = 0.02
     answered_within_s: float = 5.0
+    calm_s: float = 6.0
     meanwhile: Callable[[Cluster, Sequence[Job]], None] | None = None
 
 
@@ -70,15 +73,37 @@ class Result:
     zero_s: float
     counted_lost: dict[str, int] = field(default_factory=dict)
 
+    def disturbed_s(self) -> float:
+        """Return how long after a death a command was still sent that got an error, at most."""
+        return max(
+            (
+                failure.begin_s - max(fault.begin_s for fault in before)
+                for failure in self.failures
+                if (
+                    before := [
+                        fault
+                        for fault in self.faults
+                        if fault.kind.is_felt and fault.begin_s <= failure.begin_s
+                    ]
+                )
+            ),
+            default=0.0,
+        )
+
     def text(self) -> str:
         """Return it for people."""
         found = self.findings
-        lines = [fault.line(self.zero_s) for fault in self.faults]
-        lines.append(
-            f"{found.operations} commands in {found.histories} histories, {len(self.failures)}"
-            f" errors, {sum(found.lost_keys.values())} keys seen to be lost"
-            f" ({sum(self.counted_lost.values())} counted)"
-        )
+        lines = [
+            f"{found.operations} commands in {found.histories} histories",
+            f"{len(self.failures)} errors, until {self.disturbed_s():.1f} s after a death at most",
+        ]
+        lines += [
+            f"{job_id}: {found.lost_keys[job_id]} keys seen to be lost, {counted} counted"
+            for job_id, counted in self.counted_lost.items()
+            if counted or found.lost_keys[job_id]
+        ]
+        errors = Counter(re.sub(r"[0-9a-f]{8,}|\d+", "#", one.error) for one in self.failures)
+        lines += [f"{count:6} x {error}" for error, count in errors.most_common(ERRORS_SHOWN_MAX)]
         lines += [f"undecided: {text}" for text in found.undecided]
         lines += [f"VIOLATION: {text}" for text in found.violations]
         return "\n".join(lines)
@@ -144,7 +169,7 @@ class Run:
         if self.plan.meanwhile is not None:
             self.plan.meanwhile(self.cluster, self._jobs)
         tormentor.run([_earlier(step, steps[middle].at_s - 0.5) for step in steps[middle:]], stop)
-        stop.wait(_CALM_S)
+        stop.wait(self.plan.calm_s)
 
     def _worker(self, job: Job, name: str, kind: str) -> Worker:
         client = PlainClient(job.url) if kind == "plain" else DirectClient(job.url)

@@ -30,10 +30,6 @@ class Look:
     placements: dict[str, tuple[Range, ...]]
     servers: tuple[dict[str, Any], ...]
 
-    @property
-    def server_ids(self) -> set[str]:
-        return {str(server["id"]) for server in self.servers}
-
 
 def ranges_of(placement: Iterable[Iterable[Any]]) -> tuple[Range, ...]:
     """Return the ranges of a reply's ``placement``."""
