@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pocketkv.engine.gate import GateHandler
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
 from pocketkv.engine.node import Node
 from pocketkv.engine.topology import Topology, standalone_topology
+from pocketkv.limits import STALL_CONFIRM_TIMEOUT_S
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.placement import PlacementMap, Server
 from pocketkv.resp.syscalls import MonotonicStopwatch
@@ -194,6 +196,7 @@ class StorageServer:
             report=lambda: self.figures(shell),
             log=self.log,
         )
+        shell.reactor.on_stall = partial(self._confirm, membership)
         self.retirer = Retirer(self.node, membership.call, self.log)
         self.node.retaining = self.retirer.ask
         async with trio.open_nursery() as nursery:
@@ -202,6 +205,11 @@ class StorageServer:
             await membership.wait_joined()
             self._forget_ended()
             shell.ready = True
+
+    async def _confirm(self, membership: Membership) -> None:
+        """This process stood still: hear whose its slots are, before anything of them is told."""
+        is_confirmed = await membership.confirm(STALL_CONFIRM_TIMEOUT_S)
+        self.log.warning("the server stood still", extra={"confirmed": is_confirmed})
 
     def _forget_ended(self) -> None:
         """Drop jobs that were found in files and have ended since."""

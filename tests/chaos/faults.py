@@ -19,8 +19,8 @@ from tests.e2e.local import Cluster, is_alive
 
 T = TypeVar("T")
 
-# A server that is silent for 3 s is out, if there is a controller: the supervisor waits up to half a
-# minute before it starts one again that died young.
+# A server that is silent for 3 s is out, if there is a controller: the supervisor waits up to half
+# a minute before it starts one again that died young.
 _GONE_TIMEOUT_S: Final = 45.0
 _HANG_S: Final = 6.0
 _POLL_S: Final = 0.02

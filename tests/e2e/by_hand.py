@@ -1,5 +1,6 @@
-"""A cluster whose processes are started one by one, as on machines of their own: nobody ends those that
-hang, or starts others in place of those that die.
+"""A cluster whose processes are started one by one, as on machines of their own.
+
+Nobody ends those that hang, or starts others in place of those that die.
 """
 
 from __future__ import annotations
