@@ -73,29 +73,27 @@ class Result:
     zero_s: float
     counted_lost: dict[str, int] = field(default_factory=dict)
 
-    def disturbed_s(self) -> float:
-        """Return how long after a death a command was still sent that got an error, at most."""
-        return max(
-            (
-                failure.begin_s - max(fault.begin_s for fault in before)
-                for failure in self.failures
-                if (
-                    before := [
-                        fault
-                        for fault in self.faults
-                        if fault.kind.is_felt and fault.begin_s <= failure.begin_s
-                    ]
-                )
-            ),
-            default=0.0,
-        )
+    def disturbed_s(self) -> dict[Kind, float]:
+        """Return how long after each kind of death a command was still sent that failed."""
+        longest: dict[Kind, float] = {}
+        for failure in self.failures:
+            before = [f for f in self.faults if f.kind.is_felt and f.begin_s <= failure.end_s]
+            if before:
+                last = max(before, key=lambda fault: fault.begin_s)
+                after_s = max(0.0, failure.begin_s - last.begin_s)
+                longest[last.kind] = max(longest.get(last.kind, 0.0), after_s)
+        return longest
 
     def text(self) -> str:
         """Return it for people."""
         found = self.findings
         lines = [
             f"{found.operations} commands in {found.histories} histories",
-            f"{len(self.failures)} errors, until {self.disturbed_s():.1f} s after a death at most",
+            f"{len(self.failures)} errors",
+        ]
+        lines += [
+            f"after {kind.name}, for {after_s:.1f} s at most"
+            for kind, after_s in self.disturbed_s().items()
         ]
         lines += [
             f"{job_id}: {found.lost_keys[job_id]} keys seen to be lost, {counted} counted"

@@ -49,7 +49,7 @@ def test_harm_that_is_done_in_secret_is_found(tmp_path: Path) -> None:
         for url, request in [
             (files.url, ("FLUSHALL",)),
             (files.url, ("SET", "strange", "x")),
-            (wide.url, ("SET", "text-0", "f:not.1")),
+            *[(wide.url, ("SET", f"text-{number}", "f:not.1")) for number in range(6)],
         ]:
             client = PlainClient(url)
             client.send(*request)
