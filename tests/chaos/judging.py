@@ -168,7 +168,10 @@ def judge_losses(lost_keys: dict[str, int], faults: Sequence[Fault], findings: F
             findings.violations.append(
                 f"{counted} keys of {job_id} are lost, which never had more than {len(KEYS)}"
             )
-        if seen > _UNCOUNTED_KEYS_MAX and not counted:
+        # A controller that has just started has had no reports: what has died together with its
+        # predecessor is lost without being counted.
+        is_uncounted = any(fault.kind is Kind.KILL_BOTH for fault in faults)
+        if seen > _UNCOUNTED_KEYS_MAX and not counted and not is_uncounted:
             findings.violations.append(
                 f"{seen} keys of {job_id} were seen to be lost, and none is counted"
             )

@@ -123,6 +123,7 @@ def test_what_is_counted_as_lost() -> None:
     assert not judged(7, 5, death(1, 2, "s"))
     assert judged(1, 0)
     assert judged(0, 3, death(1, 2, "s"))
+    assert not judged(0, 3, death(1, 2, "s", Kind.KILL_BOTH))
     assert judged(1_000, 3, death(1, 2, "s"))
 
 
