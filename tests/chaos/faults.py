@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -23,11 +24,26 @@ T = TypeVar("T")
 # a minute before it starts one again that died young.
 _GONE_TIMEOUT_S: Final = 45.0
 _HANG_S: Final = 6.0
+# For so long a command may be refused because of what happened before it.
+_AFTERMATH_S: Final = 5.0
 _POLL_S: Final = 0.02
 # No more servers of the tier that is scaled.
 _SERVERS_MAX: Final = 4
-# What a drain or a scaling may be refused with: data that is there and cannot go elsewhere.
-_MAY_BE_REFUSED: Final = ("holds data", "cannot shrink", "the last", "does not fit", "no server")
+# What commands may be refused with: data that is there and cannot go elsewhere, or what another
+# command has begun.
+_MAY_BE_REFUSED: Final = (
+    "holds data",
+    "cannot shrink",
+    "no other server",
+    "would have to move",
+    "would get too little",
+    "draining",
+    "was told to end",
+    "is being stopped",
+)
+_REFUSED: Final = "this must not be refused"
+# Commands may take as long as moving data takes; other things happen meanwhile.
+_COMMANDS: Final = frozenset((Kind.SCALE, Kind.DRAIN, Kind.UPDATE))
 
 
 @dataclass
@@ -62,7 +78,7 @@ class Fault:
 
 
 class Tormentor:
-    """Carries out steps, one after the other.
+    """Carries out steps, one after the other, and commands beside them.
 
     Args:
         cluster: Whom.
@@ -90,14 +106,32 @@ class Tormentor:
     def run(self, steps: Sequence[Step], stop: threading.Event) -> None:
         """Carry out all steps at their times, or later if one takes long."""
         zero_s = time.monotonic()
-        for step in steps:
-            if stop.wait(max(0.0, zero_s + step.at_s - time.monotonic())):
-                return
-            fault = self._carry_out(step)
-            self.faults.append(fault)
-            self._say(fault)
+        with ThreadPoolExecutor(len(_COMMANDS)) as pool:
+            tasks: list[Future[None]] = []
+            for step in steps:
+                if stop.wait(max(0.0, zero_s + step.at_s - time.monotonic())):
+                    break
+                if step.kind in _COMMANDS:
+                    tasks.append(pool.submit(self._carry_out, step))
+                else:
+                    self._carry_out(step)
+        for task in tasks:
+            task.result()
+        self.faults.sort(key=lambda fault: fault.begin_s)
+        for fault in self.faults:
+            # What happened meanwhile may be why.
+            if fault.problem == _REFUSED and self._was_disturbed(fault):
+                fault.problem = ""
 
-    def _carry_out(self, step: Step) -> Fault:
+    def _was_disturbed(self, fault: Fault) -> bool:
+        return any(
+            other.kind not in _COMMANDS
+            and other.begin_s <= fault.end_s
+            and other.end_s >= fault.begin_s - _AFTERMATH_S
+            for other in self.faults
+        )
+
+    def _carry_out(self, step: Step) -> None:
         now_s = time.monotonic()
         fault = Fault(step.kind, now_s, now_s)
         try:
@@ -109,11 +143,12 @@ class Tormentor:
             fault.is_refused = any(words in str(error) for words in _MAY_BE_REFUSED)
             # Commands need a controller, which may be gone; the watch sees for how long.
             if not fault.is_refused and "controller" not in str(error):
-                fault.problem = "this must not be refused"
+                fault.problem = _REFUSED
         except (redis.RedisError, OSError) as error:
             fault.note = f"{type(error).__name__}: {error}"
         fault.end_s = time.monotonic()
-        return fault
+        self.faults.append(fault)
+        self._say(fault)
 
     # --- storage servers -----------------------------------------------------------------------
 
@@ -145,10 +180,11 @@ class Tormentor:
         _pause(victim["pid"], step.lasts_s, fault)
 
     def _a_server(self, step: Step) -> dict[str, Any] | None:
-        """Return a storage server that is up while there is another one of its tier."""
+        """Return a storage server, of which one may be draining; of dram, never the last one."""
         look = self._watch.look()
         servers = look.servers if look is not None else self._watch.looks[-1].servers
-        up = [s for s in servers if s["state"] == "up" and is_alive(s["pid"])]
+        states = {"up"} if step.kind is Kind.DRAIN else {"up", "draining"}
+        up = [s for s in servers if s["state"] in states and is_alive(s["pid"])]
         tiers = [s["tier"] for s in up]
         able = sorted(
             (s for s in up if tiers.count(s["tier"]) > 1 or s["tier"] != "dram"),

@@ -22,7 +22,8 @@ Range = tuple[int, int, str]
 class Look:
     """What was seen at once, between two times.
 
-    `placements` are the slots of each job and who owns them; `servers` is the reply of SERVER.LIST.
+    `placements` are the slots of each job and who owns them, or may do so at any moment since they
+    are moving there; `servers` is the reply of SERVER.LIST.
     """
 
     begin_s: float
@@ -34,6 +35,11 @@ class Look:
 def ranges_of(placement: Iterable[Iterable[Any]]) -> tuple[Range, ...]:
     """Return the ranges of a reply's ``placement``."""
     return tuple((first, last, server) for first, last, _, _, server in placement)
+
+
+def _arriving(info: dict[str, Any]) -> tuple[Range, ...]:
+    """Return the ranges that are on their way to a server, if data moves at all."""
+    return tuple((*move["slots"], move["target"]) for move in info.get("moves", ()))
 
 
 class Watch:
@@ -90,7 +96,7 @@ class Watch:
                     if "no such job" in str(error):
                         continue  # It has ended meanwhile.
                     raise
-                placements[job_id] = ranges_of(info["placement"])
+                placements[job_id] = (*ranges_of(info["placement"]), *_arriving(info))
             servers = tuple(client.send("SERVER.LIST"))
         except (redis.RedisError, OSError):
             return None
