@@ -168,9 +168,9 @@ def judge_losses(lost_keys: dict[str, int], faults: Sequence[Fault], findings: F
             findings.violations.append(
                 f"{counted} keys of {job_id} are lost, which never had more than {len(KEYS)}"
             )
-        # A controller that has just started has had no reports: what has died together with its
-        # predecessor is lost without being counted.
-        is_uncounted = any(fault.kind is Kind.KILL_BOTH for fault in faults)
+        # A controller that has just started has had no reports: what dies together with its
+        # predecessor, or right after it, is lost without being counted.
+        is_uncounted = any(fault.kind in {Kind.KILL_BOTH, Kind.KILL_CONTROLLER} for fault in faults)
         if seen > _UNCOUNTED_KEYS_MAX and not counted and not is_uncounted:
             findings.violations.append(
                 f"{seen} keys of {job_id} were seen to be lost, and none is counted"
