@@ -245,7 +245,7 @@ class Run:
 
     def _end_jobs(self) -> None:
         """End all jobs, and wait until every byte is free."""
-        self._command("FLUSHALL")
+        eventually(lambda: self._command("FLUSHALL"), _WHOLE_TIMEOUT_S)
         for job in self._jobs[1:]:
             with suppress(redis.ResponseError):
                 self._command("JOB.DEREGISTER", job.id)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.chaos.clients import PlainClient
 from tests.chaos.load import Job
 from tests.chaos.running import Plan, Result, run
 from tests.chaos.schedule import Kind
-from tests.e2e.local import Cluster
+from tests.e2e.local import Cluster, eventually
 
 # A busy machine may have a test wait for its turn; what a user may expect is `tests.chaos`'s own.
 ANSWERED_WITHIN_S = 15.0
@@ -52,7 +53,7 @@ def test_harm_that_is_done_in_secret_is_found(tmp_path: Path) -> None:
             *[(wide.url, ("SET", f"text-{number}", "f:not.1")) for number in range(6)],
         ]:
             client = PlainClient(url)
-            client.send(*request)
+            eventually(partial(client.send, *request))
             client.close()
         victim = max(
             (s for s in cluster.servers() if s["tier"] == "dram"), key=lambda s: int(s["keys"])
