@@ -297,6 +297,11 @@ class DrainingBooks(MovingBooks):
                 self._cancel_drain(member, changes)
                 lacking -= 1
 
+    @property
+    def drains(self) -> dict[str, str]:
+        """Servers that are draining, and why."""
+        return {m.server.id: m.drain.reason for m in self.fleet.draining() if m.drain is not None}
+
     def obstacle(self, server_id: str) -> str:
         """Return what holds up a drain; empty if nothing does."""
         for job_id in self.placements.jobs_naming(server_id):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pocketkv.controller.errors import UnknownServerError
 from pocketkv.controller.members import Joining, Report
+from pocketkv.controller.rates import Rates
 from pocketkv.placement import Server, ServerState
 
 # A server that dies younger than this has not worked: starting it again at once may not help.
@@ -64,6 +65,7 @@ class Member:
     report: Report = field(default_factory=Report)
     drain: Drain | None = None
     is_stale: bool = False
+    rates: Rates = field(default_factory=Rates)
 
     @classmethod
     def joined(
@@ -246,13 +248,13 @@ class Fleet:
     def hear(self, server_id: str, now_ms: int, report: Report | None = None) -> None:
         """Note that a server lives, and what it reported."""
         member = self.members.get(server_id)
-        if member is not None:
-            self.members[server_id] = replace(
-                member,
-                heard_ms=now_ms,
-                report=member.report if report is None else report,
-                is_stale=False,
-            )
+        if member is None:
+            return
+        member = replace(member, heard_ms=now_ms)
+        if report is not None:
+            rates = member.rates.after(report, now_ms)
+            member = replace(member, report=report, rates=rates, is_stale=False)
+        self.members[server_id] = member
 
     def disconnect(self, server_id: str) -> None:
         """Note that a server's connection is gone."""

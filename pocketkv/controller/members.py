@@ -39,16 +39,26 @@ class JobUsage:
 class Report:
     """What a member says of itself once a second.
 
-    `cpu` is a part of one core; `medium_error` is why a server's medium takes no writes, if so.
-    `moves` has, by job and move, how many bytes were sent and how many there are to send.
+    Attributes:
+        used_bytes: What it holds for jobs, on whatever medium.
+        index_bytes, memory_bytes: What of it is in memory, and may be.
+        cpu: The part of one core that it uses.
+        steal: The part of the machine's time that the hypervisor gave to others.
+        received_bytes, sent_bytes, disk_read_bytes, disk_written_bytes: Since it started.
+        medium_error: Why its medium takes no writes, if so.
+        moves: By job and move, how many bytes were sent and how many there are to send.
     """
 
     used_bytes: int = 0
+    index_bytes: int = 0
     memory_bytes: int = 0
     rss_bytes: int = 0
     cpu: float = 0.0
+    steal: float = 0.0
     received_bytes: int = 0
     sent_bytes: int = 0
+    disk_read_bytes: int = 0
+    disk_written_bytes: int = 0
     keys: int = 0
     connections: int = 0
     medium_error: str = ""
@@ -69,7 +79,8 @@ class Report:
             raise MemberError("the jobs or moves of a report are not an object")
         return cls(
             **{name: _amount(fields, name) for name in _REPORTED},
-            cpu=_cpu(fields.get("cpu", 0.0)),
+            cpu=_fraction(fields, "cpu"),
+            steal=min(1.0, _fraction(fields, "steal")),
             medium_error=_text(fields, "medium_error") if fields.get("medium_error") else "",
             jobs={name: _usage(usage) for name, usage in jobs.items()},
             moves={name: _progress(progress) for name, progress in moves.items()},
@@ -96,10 +107,13 @@ class Report:
 
 _REPORTED: Final = (
     "used_bytes",
+    "index_bytes",
     "memory_bytes",
     "rss_bytes",
     "received_bytes",
     "sent_bytes",
+    "disk_read_bytes",
+    "disk_written_bytes",
     "keys",
     "connections",
 )
@@ -213,10 +227,11 @@ def _optional_amount(fields: Mapping[str, Any], name: str) -> int | None:
     return None if fields.get(name) is None else _amount(fields, name)
 
 
-def _cpu(value: object) -> float:
-    if type(value) not in {int, float} or not math.isfinite(value):  # type: ignore[arg-type]
-        raise MemberError("a member's cpu is not a number")
-    return max(0.0, float(value))  # type: ignore[arg-type]
+def _fraction(fields: Mapping[str, Any], name: str) -> float:
+    value = fields.get(name, 0.0)
+    if type(value) not in {int, float} or not math.isfinite(value):
+        raise MemberError(f"a member's {name} is not a number")
+    return max(0.0, float(value))
 
 
 def _usage(fields: object) -> JobUsage:

@@ -223,7 +223,10 @@ class Update:
 
 @dataclass(frozen=True)
 class Persist:
-    """Write all of this, or nothing. Records are what `json.dumps` takes."""
+    """Write all of this, or nothing. Records are what `json.dumps` takes.
+
+    Of `events`, whose ids sort as they happened, only the newest are kept.
+    """
 
     epoch: int
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -232,6 +235,7 @@ class Persist:
     servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     removed_jobs: tuple[str, ...] = ()
     removed_servers: tuple[str, ...] = ()
+    events: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -286,3 +290,4 @@ class Snapshot:
     jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     placements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    events: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -189,13 +189,13 @@ class MovingBooks(RetainingBooks):
         return replan(
             self.tenants[job_id].hints,
             self.catalog,
-            self._servers_for(job_id, now_ms),
+            self._able_servers(job_id, now_ms),
             self.placements.committed_to_others(job_id),
             planned,
             spread=spread,
         )
 
-    def _servers_for(self, job_id: str, now_ms: int) -> list[Server]:
+    def _able_servers(self, job_id: str, now_ms: int) -> list[Server]:
         """Return all servers; those that keep failing to take the job's slots get no more."""
         refusing = {
             target

@@ -19,7 +19,7 @@ It does not know whether instructions were carried out; what came of them return
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -27,8 +27,9 @@ from pocketkv import limits
 from pocketkv.catalog import Catalog
 from pocketkv.controller.accounts import Account
 from pocketkv.controller.changes import Changes
-from pocketkv.controller.draining import DrainingBooks
+from pocketkv.controller.elastic import ElasticBooks
 from pocketkv.controller.errors import RefusedError, SnapshotError
+from pocketkv.controller.events import Events
 from pocketkv.controller.fleet import Fleet, Member
 from pocketkv.controller.members import ROUTER, Joining, Router
 from pocketkv.controller.messages import (
@@ -63,6 +64,7 @@ from pocketkv.controller.tenants import Tenant
 from pocketkv.controller.transit import reserved
 from pocketkv.jobs import DEFAULT_JOB_ID, infer
 from pocketkv.placement import PlacementMap
+from pocketkv.scaling_rules import ScalingRules
 
 # A storage server that has not been heard of for so long is out.
 SILENCE_MS: Final = 3_000
@@ -74,7 +76,7 @@ TICK_GAP_MAX_MS: Final = 1_000
 START_GRACE_MS: Final = 5_000
 
 
-class ClusterState(DrainingBooks):
+class ClusterState(ElasticBooks):
     """The state machine.
 
     Args:
@@ -82,6 +84,8 @@ class ClusterState(DrainingBooks):
         new_server_id: Gives the ids of servers to be requested.
         plan: Servers that the backend is to run, by tier; None without a backend. What has
             become of it wins over it, if that is remembered by the same `plan_id`.
+        rules: How far the backend's tiers follow their load; None: not at all.
+        may_leave: Of servers of a tier that could be stopped, those that the backend can stop.
         snapshot: What an earlier life of the controller remembered.
         now_ms: The time.
 
@@ -89,6 +93,7 @@ class ClusterState(DrainingBooks):
         SnapshotError: the snapshot is not one.
 
     Attributes:
+        events: What has happened lately: each line for the log.
         has_backend: Whether servers can be started and stopped.
         routers: Connected routers, by id.
     """
@@ -101,10 +106,12 @@ class ClusterState(DrainingBooks):
         now_ms: int,
         plan: Mapping[str, int] | None = None,
         plan_id: str = "",
+        rules: ScalingRules | None = None,
+        may_leave: Callable[[str, Sequence[str]], Sequence[str]] = lambda tier, servers: servers,
         snapshot: Snapshot | None = None,
     ) -> None:
         snapshot = snapshot or Snapshot()
-        super().__init__(catalog, Fleet(new_server_id), snapshot.epoch)
+        super().__init__(catalog, Fleet(new_server_id), snapshot.epoch, rules, may_leave)
         self.has_backend = plan is not None
         self.routers: dict[str, Router] = {}
         self._started_ms = self._ticked_ms = now_ms
@@ -114,6 +121,7 @@ class ClusterState(DrainingBooks):
                 self.fleet.plan_id = plan_id
                 self.fleet.wanted = dict(snapshot.facts["wanted"] if is_known else plan)
             self.fleet.lost = {str(k): str(v) for k, v in snapshot.facts.get("lost", {}).items()}
+            self.events = Events.remembered(snapshot.events, now_ms)
             self._remember(snapshot, now_ms)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"what was remembered is not understood: {error!r}") from error
@@ -179,10 +187,18 @@ class ClusterState(DrainingBooks):
         """
         changes = Changes()
         _HANDLERS[type(event)](self, event, now_ms, changes)
-        if isinstance(event, Reported):
-            return []  # What follows from figures comes with the next tick.
+        if not isinstance(event, Reported):
+            # Nothing but lines for the log comes of a report.
+            self._go_on(event, now_ms, changes)
+        self.events.add(changes.logs, now_ms)
+        return changes.instructions(
+            self.epoch, self.fleet, self.tenants, self.placements, self.events
+        )
+
+    def _go_on(self, event: Event, now_ms: int, changes: Changes) -> None:
+        """Do what may be due whatever has happened."""
         if isinstance(event, SlotsMoved | MoveFailed) and not changes.stamped:
-            return changes.instructions(self.epoch, self.fleet, self.tenants, self.placements)
+            return  # It was told for the second time, as most of them are.
         if not self.is_started:
             self._start_if_complete(now_ms, changes)
         self._place_the_placeless(now_ms, changes)
@@ -193,7 +209,6 @@ class ClusterState(DrainingBooks):
                 changes.records.add(server_id)
                 changes.log(logging.INFO, "server requested", server=server_id, tier=tier)
                 changes.actions.append(StartServer(server_id, tier))
-        return changes.instructions(self.epoch, self.fleet, self.tenants, self.placements)
 
     # --- members -------------------------------------------------------------------------------
 
@@ -225,7 +240,8 @@ class ClusterState(DrainingBooks):
         member = Member.joined(joining, bandwidth_bytes_s, managed=managed, now_ms=now_ms)
         if known is not None and known.generation == member.generation:
             member = replace(member, joined_ms=known.joined_ms, report=known.report)
-            member = replace(member.draining(known.drain), is_stale=known.is_stale)
+            member = replace(member, rates=known.rates, is_stale=known.is_stale)
+            member = member.draining(known.drain)
         elif known is not None:
             self._count_losses(known, "it was started anew", changes)
             is_over = known.drain is None or known.drain.leaves or known.drain.is_done
@@ -271,11 +287,22 @@ class ClusterState(DrainingBooks):
         before = member.report.jobs
         if member.is_stale:
             self._unsettle_after_growth()
+        self._note_medium(member, event.report.medium_error, changes)
         self.fleet.hear(event.member_id, now_ms, event.report)
         for job_id, usage in event.report.jobs.items():
             old = before.get(job_id)
             if (old is None or old.used_bytes != usage.used_bytes) and job_id in self.tenants:
                 self._account(job_id, now_ms)
+
+    @staticmethod
+    def _note_medium(member: Member, error: str, changes: Changes) -> None:
+        """Tell when a server's medium begins to fail, and when it has recovered."""
+        named = {"server": member.server.id, "tier": member.server.tier}
+        before = member.report.medium_error
+        if error and error != before:
+            changes.log(logging.WARNING, "a server's medium takes no writes", **named, error=error)
+        elif before and not error:
+            changes.log(logging.INFO, "a server's medium takes writes again", **named)
 
     def _on_process_died(self, event: ProcessDied, now_ms: int, changes: Changes) -> None:
         server_id = event.server_id
@@ -350,6 +377,7 @@ class ClusterState(DrainingBooks):
             self._lose(server_id, "it did not join", now_ms, changes)
             self.fleet.stopping.add(server_id)
             changes.actions.append(StopServer(server_id, force=True))
+        self._scale(now_ms, changes)
 
     def _on_lease_due(self, job_id: str, now_ms: int, changes: Changes) -> None:
         tenant = self.tenants.get(job_id)

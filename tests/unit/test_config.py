@@ -99,6 +99,8 @@ FIELD_NAMES = {
 }
 SWITCHES = ("require-auth", "reuse-port")
 CONFIDENTIAL = ("secret-file", "admin-password-file")
+# See test_scaling_rules.
+SCALING = ("autoscale", "servers-max", "cost-per-hour-max", "scale-up-after", "scale-down-after")
 
 
 def flags_of(add: Add) -> set[str]:
@@ -135,7 +137,7 @@ def test_a_flag_wins_over_its_variable_and_that_over_the_default(
 
 def test_every_flag_is_covered_here() -> None:
     flags = set().union(*(flags_of(add) for add, _ in PROCESSES))
-    assert flags == {*FIELDS, *SWITCHES, *CONFIDENTIAL}
+    assert flags == {*FIELDS, *SWITCHES, *CONFIDENTIAL, *SCALING}
 
 
 def test_the_help_of_every_flag_names_its_variable() -> None:

@@ -1,4 +1,4 @@
-"""JOB, TIER, SERVER and MOVE: records of the controller's commands.
+"""JOB, TIER, SERVER, MOVE and EVENTS: records of the controller's commands.
 
 They stand in COMMAND everywhere, and routers pass them on to the controller, which executes
 them (`pocketkv.controller`). A storage server serves none of them but JOB.RETAIN, which is about
@@ -62,6 +62,12 @@ _declare("SERVER.LIST", 1, "All storage servers, with what they hold.")
 _declare("SERVER.DRAIN", 2, "Move all that a storage server has to others, and stop it.", "id")
 _declare("SERVER.UNDRAIN", 2, "Keep a storage server that is being drained.", "id")
 _declare("MOVE.LIST", 1, "Slots that are on their way between storage servers.")
+_declare(
+    "EVENTS.LIST",
+    -1,
+    "What the controller has decided and seen lately, and why.",
+    "[SINCE id] [COUNT count]",
+)
 
 
 @command(
