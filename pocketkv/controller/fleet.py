@@ -67,6 +67,7 @@ class Member:
             capacity_bytes=joining.capacity_bytes,
             bandwidth_bytes_s=bandwidth_bytes_s if given is None else given,
             advertise_host=joining.advertise_host,
+            machine_type=joining.machine_type,
         )
         return cls(
             server=server,
