@@ -72,8 +72,9 @@ class Server:
             raise PlacementError(f"a server's tier is one of {', '.join(TIER_NAMES)}")
         if type(self.port) is not int or not 1 <= self.port <= 65535:
             raise PlacementError("a server's port is not 1..65535")
-        if not isinstance(self.machine, str) or not isinstance(self.machine_type, str):
-            raise PlacementError("a server's machine or its type is not a text")
+        for text in (self.machine, self.machine_type):
+            if not isinstance(text, str):
+                raise PlacementError("a server's machine or its type is not a text")
         for amount in (self.capacity_bytes, self.bandwidth_bytes_s):
             if type(amount) is not int or amount < 0:
                 raise PlacementError("a server's capacity or bandwidth is not 0 or more")

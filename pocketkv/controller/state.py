@@ -56,7 +56,7 @@ from pocketkv.controller.messages import (
     WatchServer,
 )
 from pocketkv.controller.placements import held_slots
-from pocketkv.controller.policy import commitments, place
+from pocketkv.controller.policy import commitments
 from pocketkv.controller.tenants import Tenant
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.placement import PlacementMap, ServerState
@@ -304,7 +304,7 @@ class ClusterState(ElasticBooks):
         if len(self.tenants) > limits.JOBS_MAX:
             raise RefusedError(f"there are {limits.JOBS_MAX} jobs, and no more can be")
         # The catalog may refuse, so this comes before anything changes.
-        decision = place(job.hints, self.catalog, self.fleet.servers(), self.placements.committed)
+        decision = self._decide_new(job.hints)
         self._set_tenant(job.id, Tenant(job, Account(now_ms)))
         self._put(job.id, decision, None, now_ms, changes)
         changes.log(logging.INFO, "job registered", job=job.id, servers=len(decision.slots))
@@ -396,6 +396,7 @@ class ClusterState(ElasticBooks):
     # --- time ----------------------------------------------------------------------------------
 
     def _on_tick(self, event: Tick, now_ms: int, changes: Changes) -> None:
+        self._refresh_rooms()
         gap_ms = now_ms - self._ticked_ms
         self._ticked_ms = now_ms
         if gap_ms > TICK_GAP_MAX_MS:
@@ -484,6 +485,7 @@ class ClusterState(ElasticBooks):
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
         self.fleet.validate()
+        self._validate_rooms()
         assert self.tenants.keys() == set(self.placements)
         assert DEFAULT_JOB_ID in self.tenants
         members = self.fleet.members.keys()

@@ -37,13 +37,16 @@ from pocketkv.controller.policy.costs import (
 )
 from pocketkv.controller.policy.filling import in_proportion, levelled, whole_slots
 from pocketkv.controller.policy.needs import NOTHING, ROUNDING, Commitment, Need, Shortage
-from pocketkv.controller.policy.rooms import Condition, Room, Rooms
+from pocketkv.controller.policy.rooms import Condition, Room, Rooms, shares
 from pocketkv.jobs import Demand, Hints, Latency, infer
 from pocketkv.placement import Server, ServerState
 from pocketkv.slots import SLOT_COUNT
 
 UNHINTED_SERVERS_MAX: Final = 16
 """Servers for a job that says nothing: each is a range that every one of its clients is told."""
+
+SHORT_SERVERS_MAX: Final = 64
+"""New servers for a job that there is too little room for: it does not take every last crumb."""
 
 COST_WORTH_MOVING: Final = 2.0
 """A tolerant job moves to a tier on which it costs so many times less, if all of it fits there."""
@@ -215,6 +218,28 @@ class _View:
         """Return whether a server may be given more."""
         return self._rooms[name].condition in conditions
 
+    def load_max(self, tier: str, need_bytes: float, need_bytes_s: float) -> float:
+        """Return a load above which no server of a tier can have so much free."""
+        capacity_bytes, bandwidth_bytes_s = self._rooms.largest(tier)
+        return (
+            1.0
+            + ROUNDING
+            - max(
+                need_bytes / capacity_bytes if capacity_bytes else 0.0,
+                need_bytes_s / bandwidth_bytes_s if bandwidth_bytes_s else 0.0,
+            )
+        )
+
+    def may_take(self, tier: str, missing: float, conditions: Sequence[Condition]) -> bool:
+        """Return whether a tier, all in all, has enough free for the missing part of the job."""
+        free = [self._rooms.free(tier, condition) for condition in conditions]
+        own = [room for room in self._mine.values() if room.server.tier == tier]
+        free_bytes = sum(b for b, _ in free) + sum(room.free_bytes for room in own)
+        free_bytes_s = sum(s for _, s in free) + sum(room.free_bytes_s for room in own)
+        return free_bytes >= self.need.capacity_bytes * (
+            missing - ROUNDING
+        ) and free_bytes_s >= self.need.throughput_bytes_s * (missing - ROUNDING)
+
     def candidates(self, tier: str, condition: Condition) -> Sequence[Room]:
         """Return the servers of a tier that the job holds nothing on, the least loaded first."""
         rooms = self._rooms.ordered(tier, condition)
@@ -251,7 +276,8 @@ def _planned(
     unwelcome = leaving | _costly(wish, view, tiers)
     if unwelcome > leaving:
         better = _plan(wish, view, tiers, _Stays(view, frozenset(unwelcome)))
-        if not better.shortages and better.missing <= ROUNDING:
+        is_split = len(view.held) == 1 < len(better.slots)
+        if not (better.shortages or better.missing > ROUNDING or is_split):
             return better
     return _plan(wish, view, tiers, _Stays(view, frozenset(leaving)))
 
@@ -365,9 +391,10 @@ def _chosen(
                 return _Chosen({name: 1.0})
     if not wish.said_latency:
         for tier in tiers:
-            chosen = _filled_up(view, (tier,), missing, conditions, stays)
-            if chosen.missing <= ROUNDING:
-                return chosen
+            if view.may_take(tier, missing, conditions):
+                chosen = _filled_up(view, (tier,), missing, conditions, stays)
+                if chosen.missing <= ROUNDING:
+                    return chosen
     return _filled_up(view, tiers, missing, conditions, stays)
 
 
@@ -403,8 +430,11 @@ def _least_loaded(
     part = missing - ROUNDING
     need_bytes = view.need.capacity_bytes * part
     need_bytes_s = view.need.throughput_bytes_s * part
+    load_max = view.load_max(tier, need_bytes, need_bytes_s)
     for condition in conditions:
         for room in view.candidates(tier, condition):
+            if room.load > load_max:
+                break  # So have all that follow.
             if room.free_bytes >= need_bytes and room.free_bytes_s >= need_bytes_s:
                 return room.name
     return None
@@ -414,25 +444,22 @@ def _take_the_roomiest(
     view: _View, tier: str, chosen: _Chosen, conditions: Sequence[Condition]
 ) -> None:
     """Add servers of a tier, those with most room first, and the least loaded that ends it."""
-    share_of_room = view.need.share
-    shares = [
-        (-share_of_room(room.free_bytes, room.free_bytes_s), condition, room.load, room.name)
-        for condition in conditions
-        for room in view.candidates(tier, condition)
-    ]
-    shares.sort()
-    for i, (minus, _, _, name) in enumerate(shares):
-        if not minus or chosen.missing <= ROUNDING:
-            return
-        if -minus >= chosen.missing - ROUNDING:
-            # One more is enough: of those that are, the least loaded.
-            enough = (s for s in shares[i:] if -s[0] >= chosen.missing - ROUNDING)
-            minus, _, _, name = min(enough, key=lambda s: s[1:])
-            chosen.limits[name] = -minus
-            chosen.missing = 0.0
-            return
-        chosen.limits[name] = -minus
-        chosen.missing += minus
+    for condition in conditions:
+        rooms = view.candidates(tier, condition)
+        parts = shares(view.need, rooms)
+        # Sorting keeps the order of what is equal: the least loaded comes first.
+        order = sorted(range(len(parts)), key=parts.__getitem__, reverse=True)
+        for at, i in enumerate(order):
+            if not parts[i] or chosen.missing <= ROUNDING:
+                break
+            if parts[i] >= chosen.missing - ROUNDING:
+                # One more is enough: of those that are, the least loaded.
+                i = min(j for j in order[at:] if parts[j] >= chosen.missing - ROUNDING)
+                chosen.limits[rooms[i].name] = parts[i]
+                chosen.missing = 0.0
+                return
+            chosen.limits[rooms[i].name] = parts[i]
+            chosen.missing -= parts[i]
 
 
 def _filled(chosen: _Chosen, stays: _Stays) -> dict[str, int]:
@@ -449,13 +476,14 @@ def _filled(chosen: _Chosen, stays: _Stays) -> dict[str, int]:
 def _as_far_as_it_goes(view: _View, tiers: Sequence[str], stays: _Stays) -> dict[str, int]:
     """Return slots for a job that there is too little room for.
 
-    All room is taken; what has none stays where it is, if it may, and goes else where most room
-    was, so that all servers are full at one time. Where nothing is free, it makes no difference
-    which server has no room.
+    All room is taken, of the roomiest servers. What has none stays where it is, if it may, and
+    goes else where most room was, so that all servers are full at one time. Where nothing is
+    free, it makes no difference which server has no room.
     """
     rooms = [r for tier in tiers for c in view.conditions for r in view.candidates(tier, c)]
-    shares = {room.name: view.share(room) for room in rooms}
-    limits = {**stays.limits, **shares}
+    parts = shares(view.need, rooms)
+    order = sorted(range(len(parts)), key=parts.__getitem__, reverse=True)[:SHORT_SERVERS_MAX]
+    limits = {**stays.limits, **{rooms[i].name: parts[i] for i in order}}
     slots = dict(stays.lows)
     left = SLOT_COUNT - sum(slots.values())
     for name, most in whole_slots(limits).items():
@@ -469,7 +497,7 @@ def _as_far_as_it_goes(view: _View, tiers: Sequence[str], stays: _Stays) -> dict
             slots[name] = slots.get(name, 0) + back
             left -= back
     if left:
-        able = {n: s for n, s in limits.items() if n in shares or view.is_open(n, view.conditions)}
+        able = {n: part for n, part in limits.items() if view.is_open(n, view.conditions)}
         if not any(able.values()):
             names = [n for n in able if n in view.held] or [r.name for r in rooms[:1]]
             able = dict.fromkeys(names or slots, 1.0)

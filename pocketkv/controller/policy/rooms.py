@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from pocketkv.controller.policy.needs import NOTHING, Commitment
+from pocketkv.controller.policy.needs import NOTHING, Commitment, Need
 from pocketkv.placement import Server, ServerState
 
 
@@ -61,6 +61,24 @@ class Room(NamedTuple):
         )
 
 
+def shares(need: Need, rooms: Sequence[Room]) -> list[float]:
+    """Return which part of a job, at most 1, fits into each of the rooms.
+
+    Like `Need.share`, for hundreds of servers at once: here placing a large job spends its time.
+    """
+    capacity, throughput = need.capacity_bytes, need.throughput_bytes_s
+    if capacity and throughput:
+        pairs = [(room[3] / capacity, room[4] / throughput) for room in rooms]
+        parts = [one if one < other else other for one, other in pairs]
+    elif capacity:
+        parts = [room[3] / capacity for room in rooms]
+    elif throughput:
+        parts = [room[4] / throughput for room in rooms]
+    else:
+        return [1.0] * len(rooms)
+    return [1.0 if part > 1.0 else part for part in parts]
+
+
 class Rooms:
     """The rooms of all servers, by id and by tier."""
 
@@ -70,6 +88,8 @@ class Rooms:
         self._ordered: dict[tuple[str, Condition], list[Room]] = {}
         self._machine_types: dict[str, Counter[str]] = {}
         self._conditions: Counter[Condition] = Counter()
+        self._largest: dict[str, tuple[int, int]] = {}
+        self._free: dict[tuple[str, Condition], tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -99,6 +119,22 @@ class Rooms:
         """Return the machine types of a tier's servers; of an unknown one, it is empty."""
         return self._machine_types.get(tier, {}).keys()
 
+    def largest(self, tier: str) -> tuple[int, int]:
+        """Return the most that a server of a tier had ever: bytes, and bytes per second."""
+        return self._largest.get(tier, (0, 0))
+
+    def free(self, tier: str, condition: Condition) -> tuple[int, int]:
+        """Return what servers of a tier in a condition have free: bytes, and bytes per second."""
+        return self._free.get((tier, condition), (0, 0))
+
+    def _add_free(self, room: Room, sign: int) -> None:
+        key = (room.server.tier, room.condition)
+        free_bytes, free_bytes_s = self._free.get(key, (0, 0))
+        self._free[key] = (
+            free_bytes + sign * room.free_bytes,
+            free_bytes_s + sign * room.free_bytes_s,
+        )
+
     def count(self, tier: str) -> int:
         """Return how many servers a tier has, in whatever condition."""
         counter = self._machine_types.get(tier)
@@ -123,6 +159,12 @@ class Rooms:
         insort(self._ordered.setdefault((server.tier, room.condition), []), room)
         self._machine_types.setdefault(server.tier, Counter())[server.machine_type] += 1
         self._conditions[room.condition] += 1
+        self._add_free(room, 1)
+        capacity_bytes, bandwidth_bytes_s = self.largest(server.tier)
+        self._largest[server.tier] = (
+            max(capacity_bytes, server.capacity_bytes),
+            max(bandwidth_bytes_s, server.bandwidth_bytes_s),
+        )
 
     def remove(self, server_id: str) -> None:
         """Forget a server, if there is such."""
@@ -140,6 +182,7 @@ class Rooms:
         if not counter[room.server.machine_type]:
             del counter[room.server.machine_type]
         self._conditions[room.condition] -= 1
+        self._add_free(room, -1)
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
@@ -149,5 +192,7 @@ class Rooms:
             assert [r[:3] for r in rooms] == sorted(r[:3] for r in rooms)
             assert all((r.server.tier, r.condition) == (tier, condition) for r in rooms)
             assert all(self._rooms[r.name] is r for r in rooms)
+            free = sum(r.free_bytes for r in rooms), sum(r.free_bytes_s for r in rooms)
+            assert self.free(tier, condition) == free
         assert sum(map(self.count, self._machine_types)) == len(self._rooms)
         assert self._conditions.total() == len(self._rooms)
