@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pocketkv.catalog import Catalog, MachineType
-from pocketkv.controller.policy.needs import ROUNDING, Need, share_of
+from pocketkv.controller.policy.needs import ROUNDING, Need
 from pocketkv.controller.policy.rooms import Rooms
 from pocketkv.jobs import Demand, Latency
 from pocketkv.placement import Server
-from pocketkv.slots import SLOT_COUNT
 
+# A part of a server that is not worth another one.
+_SPARE: Final = 1e-6
 # More steps than that, and the best that was found is taken: a bulk of servers costs next to
 # nothing more when the last one of them is not the best choice.
 _STEPS_MAX: Final = 2_000
@@ -57,7 +58,8 @@ def preference(demand: Demand, costs: Mapping[str, float]) -> tuple[str, ...]:
     """
     if demand.latency is Latency.SENSITIVE:
         return demand.tiers
-    return tuple(sorted(demand.tiers, key=lambda tier: costs.get(tier, math.inf)))
+    # Sorting keeps the order of what costs the same: the faster one.
+    return tuple(sorted(demand.tiers, key=lambda tier: round(costs.get(tier, math.inf), 9)))
 
 
 @dataclass(frozen=True)
@@ -188,14 +190,13 @@ def _asks(
         if count:
             share = min(missing, count * _share(need, offer))
             missing -= share
-            slots = math.ceil(share * SLOT_COUNT - ROUNDING)
             asks.append(
                 Ask(
                     offer.tier,
                     offer.machine_type,
                     count,
-                    share_of(need.capacity_bytes, slots),
-                    share_of(need.throughput_bytes_s, slots),
+                    math.ceil(need.capacity_bytes * share),
+                    math.ceil(need.throughput_bytes_s * share),
                 )
             )
     return tuple(asks)
@@ -332,8 +333,8 @@ def growth(asks: Iterable[Ask], supply: Supply) -> dict[tuple[str, str], int]:
         fill = max(
             _ratio(capacity, offer.capacity_bytes), _ratio(throughput, offer.bandwidth_bytes_s)
         )
-        # What is asked for is rounded up to whole slots, which must not buy another server.
-        wanted = min(servers, max(1, math.ceil(fill * (1 - 1 / SLOT_COUNT))))
+        # What is asked for is rounded up to whole bytes, which must not buy another server.
+        wanted = min(servers, max(1, math.ceil(fill - _SPARE)))
         count = min(wanted, left.get(offer.tier, 0), supply.most(offer, budget))
         if count > 0:
             found[key] = count

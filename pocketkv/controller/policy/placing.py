@@ -218,18 +218,6 @@ class _View:
         """Return whether a server may be given more."""
         return self._rooms[name].condition in conditions
 
-    def load_max(self, tier: str, need_bytes: float, need_bytes_s: float) -> float:
-        """Return a load above which no server of a tier can have so much free."""
-        capacity_bytes, bandwidth_bytes_s = self._rooms.largest(tier)
-        return (
-            1.0
-            + ROUNDING
-            - max(
-                need_bytes / capacity_bytes if capacity_bytes else 0.0,
-                need_bytes_s / bandwidth_bytes_s if bandwidth_bytes_s else 0.0,
-            )
-        )
-
     def may_take(self, tier: str, missing: float, conditions: Sequence[Condition]) -> bool:
         """Return whether a tier, all in all, has enough free for the missing part of the job."""
         free = [self._rooms.free(tier, condition) for condition in conditions]
@@ -273,26 +261,24 @@ def _planned(
         if (view.room(name).server.state is ServerState.DRAINING and not view.all_closed)
         or (view.room(name).server.tier not in wish.tiers and not is_fallback)
     }
-    unwelcome = leaving | _costly(wish, view, tiers)
-    if unwelcome > leaving:
-        better = _plan(wish, view, tiers, _Stays(view, frozenset(unwelcome)))
+    better_tiers = tiers if is_fallback else _better(wish, tiers)
+    unwelcome = {n for n in view.held if view.room(n).server.tier not in better_tiers} - leaving
+    if unwelcome:
+        better = _plan(wish, view, better_tiers, _Stays(view, frozenset(leaving | unwelcome)))
         is_split = len(view.held) == 1 < len(better.slots)
         if not (better.shortages or better.missing > ROUNDING or is_split):
             return better
     return _plan(wish, view, tiers, _Stays(view, frozenset(leaving)))
 
 
-def _costly(wish: _Wish, view: _View, tiers: Sequence[str]) -> set[str]:
-    """Return the servers that the job holds slots on though another tier serves it better."""
+def _better(wish: _Wish, tiers: Sequence[str]) -> Sequence[str]:
+    """Return the tiers that the job would rather be on than on the others, if it is on those."""
     if not wish.need or not wish.said_latency:
-        return set()
-    best = tiers[0]
+        return tiers
     if wish.demand.latency is Latency.SENSITIVE:
-        return {name for name in view.held if view.room(name).server.tier != best}
-    dear = {
-        tier for tier, cost in wish.costs.items() if cost >= COST_WORTH_MOVING * wish.costs[best]
-    }
-    return {name for name in view.held if view.room(name).server.tier in dear}
+        return tiers[:1]
+    dear = COST_WORTH_MOVING * wish.costs[tiers[0]]
+    return [tier for tier in tiers if wish.costs[tier] < dear or tier == tiers[0]]
 
 
 class _Stays:
@@ -430,11 +416,8 @@ def _least_loaded(
     part = missing - ROUNDING
     need_bytes = view.need.capacity_bytes * part
     need_bytes_s = view.need.throughput_bytes_s * part
-    load_max = view.load_max(tier, need_bytes, need_bytes_s)
     for condition in conditions:
         for room in view.candidates(tier, condition):
-            if room.load > load_max:
-                break  # So have all that follow.
             if room.free_bytes >= need_bytes and room.free_bytes_s >= need_bytes_s:
                 return room.name
     return None

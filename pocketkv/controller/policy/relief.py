@@ -3,9 +3,9 @@
 A server is hot when its CPU, its network or its capacity is used above a mark. Of the jobs on it,
 those are moved first that take most load along for each byte that goes over the network. A job
 that is on one server goes to another as a whole, so that it stays on one, unless no server could
-take it; of others, as many slots go as are too much. They go to the coolest servers of the same
-tier, which stay well below the mark and keep their promises to others. What cannot be relieved so
-is what servers have to be added for.
+take it and no other job will do; of others, as many slots go as are too much. They go to the
+coolest servers of the same tier, which stay well below the mark and keep their promises to
+others. What cannot be relieved so is what servers have to be added for.
 """
 
 from __future__ import annotations
@@ -130,13 +130,24 @@ def relieve(
 
 @dataclass(frozen=True)
 class _Shift:
-    """Slots of a job that could go to a server, and what this is worth."""
+    """Slots of a job that could go to a server, and what this is worth.
+
+    `relief` is the part of the source's scarcest resource that it frees; `splits` says that the
+    job would no more be on one server.
+    """
 
     job_id: str
     target: str
     slots: int
     moving_bytes: int
-    bytes_per_relief: float
+    relief: float
+    splits: bool
+
+    @property
+    def precedence(self) -> tuple[bool, float, float, str]:
+        """The least is the best. What a byte is worth counts to a millionth, as bytes are whole."""
+        bytes_per_relief = float(f"{self.moving_bytes / self.relief:.6g}")
+        return self.splits, bytes_per_relief, -self.relief, self.job_id
 
 
 class _Stage:
@@ -181,7 +192,7 @@ class _Stage:
         ]
         if not found:
             return False
-        self._apply(min(found, key=lambda s: (s.bytes_per_relief, s.job_id)), source)
+        self._apply(min(found, key=lambda shift: shift.precedence), source)
         return True
 
     def _best_shift(self, job_id: str, source: str, resource: int, excess: float) -> _Shift | None:
@@ -219,13 +230,16 @@ class _Stage:
                 most, target = fits, name
         if not most:
             return None
-        if whole and most < wanted:
+        splits = whole and most < wanted
+        if splits:
             # It is too much for any server, so it has to be on several.
             most = min(most, math.ceil(count * excess / gain - ROUNDING))
-        relief = min(excess, gain * most / count)
+        relief = gain * most / count
+        if whole:
+            relief = min(excess, relief)  # It goes as a whole, needed or not.
         used_bytes = self._loads[source].jobs[job_id].used_bytes
         moving = -(-used_bytes * most // self._residents[job_id].slots[source])
-        return _Shift(job_id, target, most, moving, moving / relief)
+        return _Shift(job_id, target, most, moving, relief, splits)
 
     def _slots_that_fit(self, job_id: str, source: str, target: str) -> int:
         """Return how many of a job's slots on a server another could take, and stay cool."""

@@ -88,7 +88,6 @@ class Rooms:
         self._ordered: dict[tuple[str, Condition], list[Room]] = {}
         self._machine_types: dict[str, Counter[str]] = {}
         self._conditions: Counter[Condition] = Counter()
-        self._largest: dict[str, tuple[int, int]] = {}
         self._free: dict[tuple[str, Condition], tuple[int, int]] = {}
 
     def __len__(self) -> int:
@@ -118,10 +117,6 @@ class Rooms:
     def machine_types(self, tier: str) -> Collection[str]:
         """Return the machine types of a tier's servers; of an unknown one, it is empty."""
         return self._machine_types.get(tier, {}).keys()
-
-    def largest(self, tier: str) -> tuple[int, int]:
-        """Return the most that a server of a tier had ever: bytes, and bytes per second."""
-        return self._largest.get(tier, (0, 0))
 
     def free(self, tier: str, condition: Condition) -> tuple[int, int]:
         """Return what servers of a tier in a condition have free: bytes, and bytes per second."""
@@ -160,11 +155,6 @@ class Rooms:
         self._machine_types.setdefault(server.tier, Counter())[server.machine_type] += 1
         self._conditions[room.condition] += 1
         self._add_free(room, 1)
-        capacity_bytes, bandwidth_bytes_s = self.largest(server.tier)
-        self._largest[server.tier] = (
-            max(capacity_bytes, server.capacity_bytes),
-            max(bandwidth_bytes_s, server.bandwidth_bytes_s),
-        )
 
     def remove(self, server_id: str) -> None:
         """Forget a server, if there is such."""
