@@ -16,12 +16,13 @@ from pocketkv.controller.changes import Changes
 from pocketkv.controller.errors import UnknownJobError
 from pocketkv.controller.fleet import Fleet, Member
 from pocketkv.controller.messages import StopServer
-from pocketkv.controller.placements import Placements
+from pocketkv.controller.placements import Placements, held_slots
 from pocketkv.controller.policy import (
     NO_SUPPLY,
     NOTHING,
     Commitment,
     Decision,
+    Resident,
     Rooms,
     Supply,
     commitments,
@@ -108,6 +109,11 @@ class Books:
             for name, kept in self.placements.kept(job_id).items()
         }
 
+    def resident(self, job_id: str) -> Resident:
+        """Return a placed job as `plan_drain` and `relieve` want it."""
+        slots = held_slots(self.placements[job_id])
+        return Resident(job_id, self.tenants[job_id].hints, slots, self.own(job_id))
+
     def _refresh_rooms(self) -> None:
         """Have `rooms` say what servers and jobs have become."""
         for changed in (self.fleet.changed, self.placements.changed):
@@ -144,7 +150,9 @@ class Books:
         quotas = {name: quota for name, quota in decision.quotas.items() if name in slots}
         weights = {name: float(count) for name, count in slots.items()}
         self._keep(PlacementMap(job_id, self.epoch, ranges, quotas, weights))
-        self.tenants[job_id] = replace(self.tenants[job_id], shortages=decision.shortages)
+        self.tenants[job_id] = replace(
+            self.tenants[job_id], shortages=decision.shortages, asks=decision.asks
+        )
         self._account(job_id, now_ms)
         changes.placements.add(job_id)
         changes.jobs.add(job_id)

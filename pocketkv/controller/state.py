@@ -231,7 +231,8 @@ class ClusterState(ElasticBooks):
 
     def _add_server(self, joining: Joining, now_ms: int, changes: Changes) -> None:
         known = self.fleet.members.get(joining.id)
-        bandwidth_bytes_s = self.catalog.tier(joining.tier).bandwidth_bytes_s
+        tier = self.catalog.tier(joining.tier)
+        bandwidth_bytes_s = tier.machine_or_reference(joining.machine_type).bandwidth_bytes_s
         managed = self.fleet.expects(joining.id) or (known is not None and known.managed)
         member = Member.joined(joining, bandwidth_bytes_s, managed=managed, now_ms=now_ms)
         if known is not None and known.generation == member.generation:
@@ -457,7 +458,7 @@ class ClusterState(ElasticBooks):
     def _unsettle_after_growth(self) -> None:
         """A new server may help the job `default`, and those that got too little."""
         self.unsettled.add(DEFAULT_JOB_ID)
-        self.unsettled.update(name for name, t in self.tenants.items() if t.shortages)
+        self.unsettled.update(name for name, t in self.tenants.items() if t.shortages or t.asks)
 
     def _lose(self, server_id: str, reason: str, now_ms: int, changes: Changes) -> None:
         """Take a server out whose data is gone, and give its slots to others."""
