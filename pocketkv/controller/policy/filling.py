@@ -58,11 +58,14 @@ def _filled(bounds: list[tuple[int, int]], level: int) -> list[int]:
 
 
 def in_proportion(count: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Return `count` slots in proportion to `shares`, of which one at least is above 0."""
+    """Return `count` slots in proportion to `shares`, of which one at least is above 0.
+
+    Who gets none is left out.
+    """
     total = sum(shares.values())
     wanted = {name: count * share / total for name, share in sorted(shares.items()) if share}
     slots = {name: int(n) for name, n in wanted.items()}
     left = count - sum(slots.values())
     for name in sorted(wanted, key=lambda n: (slots[n] - wanted[n], n))[:left]:
         slots[name] += 1
-    return slots
+    return {name: n for name, n in slots.items() if n}

@@ -82,6 +82,14 @@ def test_what_fits_no_server_is_split_by_what_is_free() -> None:
     assert plan.slots["j"] == {"b": ALL // 5 + 1, "c": ALL - ALL // 5 - 1}
 
 
+def test_a_single_slot_is_not_split() -> None:
+    servers = [server(name) for name in "abcd"]
+    slots = {"a": 1, "b": ALL - 1}
+    full = resident("full", {"b": ALL}, {"b": GIB})
+    plan = drain("a", servers, resident("j", slots, {"a": MIB}), full)
+    assert plan.slots == {"j": {"b": ALL - 1, "c": 1}}
+
+
 def test_a_drain_that_cannot_fit_says_what_there_is_and_what_is_free() -> None:
     servers = [server("a"), server("b")]
     filler = resident("filler", {"b": ALL}, {"b": GIB // 2})
