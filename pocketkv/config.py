@@ -113,6 +113,7 @@ class StorageConfig(ProcessConfig):
     controller: tuple[str, int] | None
     server_id: str | None
     machine: str | None
+    machine_type: str | None
     secret: bytes | None = field(repr=False)
     require_auth: bool
     advertise_host: str | None
@@ -212,6 +213,7 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _CONTROLLER.add_to(parser, "none: a server by itself, that owns every slot")
     _SERVER_ID.add_to(parser, "a new one")
     _MACHINE.add_to(parser, "its host name")
+    _MACHINE_TYPE.add_to(parser, "the catalog's reference of the tier")
     _SECRET_FILE.add_to(parser, "none")
     _REQUIRE_AUTH.add_to(parser, "no")
     _ADVERTISE_HOST.add_to(parser, "--host")
@@ -241,6 +243,7 @@ def storage_config(
         controller=given(_CONTROLLER, None),
         server_id=given(_SERVER_ID, None),
         machine=given(_MACHINE, None),
+        machine_type=given(_MACHINE_TYPE, None),
         secret=_secret(given),
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
@@ -526,6 +529,9 @@ _CONTROLLER: Final = Option("controller", parse_address, "the controller", "HOST
 _SERVER_ID: Final = Option("server-id", parse_identifier, "id of this server", "ID")
 _ROUTER_ID: Final = Option("router-id", parse_identifier, "id of this router", "ID")
 _MACHINE: Final = Option("machine", parse_identifier, "machine that this server shares", "NAME")
+_MACHINE_TYPE: Final = Option(
+    "machine-type", parse_identifier, "what the catalog calls this machine, for costs", "NAME"
+)
 _REQUIRE_AUTH: Final = Option(
     "require-auth", parse_switch, "serve only connections that have authenticated", is_switch=True
 )

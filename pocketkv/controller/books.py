@@ -15,9 +15,19 @@ from pocketkv.controller.changes import Changes
 from pocketkv.controller.errors import UnknownJobError
 from pocketkv.controller.fleet import Fleet
 from pocketkv.controller.placements import Placements
-from pocketkv.controller.policy import Decision
+from pocketkv.controller.policy import (
+    NO_SUPPLY,
+    NOTHING,
+    Commitment,
+    Decision,
+    Resident,
+    Rooms,
+    Supply,
+    decide,
+)
 from pocketkv.controller.tenants import Leases, Tenant
-from pocketkv.controller.transit import reserved
+from pocketkv.controller.transit import planned_slots, reserved
+from pocketkv.jobs import Hints
 from pocketkv.placement import PlacementMap, assign_slots
 
 
@@ -34,6 +44,8 @@ class Books:
         fleet: Storage servers.
         tenants: By job id, `default` among them.
         placements: The maps, by job id.
+        rooms: What is free on every server; as of the last decision or `_refresh_rooms`.
+        supply: Servers that could be started, for jobs to ask for.
         unsettled: Jobs that a better plan might be had for, the most urgent first; with whether
             there are servers that they might spread over.
         placeless: Jobs that are to have slots and have none.
@@ -46,6 +58,8 @@ class Books:
         self.epoch = epoch
         self.tenants: dict[str, Tenant] = {}
         self.placements = Placements()
+        self.rooms = Rooms()
+        self.supply: Supply = NO_SUPPLY
         self.unsettled: dict[str, bool] = {}
         self.placeless: set[str] = set()
         self.is_started = False
@@ -71,6 +85,45 @@ class Books:
                 usage[server_id] = member.report.jobs[job_id].used_bytes
         return usage
 
+    def _decide_new(self, hints: Hints) -> Decision:
+        """Return where a job that has no slots should be."""
+        self._refresh_rooms()
+        return decide(hints, self.catalog, self.rooms, supply=self.supply)
+
+    def own(self, job_id: str) -> dict[str, Commitment]:
+        """Return what a job keeps of its servers, or uses there if that is more, by server."""
+        used = self.used_bytes(job_id)
+        return {
+            name: replace(kept, capacity_bytes=max(kept.capacity_bytes, used.get(name, 0)))
+            for name, kept in self.placements.kept(job_id).items()
+        }
+
+    def resident(self, job_id: str) -> Resident:
+        """Return a placed job as `plan_drain` and `relieve` want it, when its moves are over."""
+        slots = planned_slots(self.placements[job_id])
+        return Resident(job_id, self.tenants[job_id].hints, slots, self.own(job_id))
+
+    def _refresh_rooms(self) -> None:
+        """Have `rooms` say what servers and jobs have become."""
+        for changed in (self.fleet.changed, self.placements.changed):
+            for server_id in changed:
+                self._refresh_room(server_id)
+            changed.clear()
+
+    def _refresh_room(self, server_id: str) -> None:
+        member = self.fleet.members.get(server_id)
+        if member is None or member.is_stale:
+            self.rooms.remove(server_id)
+            return
+        # What a job uses beyond what it keeps is not free for others either.
+        beyond = 0
+        for job_id, usage in member.report.jobs.items():
+            kept = self.placements.kept(job_id).get(server_id)
+            if kept is not None:
+                beyond += max(0, usage.used_bytes - kept.capacity_bytes)
+        taken = self.placements.committed.get(server_id, NOTHING) + Commitment(beyond)
+        self.rooms.put(member.server, taken, member.condition)
+
     def _place(self, job_id: str, decision: Decision, now_ms: int, changes: Changes) -> None:
         """Make a decision the map of a job that has no slots yet."""
         slots = decision.slots if self.is_started else {}
@@ -91,7 +144,9 @@ class Books:
     def _note_shortages(self, job_id: str, decision: Decision, changes: Changes) -> None:
         """Remember what a job gets too little of, and say so if that is new."""
         before = self.tenants[job_id].shortages
-        self.tenants[job_id] = replace(self.tenants[job_id], shortages=decision.shortages)
+        self.tenants[job_id] = replace(
+            self.tenants[job_id], shortages=decision.shortages, asks=decision.asks
+        )
         if self.is_started and decision.shortages != before:
             for shortage in decision.shortages:
                 changes.log(logging.WARNING, "job gets too little", job=job_id, short=str(shortage))
@@ -137,3 +192,12 @@ class Books:
         changes.ended.append(job_id)
         cost = round(tenant.account.total(now_ms), 6)
         changes.log(logging.INFO, "job ended", job=job_id, reason=reason, cost_usd=cost)
+
+    def _validate_rooms(self) -> None:
+        """Check that what is known of rooms is what it would be if counted anew; for tests."""
+        self._refresh_rooms()
+        known, self.rooms = self.rooms, Rooms()
+        self.fleet.changed.update(self.fleet.members)
+        self._refresh_rooms()
+        assert {name: known[name] for name in known} == {n: self.rooms[n] for n in self.rooms}
+        known.validate()

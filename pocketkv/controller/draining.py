@@ -12,29 +12,15 @@ is taken off the plan; one that leaves by itself is not, and another is started 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
-from typing import Final
 
-from pocketkv.amounts import format_bytes
 from pocketkv.controller.changes import Changes
 from pocketkv.controller.errors import RefusedError
 from pocketkv.controller.fleet import Drain, Member
 from pocketkv.controller.messages import DrainCancelled, ServerDrained, StopServer, TierScaled
 from pocketkv.controller.moving import MovingBooks
-from pocketkv.controller.placements import held_slots
-from pocketkv.controller.policy import Commitment, Decision, commitments
-from pocketkv.controller.replanning import replan
-from pocketkv.controller.tenants import Tenant
-from pocketkv.controller.transit import arrived, handed_out, planned_slots
-from pocketkv.jobs import DEFAULT_JOB_ID
-from pocketkv.placement import PlacementMap, ServerState, assign_slots
-
-# Jobs that were promised something and are planned one by one before a drain, the largest; for the
-# others, it is enough if all of what they have fits.
-EXACT_JOBS_MAX: Final = 500
-
-_NOTHING = Commitment()
+from pocketkv.controller.policy import plan_drain
 
 
 class DrainingBooks(MovingBooks):
@@ -119,48 +105,17 @@ class DrainingBooks(MovingBooks):
             raise RefusedError("there is no other server that could take its slots")
         if leaves:
             return
-        promised, others = [], []
+        active = []
         for job_id in job_ids:
             if self.tenants[job_id].retention is not None:
                 self._check_keeper(job_id, leaving)
-            elif any(k != _NOTHING for k in self.placements.kept(job_id).values()):
-                promised.append(job_id)
             else:
-                others.append(job_id)
-        promised.sort(key=self._kept_bytes, reverse=True)
-        coming = self._planned_bytes(promised[:EXACT_JOBS_MAX], leaving)
-        self._check_bytes(coming, [*promised[EXACT_JOBS_MAX:], *others], leaving)
-
-    def _kept_bytes(self, job_id: str) -> int:
-        return sum(kept.capacity_bytes for kept in self.placements.kept(job_id).values())
-
-    def _planned_bytes(self, job_ids: Sequence[str], leaving: Collection[str]) -> dict[str, int]:
-        """Plan where jobs go from servers that leave; returns what each server is sent, in bytes.
-
-        Raises:
-            RefusedError: A job would get less than it was promised.
-        """
-        servers = [
-            replace(server, state=ServerState.DRAINING) if server.id in leaving else server
-            for server in self.fleet.candidates()
-        ]
-        committed = dict(self.placements.committed)
-        coming: dict[str, int] = {}
-        for job_id in job_ids:
-            placement, tenant = self.placements[job_id], self.tenants[job_id]
-            for name, commitment in self.placements.kept(job_id).items():
-                committed[name] = committed[name] - commitment
-            planned = planned_slots(placement)
-            decision = replan(tenant.hints, self.catalog, servers, committed, planned)
-            _check_shortages(job_id, tenant, decision)
-            ranges = assign_slots(decision.slots, None)
-            weights = {name: float(n) for name, n in decision.slots.items()}
-            new = PlacementMap(job_id, 0, ranges, decision.quotas, weights)
-            for name, commitment in commitments(tenant.hints, self.catalog, new).items():
-                committed[name] = committed.get(name, _NOTHING) + commitment
-            for name, n in self._coming_bytes(placement, decision, leaving).items():
-                coming[name] = coming.get(name, 0) + n
-        return coming
+                active.append(job_id)
+        self._refresh_rooms()
+        # What is on its way to a server is reserved there.
+        plan = plan_drain(leaving, map(self.resident, active), self.rooms, self.catalog)
+        if not plan.fits:
+            raise RefusedError(f"there is too little room on the servers that stay: {plan.reason}")
 
     def _check_keeper(self, job_id: str, leaving: Collection[str]) -> None:
         retention = self.tenants[job_id].retention
@@ -168,42 +123,6 @@ class DrainingBooks(MovingBooks):
         if not retention.pending and self._keeper(job_id, leaving) is None:
             raise RefusedError(
                 f"no other server with files could keep what the job '{job_id}' retained"
-            )
-
-    def _coming_bytes(
-        self, placement: PlacementMap, decision: Decision, leaving: Collection[str]
-    ) -> dict[str, int]:
-        """Return what servers that stay are to be sent of a job, in bytes."""
-        used = self.used_bytes(placement.job_id)
-        held = held_slots(arrived(placement))
-        orphans = sum(held.pop(name, 0) for name in leaving)
-        whole = sum(used.get(name, 0) for name in leaving)
-        given = handed_out(orphans, decision.slots, held)
-        return {name: whole * n // max(1, orphans) for name, n in given.items()}
-
-    def _check_bytes(
-        self, coming: dict[str, int], others: Collection[str], leaving: Collection[str]
-    ) -> None:
-        """Find out whether there is room for what comes, and for what other jobs have.
-
-        Raises:
-            RefusedError: There is not.
-        """
-        free = {
-            server.id: server.capacity_bytes - self.fleet.members[server.id].report.used_bytes
-            for server in self.fleet.up()
-            if server.id not in leaving
-        }
-        for job_id, move in self.moves():
-            if move.target in free:
-                free[move.target] -= self.job_bytes(job_id, move.source, len(move))
-        more = sum(self.used_bytes(job_id).get(name, 0) for job_id in others for name in leaving)
-        left = {name: max(0, n - coming.get(name, 0)) for name, n in free.items()}
-        if more > sum(left.values()) or any(n > max(0, free[name]) for name, n in coming.items()):
-            needed = format_bytes(sum(coming.values()) + more)
-            available = format_bytes(sum(max(0, n) for n in free.values()))
-            raise RefusedError(
-                f"{needed} would have to move, and the servers that stay have {available} free"
             )
 
     # --- ending --------------------------------------------------------------------------------
@@ -311,16 +230,3 @@ class DrainingBooks(MovingBooks):
                 if name == job_id and target != server_id:
                     return f"moving slots of '{job_id}' to {target} failed: {setback.reason}"
         return ""
-
-
-def _check_shortages(job_id: str, tenant: Tenant, decision: Decision) -> None:
-    """Find out whether a job would get less than it gets now.
-
-    Raises:
-        RefusedError: It would.
-    """
-    before = {short.resource: short.wanted - short.available for short in tenant.shortages}
-    for short in decision.shortages:
-        if short.wanted - short.available > before.get(short.resource, 0):
-            name = "" if job_id == DEFAULT_JOB_ID else f" '{job_id}'"
-            raise RefusedError(f"the job{name} would get too little: {short}")

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pocketkv.controller.errors import UnknownServerError
 from pocketkv.controller.members import Joining, Report
+from pocketkv.controller.policy import Condition
 from pocketkv.controller.rates import Rates
 from pocketkv.placement import Server, ServerState
 
@@ -26,6 +27,9 @@ PAUSE_MIN_MS: Final = 500
 PAUSE_MAX_MS: Final = 30_000
 # So often a server that keeps files is started again before they are given up.
 REVIVALS_MAX: Final = 5
+# A server whose CPU is above this part of a core in so many reports in a row is given slots last.
+BUSY_CPU: Final = 0.8
+BUSY_REPORTS: Final = 3
 # A requested server that has not joined by then never will.
 START_TIMEOUT_MS: Final = 20_000
 # Servers that were given up and are remembered, in case they come back.
@@ -52,6 +56,7 @@ class Member:
     `managed` ones were started by the backend, so that it may stop and replace them. It is
     draining if and only if it has a `drain`. One that was out and `is_stale` may still have what
     it had then: it gets no slots until it has reported, which it does when it has heard the maps.
+    In its last `busy_reports` its CPU was busy.
     """
 
     server: Server
@@ -66,6 +71,14 @@ class Member:
     drain: Drain | None = None
     is_stale: bool = False
     rates: Rates = field(default_factory=Rates)
+    busy_reports: int = 0
+
+    @property
+    def condition(self) -> Condition:
+        """What it may be given: nothing while its medium takes no writes."""
+        if self.report.medium_error or self.server.state is not ServerState.UP:
+            return Condition.CLOSED
+        return Condition.BUSY if self.busy_reports >= BUSY_REPORTS else Condition.OPEN
 
     @classmethod
     def joined(
@@ -86,6 +99,7 @@ class Member:
             capacity_bytes=joining.capacity_bytes,
             bandwidth_bytes_s=bandwidth_bytes_s if given is None else given,
             advertise_host=joining.advertise_host,
+            machine_type=joining.machine_type,
         )
         return cls(
             server=server,
@@ -163,6 +177,7 @@ class Fleet:
         wanted: Servers that the backend is to run, by tier; those that drain do not count.
         plan_id: Where that comes from.
         members: By id.
+        changed: Ids of members that came, went or said something new since this was last emptied.
         stopping: Ids of servers whose processes were told to end, and have not yet.
         lost: Generations of servers that were given up, by id: what they had is others' by now.
     """
@@ -172,6 +187,7 @@ class Fleet:
         self.wanted: dict[str, int] = {}
         self.plan_id = ""
         self.members: dict[str, Member] = {}
+        self.changed: set[str] = set()
         self.stopping: set[str] = set()
         self.lost: dict[str, str] = {}
         self._requests: dict[str, _Request] = {}
@@ -244,6 +260,7 @@ class Fleet:
         self._revivable.pop(member.server.id, None)
         self._revivals.pop(member.server.id, None)
         self.members[member.server.id] = member
+        self.changed.add(member.server.id)
 
     def hear(self, server_id: str, now_ms: int, report: Report | None = None) -> None:
         """Note that a server lives, and what it reported."""
@@ -253,7 +270,10 @@ class Fleet:
         member = replace(member, heard_ms=now_ms)
         if report is not None:
             rates = member.rates.after(report, now_ms)
-            member = replace(member, report=report, rates=rates, is_stale=False)
+            busy = member.busy_reports + 1 if report.cpu > BUSY_CPU else 0
+            member = replace(member, report=report, rates=rates, busy_reports=busy)
+            member = replace(member, is_stale=False)
+            self.changed.add(server_id)
         self.members[server_id] = member
 
     def disconnect(self, server_id: str) -> None:
@@ -282,6 +302,7 @@ class Fleet:
         """
         request = self._requests.pop(server_id, None)
         member = self.members.pop(server_id, None)
+        self.changed.add(server_id)
         if has_died and request is not None:
             self._count_death(request.tier, now_ms, is_young=True)
             if 0 < self._revivals.get(server_id, 0) < REVIVALS_MAX:
@@ -359,6 +380,7 @@ class Fleet:
             self._requests[server_id] = _Request(str(record["requested"]), now_ms)
         else:
             self.members[server_id] = Member.remembered(record, now_ms)
+            self.changed.add(server_id)
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

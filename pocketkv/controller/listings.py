@@ -14,13 +14,11 @@ from pocketkv.controller.events import ClusterEvent
 from pocketkv.controller.fleet import Member
 from pocketkv.controller.loads import TierView
 from pocketkv.controller.placements import held_slots
-from pocketkv.controller.policy import Commitment
+from pocketkv.controller.policy import NOTHING, machine_of
 from pocketkv.controller.state import ClusterState
 from pocketkv.jobs import infer
 from pocketkv.placement import PlacementMap
 from pocketkv.resp.replies import Reply
-
-_NOTHING = Commitment()
 
 
 def url(state: ClusterState, router_id: str | None, job_id: str, token: str) -> bytes | None:
@@ -251,8 +249,8 @@ def _tier(state: ClusterState, view: TierView) -> dict[bytes, Reply]:
     name = view.tier
     members = [m for m in state.fleet.members.values() if m.server.tier == name]
     offered = state.catalog.tier(name)
-    price = offered.server_price_per_hour
-    committed = [state.placements.committed.get(m.server.id, _NOTHING) for m in members]
+    committed = [state.placements.committed.get(m.server.id, NOTHING) for m in members]
+    prices = [machine_of(state.catalog, m.server).server_price_per_hour for m in members]
     return {
         b"tier": name.encode(),
         b"servers": len(members),
@@ -264,8 +262,8 @@ def _tier(state: ClusterState, view: TierView) -> dict[bytes, Reply]:
         b"committed_bytes": sum(c.capacity_bytes for c in committed),
         b"bandwidth_bytes_s": sum(m.server.bandwidth_bytes_s for m in members),
         b"committed_bytes_s": sum(c.throughput_bytes_s for c in committed),
-        b"server_price_usd_per_hour": price,
-        b"cost_usd_per_hour": price * len(members),
+        b"server_price_usd_per_hour": offered.server_price_per_hour,
+        b"cost_usd_per_hour": sum(prices),
         b"machine_type": offered.reference.name.encode(),
         b"machine_types": [_machine_type(one) for one in offered.machines],
     }
@@ -316,7 +314,8 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
     for member in members:
         server, report = member.server, member.report
         host, port = server.public_address
-        kept = state.placements.committed.get(server.id, _NOTHING)
+        kept = state.placements.committed.get(server.id, NOTHING)
+        machine = machine_of(state.catalog, server)
         found.append(
             {
                 b"id": server.id.encode(),
@@ -327,6 +326,7 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
                 b"metrics_port": member.metrics_port,
                 b"pid": member.pid,
                 b"machine": server.machine.encode(),
+                b"machine_type": machine.name.encode(),
                 b"managed": member.managed,
                 b"drain": _drain_of(state, member, now_ms),
                 b"moves_in": moving_in[server.id],
@@ -348,7 +348,7 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
                 b"disk_written_bytes_s": round(member.rates.disk_written_bytes_s),
                 b"connections": report.connections,
                 b"medium_error": report.medium_error.encode("utf-8", "replace"),
-                b"cost_usd_per_hour": state.catalog.tier(server.tier).server_price_per_hour,
+                b"cost_usd_per_hour": machine.server_price_per_hour,
             }
         )
     return found

@@ -124,7 +124,8 @@ class Joining:
     """What a member joins with.
 
     `epoch` is the newest that it has heard of, `generation` tells one run of the process from the
-    next: what an earlier run held is gone. A router has no tier, and no capacity.
+    next: what an earlier run held is gone. A router has no tier, and no capacity. `machine_type`
+    is what the catalog calls the machine, empty if the member does not know.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Joining:
     capacity_bytes: int = 0
     bandwidth_bytes_s: int | None = None
     advertise_host: str | None = None
+    machine_type: str = ""
     epoch: int = 0
 
     @classmethod
@@ -176,6 +178,7 @@ class Joining:
             advertise_host=_text(fields, "advertise_host")
             if fields.get("advertise_host")
             else None,
+            machine_type=_text(fields, "machine_type") if fields.get("machine_type") else "",
             epoch=_amount(fields, "epoch"),
         )
 

@@ -23,8 +23,7 @@ from pocketkv.controller.changes import Changes
 from pocketkv.controller.fleet import Fleet
 from pocketkv.controller.messages import MoveFailed, SlotsMoved
 from pocketkv.controller.placements import held_slots
-from pocketkv.controller.policy import Decision
-from pocketkv.controller.replanning import replan
+from pocketkv.controller.policy import Condition, Decision, decide
 from pocketkv.controller.retention import RetainingBooks
 from pocketkv.controller.traffic import MOVE_BYTES_MAX, Traffic, Way
 from pocketkv.controller.transit import (
@@ -39,7 +38,8 @@ from pocketkv.controller.transit import (
     quotas_of_plan,
     with_moves,
 )
-from pocketkv.placement import PlacementMap, Server, ServerState, SlotMove, assign_slots
+from pocketkv.jobs import Hints
+from pocketkv.placement import PlacementMap, SlotMove, assign_slots
 
 # Jobs whose plan is made anew in one event, and those that may wait for their moves meanwhile:
 # the others are looked at when these are on their way.
@@ -73,6 +73,10 @@ class Setback:
     count: int
     until_ms: int
     reason: str
+
+
+def _says_what_it_needs(hints: Hints) -> bool:
+    return bool(hints.capacity_bytes or hints.throughput_bytes_s or hints.lambdas)
 
 
 class MovingBooks(RetainingBooks):
@@ -186,26 +190,40 @@ class MovingBooks(RetainingBooks):
         """Return where a job had best be that is placed, and `planned` to be where its map says."""
         if planned is None:
             planned = planned_slots(self.placements[job_id])
-        return replan(
-            self.tenants[job_id].hints,
-            self.catalog,
-            self._able_servers(job_id, now_ms),
-            self.placements.committed_to_others(job_id),
-            planned,
-            spread=spread,
-        )
+        self._refresh_rooms()
+        held = {name: n for name, n in planned.items() if name in self.rooms}
+        hints, own = self.tenants[job_id].hints, self.own(job_id)
+        refusing = self._close_refusing(job_id, now_ms)
+        if refusing:
+            # What they were to get they will not have.
+            there = held_slots(arrived(self.placements[job_id]))
+            held = {name: there.get(name, 0) if name in refusing else n for name, n in held.items()}
+            held = {name: n for name, n in held.items() if n}
 
-    def _able_servers(self, job_id: str, now_ms: int) -> list[Server]:
-        """Return all servers; those that keep failing to take the job's slots get no more."""
+        def decided(held: Mapping[str, int]) -> Decision:
+            return decide(
+                hints, self.catalog, self.rooms, held, own=own, may_move=True, supply=self.supply
+            )
+
+        decision = decided(held)
+        if spread and not _says_what_it_needs(hints):
+            # It goes over more servers, but not over others instead.
+            wider = decided({})
+            if len(wider.slots) > len(decision.slots):
+                decision = wider
+        self.fleet.changed.update(refusing)
+        return decision
+
+    def _close_refusing(self, job_id: str, now_ms: int) -> set[str]:
+        """Have servers that keep failing to take a job's slots get no more; returns which."""
         refusing = {
             target
             for (name, target), setback in self.setbacks.items()
             if name == job_id and setback.count >= FAILURES_MAX and now_ms < setback.until_ms
         }
-        return [
-            replace(server, state=ServerState.DRAINING) if server.id in refusing else server
-            for server in self.fleet.candidates()
-        ]
+        for name in refusing & set(self.rooms):
+            self.rooms.put(self.rooms[name].server, self.rooms.taken(name), Condition.CLOSED)
+        return refusing
 
     def _unsettle(self, job_ids: Iterable[str], *, spread: bool, is_urgent: bool = False) -> None:
         """Have plans made anew; those of urgent ones first."""
@@ -225,9 +243,7 @@ class MovingBooks(RetainingBooks):
     def _unsettle_after_growth(self) -> None:
         """New servers may help jobs that get too little, and those that go over all there are."""
         for job_id, tenant in self.tenants.items():
-            hints = tenant.hints
-            says = hints.capacity_bytes or hints.throughput_bytes_s or hints.lambdas
-            if tenant.shortages or not says:
+            if tenant.shortages or tenant.asks or not _says_what_it_needs(tenant.hints):
                 self._unsettle([job_id], spread=True)
 
     # --- orders --------------------------------------------------------------------------------
@@ -408,6 +424,7 @@ class MovingBooks(RetainingBooks):
                     event.job_id, keys=sign * event.keys, used_bytes=sign * event.moved_bytes
                 )
                 members[name] = replace(member, report=report)
+                self.fleet.changed.add(name)
 
     # --- what goes wrong -----------------------------------------------------------------------
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from pocketkv.controller.policy import Commitment
+from pocketkv.controller.policy import NOTHING, Commitment
 from pocketkv.placement import PlacementMap
-
-_NOTHING = Commitment()
 
 
 class Placements:
-    """A map for each job, by its id, with an index by server."""
+    """A map for each job, by its id, with an index by server.
+
+    Attributes:
+        changed: Servers of which jobs keep something else since this was last emptied.
+    """
 
     def __init__(self) -> None:
+        self.changed: set[str] = set()
         self._maps: dict[str, PlacementMap] = {}
         self._held: dict[str, Mapping[str, int]] = {}
         self._kept: dict[str, Mapping[str, Commitment]] = {}
@@ -53,14 +56,6 @@ class Placements:
         """What jobs keep, by server; servers of which nothing is kept may be missing."""
         return self._committed
 
-    def committed_to_others(self, job_id: str) -> Mapping[str, Commitment]:
-        """Return what jobs other than this one keep, by server."""
-        kept = self._kept.get(job_id)
-        if not kept:
-            return self._committed
-        others = {name: self._committed[name] - commitment for name, commitment in kept.items()}
-        return {**self._committed, **others}
-
     def held(self, job_id: str) -> Mapping[str, int]:
         """Return how many slots of a job each server owns."""
         held = self._held.get(job_id)
@@ -69,7 +64,7 @@ class Placements:
         return held
 
     def kept(self, job_id: str) -> Mapping[str, Commitment]:
-        """Return what a job keeps of each server that its map names."""
+        """Return what a job keeps of each server that its map names; nothing without a map."""
         return self._kept.get(job_id, {})
 
     def put(self, placement: PlacementMap, kept: Mapping[str, Commitment]) -> None:
@@ -81,8 +76,9 @@ class Placements:
         self.remove(job_id)
         self._maps[job_id] = placement
         self._kept[job_id] = kept
+        self.changed.update(kept)
         for name, commitment in kept.items():
-            self._committed[name] = self._committed.get(name, _NOTHING) + commitment
+            self._committed[name] = self._committed.get(name, NOTHING) + commitment
             self._jobs_naming.setdefault(name, set()).add(job_id)
 
     def replace(self, placement: PlacementMap) -> None:
@@ -93,6 +89,7 @@ class Placements:
         """Forget a job's map, if there is one."""
         self._maps.pop(job_id, None)
         self._held.pop(job_id, None)
+        self.changed.update(self._kept.get(job_id, ()))
         for name, commitment in self._kept.pop(job_id, {}).items():
             self._committed[name] = self._committed[name] - commitment
             self._jobs_naming[name].discard(job_id)
@@ -104,7 +101,7 @@ class Placements:
         committed: dict[str, Commitment] = {}
         for commitments in kept:
             for name, commitment in commitments.items():
-                committed[name] = committed.get(name, _NOTHING) + commitment
+                committed[name] = committed.get(name, NOTHING) + commitment
         assert committed == self._committed
         for placement in self._maps.values():
             named = {*placement.owners(), *(m.target for m in placement.moves)}

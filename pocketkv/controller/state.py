@@ -59,7 +59,6 @@ from pocketkv.controller.messages import (
     Update,
     WatchServer,
 )
-from pocketkv.controller.policy import place
 from pocketkv.controller.tenants import Tenant
 from pocketkv.controller.transit import reserved
 from pocketkv.jobs import DEFAULT_JOB_ID, infer
@@ -235,7 +234,8 @@ class ClusterState(ElasticBooks):
 
     def _add_server(self, joining: Joining, now_ms: int, changes: Changes) -> None:
         known = self.fleet.members.get(joining.id)
-        bandwidth_bytes_s = self.catalog.tier(joining.tier).bandwidth_bytes_s
+        tier = self.catalog.tier(joining.tier)
+        bandwidth_bytes_s = tier.machine_or_reference(joining.machine_type).bandwidth_bytes_s
         managed = self.fleet.expects(joining.id) or (known is not None and known.managed)
         member = Member.joined(joining, bandwidth_bytes_s, managed=managed, now_ms=now_ms)
         if known is not None and known.generation == member.generation:
@@ -324,8 +324,7 @@ class ClusterState(ElasticBooks):
         if len(self.tenants) > limits.JOBS_MAX:
             raise RefusedError(f"there are {limits.JOBS_MAX} jobs, and no more can be")
         # The catalog may refuse, so this comes before anything changes.
-        servers, committed = self.fleet.candidates(), self.placements.committed
-        decision = place(job.hints, self.catalog, servers, committed)
+        decision = self._decide_new(job.hints)
         self._set_tenant(job.id, Tenant(job, Account(now_ms)))
         self._place(job.id, decision, now_ms, changes)
         changes.log(logging.INFO, "job registered", job=job.id, servers=len(decision.slots))
@@ -340,12 +339,12 @@ class ClusterState(ElasticBooks):
         self._set_tenant(event.job_id, updated)
         changes.jobs.add(event.job_id)
         changes.log(logging.INFO, "job updated", job=event.job_id)
+        # What it keeps, and pays for, follows from its hints, whether its map changes or not.
+        self._keep(self.placements[event.job_id])
+        self._account(event.job_id, now_ms)
         if self.placements[event.job_id].ranges:
             decision = self._decide(event.job_id, now_ms)
             self.want(event.job_id, decision, now_ms, changes, "its hints changed")
-        else:
-            # What it keeps of servers follows from its hints, and its lease may be shorter.
-            self._put(self.placements[event.job_id], now_ms, changes)
 
     def _on_renewed(self, event: JobRenewed, now_ms: int, changes: Changes) -> None:
         tenant = self._active(event.job_id)
@@ -362,6 +361,7 @@ class ClusterState(ElasticBooks):
     # --- time ----------------------------------------------------------------------------------
 
     def _on_tick(self, event: Tick, now_ms: int, changes: Changes) -> None:
+        self._refresh_rooms()
         gap_ms = now_ms - self._ticked_ms
         self._ticked_ms = now_ms
         if gap_ms > TICK_GAP_MAX_MS:
@@ -413,8 +413,7 @@ class ClusterState(ElasticBooks):
         if not self.is_started or not self.placeless or not self.fleet.up():
             return
         for job_id in sorted(self.placeless):
-            hints, committed = self.tenants[job_id].hints, self.placements.committed
-            decision = place(hints, self.catalog, self.fleet.candidates(), committed)
+            decision = self._decide_new(self.tenants[job_id].hints)
             self._place(job_id, decision, now_ms, changes)
 
     def _lose(self, server_id: str, reason: str, now_ms: int, changes: Changes) -> None:
@@ -440,6 +439,7 @@ class ClusterState(ElasticBooks):
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
         self.fleet.validate()
+        self._validate_rooms()
         assert self.tenants.keys() == set(self.placements)
         assert DEFAULT_JOB_ID in self.tenants
         members = self.fleet.members.keys()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pocketkv.catalog import Catalog
 from pocketkv.controller.placements import held_slots
-from pocketkv.controller.policy import Commitment, commitments
+from pocketkv.controller.policy import NOTHING, Commitment, commitments
 from pocketkv.jobs import Hints
 from pocketkv.placement import PlacementMap, SlotMove, SlotRange, assign_slots, slot_counts
 from pocketkv.slots import SLOT_COUNT
@@ -178,10 +178,11 @@ def reserved(hints: Hints, catalog: Catalog, placement: PlacementMap) -> dict[st
     planned = replace(placement, ranges=assign_slots(placement.weights, None), moves=())
     for other in (arrived(placement), planned):
         for name, more in commitments(hints, catalog, other).items():
-            known = kept.get(name, Commitment())
+            known = kept.get(name, NOTHING)
             kept[name] = Commitment(
                 max(known.capacity_bytes, more.capacity_bytes),
                 max(known.throughput_bytes_s, more.throughput_bytes_s),
+                max(known.jobs, more.jobs),
             )
     return kept
 

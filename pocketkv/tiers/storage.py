@@ -181,6 +181,7 @@ class StorageServer:
             "pid": os.getpid(),
             "generation": self.generation,
             "machine": self.machine,
+            "machine_type": self.config.machine_type,
             "capacity_bytes": self._capacity_bytes(),
         }
 

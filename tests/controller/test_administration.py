@@ -323,7 +323,7 @@ async def test_a_drain_that_does_not_fit_is_refused_with_the_figures() -> None:
         client = await controller.connect()
         await client.call("JOB.REGISTER", "sort", "CAPACITY", "1792mb")
         text = await refused(client, "SERVER.DRAIN", "a")
-        assert "capacity: 1.75gb wanted, 1gb free on dram" in text
+        assert "dram: 896mb to move, 128mb free" in text
         assert not controller.core.state.fleet.draining()
         await members["b"].peer.call("MEMBER.DRAIN", json.dumps({"deadline_s": 10}))
         assert "no other server" in await refused(client, "SERVER.DRAIN", "a")

@@ -83,6 +83,7 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "server-id": ("s1", "pocketkv-dram-0", "s1", "pocketkv-dram-0"),
     "router-id": ("r1", "r.2", "r1", "r.2"),
     "machine": ("m1", "node.example", "m1", "node.example"),
+    "machine-type": ("r6i.2xlarge", "rack-7", "r6i.2xlarge", "rack-7"),
     "advertise-host": ("kv.example", "10.1.2.3", "kv.example", "10.1.2.3"),
     "state": ("/var/state.db", "s", Path("/var/state.db"), Path("s")),
     "catalog": ("own.toml", "c", Path("own.toml"), Path("c")),
