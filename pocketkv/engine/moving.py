@@ -44,7 +44,7 @@ class MoveFigures:
         sent, received, failed: Moves that were carried out, or given up.
         sent_keys, sent_bytes, received_keys, received_bytes: What they had.
         holds: How often commands on slots were held.
-        last_hold_s, max_hold_s: For how long.
+        last_hold_s, max_hold_s, p99_hold_s: For how long; the last of the last thousand or so.
         lost_keys: Keys that had gone to a server which is no more.
     """
 
@@ -60,6 +60,7 @@ class MoveFigures:
     holds: int
     last_hold_s: float
     max_hold_s: float
+    p99_hold_s: float
     lost_keys: int
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
@@ -26,6 +25,7 @@ from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
 from pocketkv.tiers.copying import Sender
 from pocketkv.tiers.line import Line, Waiter
+from pocketkv.tiers.move_metrics import HoldTimes
 
 # The last round may take about so much: with the way there and back, some milliseconds.
 _LAST_BYTES: Final = 128 * limits.KIB
@@ -55,25 +55,6 @@ _REFUSED: Final = _code(REFUSED)
 _FAILED: Final = _code(FAILED)
 # What an answer becomes when the medium fails after the request was executed.
 _UNCERTAIN: Final = frozenset({"IOERR", "OOM"})
-
-
-@dataclass
-class HoldTimes:
-    """How long commands were held for moves."""
-
-    count: int = 0
-    last_s: float = 0.0
-    max_s: float = 0.0
-    # The last ones, in order, for percentiles.
-    recent_s: list[float] = field(default_factory=list)
-
-    def add(self, duration_s: float) -> None:
-        """Commands on some slots were held for so long."""
-        self.count += 1
-        self.last_s = duration_s
-        self.max_s = max(self.max_s, duration_s)
-        self.recent_s.append(duration_s)
-        del self.recent_s[:-1000]
 
 
 class Failed(Exception):  # noqa: N818 - what becomes of a move, not a defect

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -21,12 +21,14 @@ from pocketkv.engine.keyspace import JobSpace
 from pocketkv.engine.migration import slots_migrated, slots_migrating
 from pocketkv.engine.moving import MoveFigures
 from pocketkv.engine.node import Node
+from pocketkv.observability.metrics import Figures
 from pocketkv.placement import PlacementMap, ServerState, SlotMove
 from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
 from pocketkv.resp.reactor import Reactor
-from pocketkv.tiers.carrying import Carrier, Failed, HoldTimes
+from pocketkv.tiers.carrying import Carrier, Failed
 from pocketkv.tiers.line import Line, open_line
+from pocketkv.tiers.move_metrics import HoldTimes, move_metrics
 
 _PAUSE_S: Final = 0.1
 # A target that cannot be reached for so long is given up; the controller may know more.
@@ -337,7 +339,16 @@ class Mover:
     def hold_figures(self) -> dict[str, float]:
         """How often commands were held, and how long the last time, and at most."""
         holds = self.holds
-        return {"count": holds.count, "last_s": holds.last_s, "max_s": holds.max_s}
+        return {
+            "count": holds.count,
+            "last_s": holds.last_s,
+            "max_s": holds.max_s,
+            "p99_s": holds.p99_s,
+        }
+
+    def metrics(self) -> Iterable[Figures]:
+        """A source of `NodeMetrics`."""
+        return move_metrics(self.figures(), self.holds)
 
     def figures(self) -> MoveFigures:
         """`Moves.figures`."""
@@ -353,6 +364,7 @@ class Mover:
             received_keys=self._received_keys,
             received_bytes=self._received_bytes,
             holds=self.holds.count,
+            p99_hold_s=self.holds.p99_s,
             last_hold_s=self.holds.last_s,
             max_hold_s=self.holds.max_s,
             lost_keys=self._lost_keys,

@@ -23,8 +23,9 @@ from pocketkv.resp.peer import RemoteError
 from pocketkv.resp.replies import FileBulk
 from pocketkv.slots import SLOT_COUNT
 from pocketkv.tiers import carrying
-from pocketkv.tiers.carrying import Carrier, HoldTimes
+from pocketkv.tiers.carrying import Carrier
 from pocketkv.tiers.copying import Sender
+from pocketkv.tiers.move_metrics import HoldTimes
 from tests.engine.harness import NODE_ID, OTHER_ID, Client, Engine, make_server
 from tests.engine.media import FakeMedium
 from tests.replies import Error
@@ -206,5 +207,3 @@ def _value(db: Database, key: bytes) -> tuple[Any, ...]:
     if hasattr(value, "members"):
         return "set", value.encoding(), frozenset(value.members())
     return "string", bytes(value)  # type: ignore[arg-type]
-
-

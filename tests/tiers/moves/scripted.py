@@ -222,9 +222,7 @@ def cluster(
             own = folder / f"server-{number}"
             own.mkdir()
             ours = [*common, "--server-id", IDS[number], "--memory", "512mb", *options]
-            started.append(
-                stack.enter_context(storage(own, *ours, may_be_killed=may_be_killed))
-            )
+            started.append(stack.enter_context(storage(own, *ours, may_be_killed=may_be_killed)))
         eventually(lambda: len(controller.servers) == len(started))
         router = None
         if with_router:

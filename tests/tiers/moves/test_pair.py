@@ -139,9 +139,11 @@ def test_a_move_that_breaks_off_leaves_the_source_as_it_was(
     pair.validate()
     assert not pair.client.session.space.holds
     assert pair.client.session.space.observer is None
-    assert holder.keyspace.open(JOB).databases[0].visible == len(
-        [place for place in contents(actor.model.node) if place[0] == 0]
-    ) or holder.clock.now_ms > 0
+    assert (
+        holder.keyspace.open(JOB).databases[0].visible
+        == len([place for place in contents(actor.model.node) if place[0] == 0])
+        or holder.clock.now_ms > 0
+    )
 
 
 def test_commands_are_held_in_order_and_answered_by_the_flip(
@@ -307,7 +309,9 @@ def test_a_hot_collection_is_sent_as_changes(monkeypatch: pytest.MonkeyPatch) ->
             pair.client("SREM", "set", b"%060d" % number)
 
     pair.on_step = step
-    pair.on_post = lambda arguments: sent.append(sum(len(a) for a in arguments if isinstance(a, bytes)))
+    pair.on_post = lambda arguments: sent.append(
+        sum(len(a) for a in arguments if isinstance(a, bytes))
+    )
     before = 5000 * 60
     pair.run(monkeypatch)
     assert pair.other("SCARD", "set") == 5000
