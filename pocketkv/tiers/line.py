@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from pocketkv import limits
+from pocketkv.engine.sinks import COPY_TURN_BYTES
 from pocketkv.placement import Server
 from pocketkv.resp.connection import Connection
 from pocketkv.resp.errors import PeerError, ProtocolError
@@ -56,6 +57,8 @@ class Line(Connection):
 
     def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
         super().__init__(reactor, sock)
+        # Clients have their turn in between.
+        self.send_bytes_per_turn = COPY_TURN_BYTES
         self.job_id = ""
         self.outstanding_bytes = 0
         self._scanner = FrameScanner()

@@ -17,6 +17,8 @@ from pocketkv.engine.database import Database
 from pocketkv.engine.emptying import empty_some
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.node import Node
+from pocketkv.engine.set_value import SetValue
+from pocketkv.engine.values import Collection
 from pocketkv.placement import PlacementMap, SlotMove, SlotRange
 from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
@@ -204,6 +206,7 @@ def _value(db: Database, key: bytes) -> tuple[Any, ...]:
     entry = db.find_stored(key)
     assert entry is not None
     value = db.value_of(key, entry)
-    if hasattr(value, "members"):
+    if isinstance(value, SetValue):
         return "set", value.encoding(), frozenset(value.members())
-    return "string", bytes(value)  # type: ignore[arg-type]
+    assert not isinstance(value, Collection)
+    return "string", bytes(value)

@@ -143,6 +143,12 @@ class Controller:
             del self.placements[job_id]
             self._push()
 
+    def announce(self) -> None:
+        """Tell the list of servers anew."""
+        with self._lock:
+            self.epoch += 1
+            self._push()
+
     def forget_server(self, server_id: str) -> None:
         with self._lock:
             self.epoch += 1

@@ -1,4 +1,4 @@
-"""Moves step by step, with clients' commands between any two steps: nothing is lost or comes back."""
+"""Moves step by step, with commands between any two steps: nothing is lost or comes back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pocketkv import limits
 from pocketkv.resp.errors import PeerError
 from pocketkv.slots import key_slot
 from pocketkv.tiers.carrying import Failed
@@ -341,4 +340,3 @@ def test_only_the_range_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pair.client("DBSIZE") == pair.other("DBSIZE") == 1
     assert pair.client("GET", "b") == b"2"
     assert pair.other("GET", "a") == b"1"
-    assert limits.LINGER_MS

@@ -1,4 +1,4 @@
-"""Clients read and write at full speed while slots go to and fro: none of them sees anything of it."""
+"""Clients read and write at full speed while slots go to and fro, and see nothing of it."""
 
 from __future__ import annotations
 
