@@ -15,8 +15,9 @@ from typing import Any, Final
 import trio
 
 from pocketkv import limits
-from pocketkv.engine.arrivals import BUSY, FAILED, NO_MOVE, REFUSED, TAKEN
+from pocketkv.engine.arrivals import FAILED, NO_MOVE, REFUSED, TAKEN
 from pocketkv.engine.emptying import empty_foreign
+from pocketkv.engine.errors import BUSY
 from pocketkv.engine.keyspace import CLEARED
 from pocketkv.engine.moving import Hold, Outgoing
 from pocketkv.engine.node import Node
@@ -255,7 +256,7 @@ class Carrier:
             PeerError: It has not, or something of the last round was refused.
         """
         refusal: RemoteError | None = None
-        with trio.move_on_after(limits.UPSTREAM_REPLY_TIMEOUT_S):
+        with trio.move_on_after(HELD_MAX_S):
             try:
                 await answer.result()
             except RemoteError as error:

@@ -32,8 +32,9 @@ from pocketkv.tokens import job_token, member_proof
 OnReply: TypeAlias = "Callable[[Any], None]"
 Argument: TypeAlias = "bytes | str | int | FileBulk"
 
-# Whoever does not answer a line for so long is not there.
-REPLY_TIMEOUT_S: Final = limits.UPSTREAM_REPLY_TIMEOUT_S
+# Whoever does not answer a line for so long is not there; a server that has to make room first may
+# take a while.
+REPLY_TIMEOUT_S: Final = 15.0
 
 
 class Line(Connection):

@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import trio
 
-from pocketkv.engine.emptying import empty_range, empty_some
+from pocketkv.engine.emptying import empty_some
 from pocketkv.engine.keyspace import JobSpace
 from pocketkv.engine.migration import slots_migrated, slots_migrating
 from pocketkv.engine.moving import MoveFigures
@@ -144,10 +145,7 @@ class Mover:
         """Forget what came of moves that are ordered no more; whoever was given slots has them."""
         space.refused_moves &= ordered.keys()
         for move_id in [i for i in space.incoming if i not in ordered]:
-            incoming = space.incoming[move_id]
-            incoming.drop()
-            # They may have been given without having been taken: then they begin empty.
-            empty_range(space, incoming.start, incoming.end)
+            space.incoming[move_id].drop()
 
     def _follow_gone(self, placement: PlacementMap) -> None:
         """Look whether slots that went to another server came back without their keys."""
@@ -179,30 +177,28 @@ class Mover:
     async def _work(self, target: str) -> None:
         """Carry out all moves to one server, one after the other."""
         line: Line | None = None
-        unreachable_s = 0.0
+        unreachable_since_s = math.inf
         try:
             while (wanted := self._next(target)) is not None:
-                async with self._limiter:
-                    try:
+                try:
+                    async with self._limiter:
                         if line is None or line.closed:
                             line = await self._open_line(target, wanted.job_id)
-                        self._reactor.linger(allowed=False)
                         await self._carry(line, wanted)
-                        unreachable_s = 0.0
-                    except PeerError as error:
-                        self._log.warning(
-                            "slots are not moved yet",
-                            extra={"job": wanted.job_id, "target": target, "error": str(error)},
-                        )
-                        if line is not None:
-                            line.close()
-                        await trio.sleep(_PAUSE_S)
-                        unreachable_s += _PAUSE_S
-                        if unreachable_s > _UNREACHABLE_S:
-                            self._give_up(wanted, Failed("UNREACHABLE", str(error)))
-                    finally:
-                        if not self._running:
-                            self._reactor.linger(allowed=True)
+                except PeerError as error:
+                    now_s = trio.current_time()
+                    unreachable_since_s = min(unreachable_since_s, now_s)
+                    self._log.warning(
+                        "slots are not moved yet",
+                        extra={"job": wanted.job_id, "target": target, "error": str(error)},
+                    )
+                    if line is not None:
+                        line.close()
+                    if now_s - unreachable_since_s > _UNREACHABLE_S:
+                        self._give_up(wanted, Failed("UNREACHABLE", str(error)))
+                    await trio.sleep(_PAUSE_S)
+                else:
+                    unreachable_since_s = math.inf
         finally:
             self._workers.discard(target)
             if line is not None:
@@ -242,6 +238,7 @@ class Mover:
             log=self._log,
         )
         self._running[key] = carrier
+        self._reactor.linger(allowed=False)
         if not wanted.is_begun:
             wanted.is_begun = True
             slots_migrating(self._node, job_id, move, next(self._numbers))
@@ -251,6 +248,8 @@ class Mover:
             self._give_up(wanted, failure)
         finally:
             del self._running[key]
+            if not self._running:
+                self._reactor.linger(allowed=True)
         await trio.lowlevel.checkpoint()
 
     def _on_flip(self, wanted: _Wanted, keys: int, size: int) -> None:

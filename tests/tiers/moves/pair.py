@@ -161,7 +161,7 @@ class Pair:
         pair = self
 
         class SteppingSender(Sender):
-            async def _step(self) -> None:
+            async def _step(self, window_bytes: int = 0) -> None:
                 self.raise_failure()
                 pair.on_step()
                 self.flush()

@@ -128,9 +128,7 @@ def test_the_connection_breaks(stalled: Stalled) -> None:
     stalled.controller.announce()
     if stalled.phase == "before it is taken":
         # The target says that it has not taken the slots, and never will by this move.
-        eventually(
-            lambda: bool(stalled.controller.messages("MEMBER.MOVE_FAILED", stalled.move_id))
-        )
+        eventually(lambda: bool(stalled.controller.messages("MEMBER.MOVE_FAILED", stalled.move_id)))
         check_whole(stalled.source)
         stalled.move_id = stalled.running.move()
     stalled.running.controller.wait_moved(stalled.move_id)
