@@ -327,6 +327,7 @@ class Carrier:
         space.foreign_bytes += moved_bytes
         self._on_flip(keys, moved_bytes)
         self._end_hold()
+        space.have_left(move.start, move.end)
         empty_foreign(space)
 
 
