@@ -67,9 +67,9 @@ def check_whole(client: Client) -> None:
 
 
 def test_the_target_ends(stalled: Stalled) -> None:
+    waiting = stalled.running.client(0)
     if stalled.phase != "copying":
         # Nobody knows yet whose the slots are: whoever asks waits.
-        waiting = stalled.running.client(0)
         waiting.send(b"INCR", b"key-7")
     stalled.kill(1)
     stalled.between.close()
