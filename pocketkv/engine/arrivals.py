@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv.engine.arguments import parse_int
 from pocketkv.engine.emptying import empty_foreign, is_clean
-from pocketkv.engine.errors import OUT_OF_MEMORY, CommandError, no_permission, wrong_arity
+from pocketkv.engine.errors import BUSY, OUT_OF_MEMORY, CommandError, no_permission, wrong_arity
 from pocketkv.engine.gate import check_store
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.moving import Incoming
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pocketkv.engine.session import Session
 
 NO_MOVE: Final = b"NOMOVE the map that is known here does not order this move"
-BUSY: Final = b"BUSY what the slots held before is being removed"
 TAKEN: Final = b"TAKEN the move was carried out"
 REFUSED: Final = b"REFUSED the move was given up"
 FAILED: Final = b"FAILED "

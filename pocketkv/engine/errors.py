@@ -44,6 +44,7 @@ NO_AUTH: Final = b"NOAUTH Authentication required."
 WRONG_PASS: Final = b"WRONGPASS invalid username-password pair or user is disabled."
 CROSS_SLOT: Final = b"CROSSSLOT Keys in request don't hash to the same slot"
 SLOTS_MOVED: Final = b"TRYAGAIN slots of the job came or went: ask for its map first"
+BUSY: Final = b"BUSY what the slots held before is being removed"
 CLUSTER_DOWN: Final = b"CLUSTERDOWN Hash slot not served"
 SPEAKS_NO_HTTP: Final = b"ERR this port speaks the Redis protocol, not HTTP: closing the connection"
 JOB_ENDED: Final = (

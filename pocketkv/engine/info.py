@@ -334,6 +334,18 @@ def _pocketkv(session: Session) -> Fields:
         "pocketkv_job_slots": sum(space.owned),
         "pocketkv_map_epoch": topology.epoch,
         **_extents(node.keyspace),
+        **_moves(node),
+    }
+
+
+def _moves(node: Node) -> Fields:
+    """What slots came and went, on a server of a cluster. A job sees figures of all jobs."""
+    if node.moves is None:
+        return {}
+    figures = node.moves.figures()
+    return {
+        f"pocketkv_moves_{name}": f"{value:.6f}" if isinstance(value, float) else value
+        for name, value in dataclasses.asdict(figures).items()
     }
 
 

@@ -218,8 +218,6 @@ class JobSpace:
             size = _keys_between(database, start, end)
             database.foreign += -size if given else size
             keys += size
-        if not given and self.observer is not None:
-            self.observer.left(self, start, end)
         return keys
 
     def keys_between(self, start: int, end: int) -> int:
@@ -263,6 +261,11 @@ class JobSpace:
         self.observer = observer
         for database in self.databases.values():
             database.observer = observer
+
+    def have_left(self, start: int, end: int) -> None:
+        """A range of slots, both ends included, has gone to another server, and no hold is left."""
+        if self.observer is not None:
+            self.observer.left(self, start, end)
 
     def was_cleared(self, database: Database) -> None:
         """All keys of a database are removed, at once."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pocketkv.engine.cold import Cold
-from pocketkv.engine.emptying import empty_foreign
+from pocketkv.engine.emptying import empty_range
 from pocketkv.engine.large_string import NEVER_WRITTEN, LargeString
 from pocketkv.engine.pauses import complete_with
 from pocketkv.engine.values import Collection, Entry, value_cost
@@ -44,7 +44,7 @@ class MoveFigures:
         sent, received, failed: Moves that were carried out, or given up.
         sent_keys, sent_bytes, received_keys, received_bytes: What they had.
         holds: How often commands on slots were held.
-        last_hold_s, max_hold_s: For how long.
+        last_hold_s, max_hold_s, p99_hold_s: For how long; the last of the last thousand or so.
         lost_keys: Keys that had gone to a server which is no more.
     """
 
@@ -60,6 +60,7 @@ class MoveFigures:
     holds: int
     last_hold_s: float
     max_hold_s: float
+    p99_hold_s: float
     lost_keys: int
 
 
@@ -223,25 +224,6 @@ class Outgoing:
 
     # --- what to send --------------------------------------------------------------------------
 
-    def size_bytes(self) -> int:
-        """What all keys of the slots cost here, counted key by key; slow."""
-        return sum(
-            value_cost(entry) + len(key)
-            for database in self.space.databases.values()
-            for slot in range(self.start, self.end + 1)
-            for key, entry in (database.tables[slot] or {}).items()
-        )
-
-    @property
-    def is_copied(self) -> bool:
-        """Whether every key was sent once."""
-        return not self._keys and self._reached >= self.end
-
-    @property
-    def slots_done(self) -> int:
-        """How many slots were copied."""
-        return max(0, self._reached - self.start + (0 if self._keys else 1))
-
     def next_copied(self) -> tuple[Database, bytes] | None:
         """The next key to be copied; ``None`` if there are no more."""
         while not self._keys:
@@ -371,9 +353,9 @@ class Incoming:
         return self.space.give(self.start, self.end, given=True)
 
     def drop(self) -> None:
-        """Forget what has come; it is removed in the background."""
+        """Forget what has come; it is removed in the background, before the slots are served."""
         self._end()
-        empty_foreign(self.space)
+        empty_range(self.space, self.start, self.end)
 
     def _end(self) -> None:
         space = self.space

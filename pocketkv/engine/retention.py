@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from pocketkv.engine.errors import JOB_ENDED, CommandError, no_permission, wrong_arity
+from pocketkv.engine.errors import BUSY, JOB_ENDED, CommandError, no_permission, wrong_arity
 from pocketkv.engine.gate import check_memory, check_store, run
 from pocketkv.engine.keyspace import DEFAULT_JOB
 from pocketkv.engine.pauses import complete_with
@@ -102,6 +102,9 @@ def adopt(session: Session, request: list[bytes]) -> Reply:
     pieces, rest = divmod(len(request) - 1, FIELDS)
     if rest:
         raise wrong_arity("pocketkv.adopt")
+    if session.space.unclean:
+        # What is taken now would be removed with what is left of slots that had gone.
+        raise CommandError(BUSY)
     check_store(session)
     check_memory(session, request)
     for start in range(1, len(request), FIELDS):

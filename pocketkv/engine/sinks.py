@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _REFUSED_BYTES: Final = 2**48
 # By which a server is sent what is moved to it; it may be more than the job's quota.
 COPY_LARGE: Final = "pocketkv.copylarge"
+# What is received of it at a time.
+COPY_TURN_BYTES: Final = 256 * limits.KIB
 # Where bytes go that nobody will look at; all connections share it.
 _WASTE: Final = memoryview(bytearray(256 * limits.KIB))
 
@@ -157,6 +159,9 @@ class ExtentSink:
         if not self._refused:
             extent = self._next_extent(missing)
             if extent is not None:
+                if self._is_copy:
+                    # Clients have their turn in between.
+                    missing = min(missing, COPY_TURN_BYTES)
                 end = min(extent.backed_bytes(), self._within + missing)
                 return extent.view(self._within, end - self._within)
             self._refuse()

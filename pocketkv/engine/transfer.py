@@ -126,6 +126,12 @@ def receive_large(db: Database, key: bytes, offset: int, data: bytes | LargeStri
         NotResident: As `receive`.
     """
     space = db.space
+    if not space.keyspace.keeps_large:
+        begun = b"" if offset == 0 else db.lookup(key)
+        if not isinstance(begun, bytes) or len(begun) < offset:
+            raise CommandError(_OUT_OF_ORDER)
+        db.put(key, begun[:offset] + bytes(data))
+        return
     if offset == 0:
         if isinstance(data, LargeString):
             db.put(key, data)

@@ -145,7 +145,7 @@ class Router:
             upstream.is_retired = True
 
     def learn(self, job_id: str, frame: bytes) -> None:
-        """Take a job's map from a server that refused a request by it, if it is newer.
+        """Take a job's map, or what was moved by it, from a server that refused a request.
 
         Only that: the epoch of the topology says up to where the controller was heard.
 
@@ -160,10 +160,16 @@ class Router:
             raise ProtocolError(f"not a map: {error}") from error
         if placement.job_id != job_id:
             raise ProtocolError("the map of another job")
-        known = self.node.topology.placements.get(job_id)
+        topology = self.node.topology
+        known = topology.placements.get(job_id)
         # A job that is not known has ended.
-        if known is not None and known.epoch < placement.epoch:
-            self.node.topology.placements[job_id] = placement
+        if known is None:
+            return
+        if known.epoch < placement.epoch:
+            topology.placements[job_id] = placement.with_flips(known.flips)
+            self.topology_changed()
+        elif topology.flip(job_id, placement.flips):
+            # Slots that were moved under the map that is known here.
             self.topology_changed()
 
     def job_ended(self, job_id: str) -> None:

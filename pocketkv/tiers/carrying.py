@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
 
 from pocketkv import limits
-from pocketkv.engine.arrivals import BUSY, FAILED, NO_MOVE, REFUSED, TAKEN
+from pocketkv.engine.arrivals import FAILED, NO_MOVE, REFUSED, TAKEN
 from pocketkv.engine.emptying import empty_foreign
+from pocketkv.engine.errors import BUSY
 from pocketkv.engine.keyspace import CLEARED
 from pocketkv.engine.moving import Hold, Outgoing
 from pocketkv.engine.node import Node
@@ -26,6 +26,7 @@ from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
 from pocketkv.tiers.copying import Sender
 from pocketkv.tiers.line import Line, Waiter
+from pocketkv.tiers.move_metrics import HoldTimes
 
 # The last round may take about so much: with the way there and back, some milliseconds.
 _LAST_BYTES: Final = 128 * limits.KIB
@@ -55,25 +56,6 @@ _REFUSED: Final = _code(REFUSED)
 _FAILED: Final = _code(FAILED)
 # What an answer becomes when the medium fails after the request was executed.
 _UNCERTAIN: Final = frozenset({"IOERR", "OOM"})
-
-
-@dataclass
-class HoldTimes:
-    """How long commands were held for moves."""
-
-    count: int = 0
-    last_s: float = 0.0
-    max_s: float = 0.0
-    # The last ones, in order, for percentiles.
-    recent_s: list[float] = field(default_factory=list)
-
-    def add(self, duration_s: float) -> None:
-        """Commands on some slots were held for so long."""
-        self.count += 1
-        self.last_s = duration_s
-        self.max_s = max(self.max_s, duration_s)
-        self.recent_s.append(duration_s)
-        del self.recent_s[:-1000]
 
 
 class Failed(Exception):  # noqa: N818 - what becomes of a move, not a defect
@@ -274,7 +256,7 @@ class Carrier:
             PeerError: It has not, or something of the last round was refused.
         """
         refusal: RemoteError | None = None
-        with trio.move_on_after(limits.UPSTREAM_REPLY_TIMEOUT_S):
+        with trio.move_on_after(HELD_MAX_S):
             try:
                 await answer.result()
             except RemoteError as error:
@@ -345,6 +327,7 @@ class Carrier:
         space.foreign_bytes += moved_bytes
         self._on_flip(keys, moved_bytes)
         self._end_hold()
+        space.have_left(move.start, move.end)
         empty_foreign(space)
 
 

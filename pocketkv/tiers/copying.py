@@ -33,6 +33,8 @@ _REQUEST_BYTES: Final = limits.MIB // 4
 _REQUEST_PIECES: Final = 256
 # Of a large string, so much is one request.
 _PART_BYTES: Final = 16 * limits.MIB
+# How long the answers to what was sent while commands are held are waited for.
+_HELD_ANSWER_S: Final = 0.02
 # What may be on its way and not answered, so that the target always has something to do.
 _WINDOW_BYTES: Final = 2 * limits.MIB
 # How long a step takes at least, and at most; and how much of the time that clients took since the
@@ -113,7 +115,7 @@ class Sender:
         self.flush()
 
     async def send_some_held(self, time_s: float) -> None:
-        """The same for so long; then what was sent is waited for."""
+        """The same for so long; then what was sent is waited for, if it takes no longer."""
         left = self.outgoing.take_dirty()
         began_s = time.perf_counter()
         while left and time.perf_counter() - began_s < time_s:
@@ -121,7 +123,8 @@ class Sender:
             await self._send_changed(db, key, is_value=is_value)
         self.outgoing.put_back(left)
         self.flush()
-        await self.answered()
+        with trio.move_on_after(_HELD_ANSWER_S):
+            await self.answered()
 
     async def _send_changed(self, db: Database, key: bytes, *, is_value: bool) -> None:
         if is_value:
@@ -198,7 +201,7 @@ class Sender:
             if start == total:
                 return
             if not self.outgoing.is_held:
-                await self._step()
+                await self._step(_PART_BYTES)
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -238,10 +241,10 @@ class Sender:
 
     # --- taking turns --------------------------------------------------------------------------
 
-    async def _step(self) -> None:
-        """Let others have their turn, if it is time."""
+    async def _step(self, window_bytes: int = _WINDOW_BYTES) -> None:
+        """Let others have their turn, if it is time; no more than this may be unanswered then."""
         now_s = time.perf_counter()
-        is_full = self.line.outstanding_bytes > _WINDOW_BYTES
+        is_full = self.line.outstanding_bytes > window_bytes
         if now_s - self._step_began_s < self._step_s and not is_full and self._failure is None:
             return
         self.flush()
@@ -250,7 +253,7 @@ class Sender:
         busy_s = time.perf_counter() - now_s
         self._step_s = min(max(_STEP_SHARE * busy_s, _STEP_MIN_S), _STEP_MAX_S)
         self.raise_failure()
-        while self.line.outstanding_bytes > _WINDOW_BYTES:
+        while self.line.outstanding_bytes > window_bytes:
             await self._wait_answer()
             self.raise_failure()
         self._step_began_s = time.perf_counter()

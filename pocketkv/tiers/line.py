@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from pocketkv import limits
+from pocketkv.engine.sinks import COPY_TURN_BYTES
 from pocketkv.placement import Server
 from pocketkv.resp.connection import Connection
 from pocketkv.resp.errors import PeerError, ProtocolError
@@ -31,8 +32,9 @@ from pocketkv.tokens import job_token, member_proof
 OnReply: TypeAlias = "Callable[[Any], None]"
 Argument: TypeAlias = "bytes | str | int | FileBulk"
 
-# Whoever does not answer a line for so long is not there.
-REPLY_TIMEOUT_S: Final = limits.UPSTREAM_REPLY_TIMEOUT_S
+# Whoever does not answer a line for so long is not there; a server that has to make room first may
+# take a while.
+REPLY_TIMEOUT_S: Final = 15.0
 
 
 class Line(Connection):
@@ -56,6 +58,8 @@ class Line(Connection):
 
     def __init__(self, reactor: Reactor, sock: socket.socket) -> None:
         super().__init__(reactor, sock)
+        # Clients have their turn in between.
+        self.send_bytes_per_turn = COPY_TURN_BYTES
         self.job_id = ""
         self.outstanding_bytes = 0
         self._scanner = FrameScanner()

@@ -10,23 +10,26 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Awaitable
+import math
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import trio
 
-from pocketkv.engine.emptying import empty_range, empty_some
+from pocketkv.engine.emptying import empty_some
 from pocketkv.engine.keyspace import JobSpace
 from pocketkv.engine.migration import slots_migrated, slots_migrating
 from pocketkv.engine.moving import MoveFigures
 from pocketkv.engine.node import Node
+from pocketkv.observability.metrics import Figures
 from pocketkv.placement import PlacementMap, ServerState, SlotMove
 from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
 from pocketkv.resp.reactor import Reactor
-from pocketkv.tiers.carrying import Carrier, Failed, HoldTimes
+from pocketkv.tiers.carrying import Carrier, Failed
 from pocketkv.tiers.line import Line, open_line
+from pocketkv.tiers.move_metrics import HoldTimes, move_metrics
 
 _PAUSE_S: Final = 0.1
 # A target that cannot be reached for so long is given up; the controller may know more.
@@ -142,10 +145,7 @@ class Mover:
         """Forget what came of moves that are ordered no more; whoever was given slots has them."""
         space.refused_moves &= ordered.keys()
         for move_id in [i for i in space.incoming if i not in ordered]:
-            incoming = space.incoming[move_id]
-            incoming.drop()
-            # They may have been given without having been taken: then they begin empty.
-            empty_range(space, incoming.start, incoming.end)
+            space.incoming[move_id].drop()
 
     def _follow_gone(self, placement: PlacementMap) -> None:
         """Look whether slots that went to another server came back without their keys."""
@@ -177,30 +177,28 @@ class Mover:
     async def _work(self, target: str) -> None:
         """Carry out all moves to one server, one after the other."""
         line: Line | None = None
-        unreachable_s = 0.0
+        unreachable_since_s = math.inf
         try:
             while (wanted := self._next(target)) is not None:
-                async with self._limiter:
-                    try:
+                try:
+                    async with self._limiter:
                         if line is None or line.closed:
                             line = await self._open_line(target, wanted.job_id)
-                        self._reactor.linger(allowed=False)
                         await self._carry(line, wanted)
-                        unreachable_s = 0.0
-                    except PeerError as error:
-                        self._log.warning(
-                            "slots are not moved yet",
-                            extra={"job": wanted.job_id, "target": target, "error": str(error)},
-                        )
-                        if line is not None:
-                            line.close()
-                        await trio.sleep(_PAUSE_S)
-                        unreachable_s += _PAUSE_S
-                        if unreachable_s > _UNREACHABLE_S:
-                            self._give_up(wanted, Failed("UNREACHABLE", str(error)))
-                    finally:
-                        if not self._running:
-                            self._reactor.linger(allowed=True)
+                except PeerError as error:
+                    now_s = trio.current_time()
+                    unreachable_since_s = min(unreachable_since_s, now_s)
+                    self._log.warning(
+                        "slots are not moved yet",
+                        extra={"job": wanted.job_id, "target": target, "error": str(error)},
+                    )
+                    if line is not None:
+                        line.close()
+                    if now_s - unreachable_since_s > _UNREACHABLE_S:
+                        self._give_up(wanted, Failed("UNREACHABLE", str(error)))
+                    await trio.sleep(_PAUSE_S)
+                else:
+                    unreachable_since_s = math.inf
         finally:
             self._workers.discard(target)
             if line is not None:
@@ -240,6 +238,7 @@ class Mover:
             log=self._log,
         )
         self._running[key] = carrier
+        self._reactor.linger(allowed=False)
         if not wanted.is_begun:
             wanted.is_begun = True
             slots_migrating(self._node, job_id, move, next(self._numbers))
@@ -249,6 +248,8 @@ class Mover:
             self._give_up(wanted, failure)
         finally:
             del self._running[key]
+            if not self._running:
+                self._reactor.linger(allowed=True)
         await trio.lowlevel.checkpoint()
 
     def _on_flip(self, wanted: _Wanted, keys: int, size: int) -> None:
@@ -337,7 +338,16 @@ class Mover:
     def hold_figures(self) -> dict[str, float]:
         """How often commands were held, and how long the last time, and at most."""
         holds = self.holds
-        return {"count": holds.count, "last_s": holds.last_s, "max_s": holds.max_s}
+        return {
+            "count": holds.count,
+            "last_s": holds.last_s,
+            "max_s": holds.max_s,
+            "p99_s": holds.p99_s,
+        }
+
+    def metrics(self) -> Iterable[Figures]:
+        """A source of `NodeMetrics`."""
+        return move_metrics(self.figures(), self.holds)
 
     def figures(self) -> MoveFigures:
         """`Moves.figures`."""
@@ -353,6 +363,7 @@ class Mover:
             received_keys=self._received_keys,
             received_bytes=self._received_bytes,
             holds=self.holds.count,
+            p99_hold_s=self.holds.p99_s,
             last_hold_s=self.holds.last_s,
             max_hold_s=self.holds.max_s,
             lost_keys=self._lost_keys,

@@ -205,6 +205,7 @@ class StorageServer:
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
         self.node.moves = self.mover
+        shell.metrics.sources.append(self.mover.metrics)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.retirer.run)
             nursery.start_soon(self.mover.run)

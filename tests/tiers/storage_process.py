@@ -126,10 +126,15 @@ class Storage:
 
 
 @contextlib.contextmanager
-def storage(folder: Path, *options: str) -> Iterator[Storage]:
-    """Run a storage server on a free port; it is seen to that it ends."""
+def storage(
+    folder: Path, *options: str, role: str = "storage", may_be_killed: bool = False
+) -> Iterator[Storage]:
+    """Run a storage server (or another role) on a free port; it is seen to that it ends.
+
+    With `may_be_killed` the test may have ended it by itself, as it likes.
+    """
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "pocketkv", "storage", "--port", "0"]
+    command = [sys.executable, "-m", "pocketkv", role, "--port", "0"]
     command += ["--metrics-port", "off", "--announce-fd", str(writing), *options]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
@@ -153,5 +158,5 @@ def storage(folder: Path, *options: str) -> Iterator[Storage]:
             process.wait(STOP_TIMEOUT_S)
             raise
     log_text = (folder / "log").read_text(encoding="utf-8")
-    assert status == 0, log_text
+    assert status == 0 or may_be_killed, log_text
     assert "internal error" not in log_text, log_text

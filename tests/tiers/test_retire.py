@@ -14,7 +14,7 @@ from pocketkv.engine.errors import CommandError
 from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.set_value import SetValue
-from pocketkv.tiers.retire import pieces
+from pocketkv.tiers.sending import pieces
 from tests.engine.harness import Client, Engine
 from tests.engine.media import FakeMedium
 from tests.engine.stores import MemoryStore

@@ -70,16 +70,9 @@ class Controller:
         elif name == "MEMBER.JOIN":
             member = json.loads(request[1])
             self.epoch += 1
-            self.servers[member["id"]] = Server(
-                id=member["id"],
-                tier=member["tier"],
-                host=member["host"],
-                port=member["port"],
-                machine=member["machine"],
-                capacity_bytes=member["capacity_bytes"],
-                bandwidth_bytes_s=0,
-            )
             self._links[member["id"]] = sock
+            if member["role"] == "storage":
+                self._add_server(member)
             text = self._update()
             sock.sendall(b"$%d\r\n%b\r\n" % (len(text), text))
             self._push(but=sock)
@@ -90,6 +83,17 @@ class Controller:
             elif name.startswith("MEMBER.MOVE"):
                 self.told.append((name, json.loads(request[1])))
             sock.sendall(b"+OK\r\n")
+
+    def _add_server(self, member: dict[str, Any]) -> None:
+        self.servers[member["id"]] = Server(
+            id=member["id"],
+            tier=member["tier"],
+            host=member["host"],
+            port=member["port"],
+            machine=member["machine"],
+            capacity_bytes=member["capacity_bytes"],
+            bandwidth_bytes_s=0,
+        )
 
     def _update(self) -> bytes:
         return json.dumps(
@@ -139,6 +143,12 @@ class Controller:
             del self.placements[job_id]
             self._push()
 
+    def announce(self) -> None:
+        """Tell the list of servers anew."""
+        with self._lock:
+            self.epoch += 1
+            self._push()
+
     def forget_server(self, server_id: str) -> None:
         with self._lock:
             self.epoch += 1
@@ -159,14 +169,24 @@ class Controller:
 class Cluster:
     """The controller and servers under it."""
 
-    def __init__(self, controller: Controller, servers: list[Storage]) -> None:
+    def __init__(
+        self, controller: Controller, servers: list[Storage], router: Storage | None
+    ) -> None:
         self.controller = controller
         self.servers = servers
+        self.router = router
 
     def client(self, number: int, job_id: str = JOB) -> Client:
         """A connection to a server, in the job."""
         client = self.servers[number].client()
         assert client("AUTH", job_id, job_token(SECRET, job_id)) == "OK"
+        return client
+
+    def plain_client(self) -> Client:
+        """A connection to the router, in the job."""
+        assert self.router is not None
+        client = self.router.client()
+        assert client("AUTH", JOB, job_token(SECRET, JOB)) == "OK"
         return client
 
     def give_all(self, number: int = 0) -> None:
@@ -176,7 +196,7 @@ class Cluster:
 
     def wait_known(self) -> None:
         """Until every server knows the job."""
-        for server in self.servers:
+        for server in [*self.servers, *([self.router] if self.router else [])]:
             eventually(lambda s=server: s.control("AUTH", JOB, job_token(SECRET, JOB)) == "OK")  # type: ignore[misc]
 
     def move(self, source: int = 0, target: int = 1) -> str:
@@ -188,20 +208,30 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, *servers: tuple[str, ...], count: int = 2) -> Iterator[Cluster]:
+def cluster(
+    folder: Path,
+    *servers: tuple[str, ...],
+    count: int = 2,
+    with_router: bool = False,
+    may_be_killed: bool = False,
+) -> Iterator[Cluster]:
     """A controller and storage servers with these options each; or so many without any."""
     controller = Controller()
     secret = folder / "secret"
     secret.write_text(SECRET.hex(), encoding="ascii")
     secret.chmod(0o600)
+    common = ["--controller", controller.place, "--secret-file", str(secret)]
     started = []
     with contextlib.ExitStack() as stack:
         stack.callback(controller.close)
         for number, options in enumerate(servers or [()] * count):
             own = folder / f"server-{number}"
             own.mkdir()
-            common = ["--controller", controller.place, "--secret-file", str(secret)]
-            common += ["--server-id", IDS[number], "--memory", "512mb"]
-            started.append(stack.enter_context(storage(own, *common, *options)))
+            ours = [*common, "--server-id", IDS[number], "--memory", "512mb", *options]
+            started.append(stack.enter_context(storage(own, *ours, may_be_killed=may_be_killed)))
         eventually(lambda: len(controller.servers) == len(started))
-        yield Cluster(controller, started)
+        router = None
+        if with_router:
+            (folder / "router").mkdir()
+            router = stack.enter_context(storage(folder / "router", *common, role="router"))
+        yield Cluster(controller, started, router)
