@@ -245,6 +245,10 @@ class MovingBooks(RetainingBooks):
         for job_id, tenant in self.tenants.items():
             if tenant.shortages or tenant.asks or not _says_what_it_needs(tenant.hints):
                 self._unsettle([job_id], spread=True)
+        for member in self.fleet.draining():
+            # There may have been nowhere to go.
+            job_ids = self.placements.jobs_naming(member.server.id)
+            self._unsettle(job_ids, spread=False, is_urgent=True)
 
     # --- orders --------------------------------------------------------------------------------
 

@@ -207,6 +207,22 @@ def test_what_ends_soon_goes_before_what_only_moves() -> None:
     assert rounds < 100
 
 
+def test_one_that_had_nowhere_to_go_goes_on_when_there_is_somewhere() -> None:
+    cluster = served({"dram": 2})
+    sort = job(capacity_bytes=MIB)
+    cluster(JobRegistered(sort))
+    (owner,) = cluster.slots(sort.id)
+    (other,) = cluster.slots().keys() - {owner}
+    done = cluster(ServerDrained(owner, leaves=True))
+    cluster(ProcessDied(other, "killed"))
+    assert (cluster.slots(sort.id), cluster.moves()) == ({owner: SLOT_COUNT}, [])
+    (start,) = of(StartServer, done)
+    cluster(Joined(joining(start.server_id)))
+    done = cluster.carry_out_moves()
+    assert cluster.slots(sort.id) == {start.server_id: SLOT_COUNT}
+    assert StopServer(owner) in done
+
+
 def test_a_draining_server_that_was_started_anew_is_used_again() -> None:
     cluster = two_servers()
     cluster(ServerDrained("a"))
