@@ -226,6 +226,9 @@ class DrainingBooks(MovingBooks):
         for job_id in self.placements.jobs_naming(server_id):
             if self.tenants[job_id].retention is not None:
                 return f"keys that the job '{job_id}' retained are handed over"
+            if self.tenants[job_id].shortages and job_id not in self.in_transit:
+                short = self.tenants[job_id].shortages[0]
+                return f"the job '{job_id}' finds no room elsewhere: {short}"
             for (name, target), setback in self.setbacks.items():
                 if name == job_id and target != server_id:
                     return f"moving slots of '{job_id}' to {target} failed: {setback.reason}"

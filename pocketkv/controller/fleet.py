@@ -56,7 +56,8 @@ class Member:
     `managed` ones were started by the backend, so that it may stop and replace them. It is
     draining if and only if it has a `drain`. One that was out and `is_stale` may still have what
     it had then: it gets no slots until it has reported, which it does when it has heard the maps.
-    In its last `busy_reports` its CPU was busy.
+    In its last `busy_reports` its CPU was busy; `job_commands` is what it executed for each job
+    between the last two.
     """
 
     server: Server
@@ -72,6 +73,7 @@ class Member:
     is_stale: bool = False
     rates: Rates = field(default_factory=Rates)
     busy_reports: int = 0
+    job_commands: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def condition(self) -> Condition:
@@ -271,8 +273,9 @@ class Fleet:
         if report is not None:
             rates = member.rates.after(report, now_ms)
             busy = member.busy_reports + 1 if report.cpu > BUSY_CPU else 0
+            commands = _commands_since(member.report, report)
             member = replace(member, report=report, rates=rates, busy_reports=busy)
-            member = replace(member, is_stale=False)
+            member = replace(member, job_commands=commands, is_stale=False)
             self.changed.add(server_id)
         self.members[server_id] = member
 
@@ -391,3 +394,13 @@ class Fleet:
         for member in self.members.values():
             is_draining = member.server.state is ServerState.DRAINING
             assert is_draining == (member.drain is not None)
+
+
+def _commands_since(before: Report, after: Report) -> dict[str, int]:
+    """Return the commands of each job between two reports; a process counts from 0."""
+    found = {}
+    for job_id, usage in after.jobs.items():
+        known = before.jobs.get(job_id)
+        earlier = 0 if known is None or known.commands > usage.commands else known.commands
+        found[job_id] = usage.commands - earlier
+    return found
