@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pocketkv.engine.cold import Cold
-from pocketkv.engine.eviction import evict_some
+from pocketkv.engine.eviction import evict_some, memory_bytes
 from pocketkv.engine.keyspace import DEFAULT_JOB
 from pocketkv.engine.replay import Replay, StoredIndex
 from pocketkv.engine.set_value import SetValue
@@ -56,6 +56,29 @@ def test_a_string_is_not_in_memory(engine: Engine, client: Client) -> None:
     assert client("GET", "key") == b"value" * 100
     assert isinstance(client.db.find_stored(b"key"), Cold)
     assert client("STRLEN", "key") == 500
+
+
+def test_what_is_on_the_medium_is_not_in_memory(engine: Engine, client: Client) -> None:
+    for number in range(20):
+        client("SET", f"string:{number}", "x" * 50_000)
+    keyspace = engine.keyspace
+    assert keyspace.used_bytes > 1_000_000
+    index_bytes = memory_bytes(keyspace)
+    assert index_bytes == keyspace.index_bytes < 10_000
+    # More than are looked at, of different sizes.
+    for number in range(2000):
+        client("SADD", f"set:{number}", *[b"member:%d" % member for member in range(number % 7 + 1)])
+    sets_bytes = sum(
+        value.size_bytes
+        for _, table in client.db.slot_tables()
+        for value in table.values()
+        if isinstance(value, SetValue)
+    )
+    held_bytes = memory_bytes(keyspace) - keyspace.index_bytes
+    assert sets_bytes * 0.9 < held_bytes < sets_bytes * 1.1
+    while evict_some(keyspace, 1 << 30, 1 << 30):
+        pass
+    assert memory_bytes(keyspace) == keyspace.index_bytes
 
 
 def test_whatever_takes_a_key_away_releases_its_record(engine: Engine, client: Client) -> None:
