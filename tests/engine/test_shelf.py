@@ -67,7 +67,9 @@ def test_what_is_on_the_medium_is_not_in_memory(engine: Engine, client: Client) 
     assert index_bytes == keyspace.index_bytes < 10_000
     # More than are looked at, of different sizes.
     for number in range(2000):
-        client("SADD", f"set:{number}", *[b"member:%d" % member for member in range(number % 7 + 1)])
+        client(
+            "SADD", f"set:{number}", *[b"member:%d" % member for member in range(number % 7 + 1)]
+        )
     sets_bytes = sum(
         value.size_bytes
         for _, table in client.db.slot_tables()
