@@ -62,7 +62,17 @@ class IndexWriter:
         stopped: It is given up.
     """
 
-    __slots__ = ("_covered", "_fd", "_path", "_seed", "_size", "_synced", "entries", "stopped")
+    __slots__ = (
+        "_covered",
+        "_fd",
+        "_path",
+        "_retry_bytes",
+        "_seed",
+        "_size",
+        "_synced",
+        "entries",
+        "stopped",
+    )
 
     def __init__(
         self, path: str, seed: int, size: int = 0, covered: int = SEGMENT_HEADER_BYTES
@@ -73,6 +83,8 @@ class IndexWriter:
         self._covered = covered
         self._synced = 0
         self._fd = -1
+        # After a failure it is tried again when there is so much.
+        self._retry_bytes = 0
         self.stopped = False
         self.entries = bytearray()
 
@@ -92,12 +104,20 @@ class IndexWriter:
             end: Where in the segment the last of their records ends.
             synced: How much of the segment is on the medium.
         """
-        if self._put(_MAGIC, end, synced):
+        if len(self.entries) >= self._retry_bytes and self._put(_MAGIC, end, synced):
             self._covered = end
 
-    def tell_synced(self, synced: int) -> None:
-        """Note how much of the segment is on the medium, if that is not written yet."""
-        if synced > self._synced and not self.entries:
+    def tell_synced(self, end: int, synced: int) -> None:
+        """Note how much of the segment is on the medium, if that is not written yet.
+
+        Args:
+            end: As `write` says.
+            synced: So much.
+        """
+        self._retry_bytes = 0
+        if self.entries:
+            self.write(end, synced)
+        elif synced > self._synced:
             self._put(_MAGIC, self._covered, synced)
 
     def write_some(self, end: int, synced: int) -> None:
@@ -113,6 +133,7 @@ class IndexWriter:
             synced: How much of it is on the medium.
             path: Of the index whose place this one takes.
         """
+        self._retry_bytes = 0
         if self.entries:
             self.write(segment_bytes, synced)
         if not self.entries:
@@ -170,6 +191,8 @@ class IndexWriter:
     def _failed(self) -> bool:
         """What was written of the frame is written over by the next."""
         self.close()
+        # Not with each frame: the more is kept, the longer that takes.
+        self._retry_bytes = len(self.entries) + (len(self.entries) >> 2) + _PIECE_BYTES // 4
         if len(self.entries) > _KEPT_BYTES_MAX:
             self.stopped = True
             self.entries = bytearray()
@@ -186,15 +209,19 @@ class Index:
     Attributes:
         spans: Stretches of the segment that it knows: from where to where, and the entries.
         synced: How much of the segment was on the medium for certain.
+        end: Up to where it knows something of the segment.
         file_bytes: Of the index file.
-        segment_bytes: Of the segment, if it is finished and all of the index is good; otherwise -1.
+        is_whole: All of it is good, and it knows everything up to `end`.
+        is_finished: And the segment has nothing behind that.
     """
 
     def __init__(self, data: bytes, seed: int) -> None:
-        self.spans: list[tuple[int, int, memoryview]] = []
+        self.spans: list[tuple[int, int, bytearray]] = []
         self.synced = 0
+        self.end = SEGMENT_HEADER_BYTES
         self.file_bytes = len(data)
-        self.segment_bytes = -1
+        self.is_whole = True
+        self.is_finished = False
         self._view = memoryview(data)
         self._data = data
         self._seed = seed
@@ -202,25 +229,29 @@ class Index:
 
     def _read(self) -> None:
         position = 0
-        covered = SEGMENT_HEADER_BYTES
-        is_whole = True
-        is_last = False
+        begin = covered = SEGMENT_HEADER_BYTES
+        known = bytearray()
         while position < len(self._data):
             frame = self._frame(position)
             if frame is None:
-                is_whole = False
+                self.is_whole = False
                 position = self._next(position + 1)
                 continue
-            magic, span, offset, synced, entries = frame
-            self.synced = max(self.synced, synced)
-            is_whole = is_whole and offset == covered
-            if span and offset >= covered:
-                covered = offset + span
-                self.spans.append((offset, covered, entries))
-            is_last = magic == _MAGIC_LAST
+            magic, span, offset, self.synced, entries = frame
+            if offset != covered:
+                self.is_whole = False
+                if known:
+                    self.spans.append((begin, covered, known))
+                begin = covered = offset
+                known = bytearray()
+            covered += span
+            known += entries
+            self.is_finished = magic == _MAGIC_LAST
             position += _FRAME.size + len(entries)
-        if is_whole and is_last:
-            self.segment_bytes = covered
+        if known:
+            self.spans.append((begin, covered, known))
+        self.end = covered
+        self.is_finished = self.is_finished and self.is_whole
 
     def _frame(self, position: int) -> tuple[bytes, int, int, int, memoryview] | None:
         """The frame at a place of the file, if there is one and it is good."""
@@ -252,7 +283,7 @@ class Index:
             yield from read_entries(entries, offset)
 
 
-def read_entries(entries: memoryview, offset: int) -> Iterator[tuple[int, Header | int]]:
+def read_entries(entries: bytearray, offset: int) -> Iterator[tuple[int, Header | int]]:
     """`Index.records` of one stretch that begins at `offset`."""
     position = 0
     while position < len(entries):

@@ -252,11 +252,7 @@ class _Merge:
     def _is_there(self, offset: int, known: Header) -> bool:
         """Whether a record that the index knows was there; it may be damaged now."""
         scanner = self._scanner
-        if offset < self._certain:
-            if scanner is None or scanner.header_at(offset) != known:
-                self.damaged += 1
-            return True
-        return (
+        return offset < self._certain or (
             scanner is not None
             and scanner.header_at(offset) == known
             and scanner.payload_is_good(offset, known)
@@ -340,7 +336,7 @@ class Replay:
         seed = segment_seed(self._state.secret, journal.job_id, number)
         segment = Segment(journal.folder, number, seed)
         index = load_index(segment.index_path, seed)
-        if index is not None and index.segment_bytes >= 0:
+        if index is not None and self._is_enough(segment, index):
             self._from_index(segment, index, last=last)
             return
         try:
@@ -354,26 +350,41 @@ class Replay:
             if fd >= 0:
                 os.close(fd)
 
+    def _is_enough(self, segment: Segment, index: Index) -> bool:
+        """Whether an index alone tells what is in a segment."""
+        if index.is_finished:
+            return True
+        try:
+            size = Path(segment.path).stat().st_size
+        except OSError:
+            return False
+        return index.is_whole and self._state.trusts and size == index.end > SEGMENT_HEADER_BYTES
+
     def _from_index(self, segment: Segment, index: Index, *, last: bool) -> None:
-        segment.size = segment.written = index.segment_bytes
+        end = index.end
+        segment.size = segment.written = end
         segment.synced = index.synced
         size = taken = 0
         with contextlib.suppress(OSError):
+            if not index.is_finished:
+                # Cut even where nothing is to be cut: what was reserved lies behind the end.
+                os.truncate(segment.path, end)
             status = Path(segment.path).stat()
             size = status.st_size
             # Some of it may have been given back.
             taken = min(size, status.st_blocks * 512)
-        if size < index.segment_bytes:
-            self._note(segment, f"has {size} bytes of {index.segment_bytes}")
+        if size < end:
+            self._note(segment, f"has {size} bytes of {end}")
         self._state.account(segment, taken)
-        small = last and size == index.segment_bytes < self._state.layout.segment_bytes // 2
-        self._journal.adopt(segment, active=small)
-        if small:
-            # A server that is often stopped would leave many small ones.
+        # A server that is often stopped would leave many small ones.
+        goes_on = last and size == end < self._state.layout.segment_bytes // 2
+        self._journal.adopt(segment, active=goes_on)
+        writer = IndexWriter(segment.index_path, segment.seed, index.file_bytes, end)
+        if goes_on:
             segment.roll_at = self._state.layout.segment_bytes
-            segment.index = IndexWriter(
-                segment.index_path, segment.seed, index.file_bytes, segment.size
-            )
+            segment.index = writer
+        elif not index.is_finished:
+            writer.finish(end, index.synced)
         for offset, header in index.records():
             if isinstance(header, Header):
                 self._tell(segment, offset, header)

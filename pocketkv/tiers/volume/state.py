@@ -252,8 +252,9 @@ class VolumeState:
             self.full = False
         while self.synced:
             segment = self.synced.popleft()
-            if segment.index is not None and not segment.retired:
-                segment.index.tell_synced(segment.synced)
+            # An index must tell of nothing that is not written.
+            if segment.index is not None and not segment.retired and not segment.buffer:
+                segment.index.tell_synced(segment.written, segment.synced)
         while self.punched:
             segment, size = self.punched.popleft()
             if not segment.retired:

@@ -26,7 +26,7 @@ def check(client: Client, name: str) -> None:
 
 
 def medium_error(client: Client) -> str:
-    info = client("INFO", "tiers").decode()
+    info: str = client("INFO", "tiers").decode()
     return next(line for line in info.splitlines() if line.startswith("tier_error:"))[11:]
 
 
