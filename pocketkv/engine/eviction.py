@@ -15,6 +15,8 @@ from pocketkv.engine.values import Collection
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import Keyspace
 
+# A larger collection is freed in parts.
+_SHED_BYTES: Final = 256 * 1024
 # Of more collections so many are looked at to tell how large all of them are.
 _SAMPLED_KEYS: Final = 512
 
@@ -65,6 +67,9 @@ def evict_some(keyspace: Keyspace, wanted_bytes: int, effort_max: int) -> int:
         shelf.db.exchange(key, value, cold)
         shelf.db.scans.forget(value)
         keyspace.evictions += 1
+        if value.size_bytes > _SHED_BYTES:
+            # To free it takes long.
+            keyspace.shedding.append(value)
         freed += value.size_bytes
         effort += cold.record_bytes
     return freed

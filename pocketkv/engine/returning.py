@@ -9,6 +9,8 @@ from pocketkv.engine.errors import OUT_OF_MEMORY, CommandError
 from pocketkv.engine.large_string import LargeString
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pocketkv.engine.cold import Cold, SpillJournal
     from pocketkv.engine.extents import Extent
     from pocketkv.engine.shelf import Shelf
@@ -110,6 +112,10 @@ class LargeRead:
             self._shelf.fetched[self._cold] = string
             self._end()
         return True
+
+    def prepare(self) -> Iterator[None]:
+        """There is nothing to do."""
+        return iter(())
 
     def forget(self) -> None:
         """It is a value now, or not needed any more."""

@@ -22,6 +22,7 @@ from pocketkv.tiers.collecting import collect
 from pocketkv.tiers.file_store import FileStore
 from pocketkv.tiers.readers import Readers
 from pocketkv.tiers.rescue import Rescue
+from pocketkv.tiers.steps import Steps
 from pocketkv.tiers.volume.large_file import LargeFile, Range
 
 _SYNC_INTERVAL_S: Final = 1.0
@@ -69,12 +70,14 @@ class Upkeep:
         self._release_memory = release_memory
         self._log = log
         self._rescue = Rescue(node, store, log)
+        self._steps = Steps(log)
+        node.stepper = self._steps.add
         self.failure = ""
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:
-            for task in (self._sync, self._pace, self._collect, self._evict):
+            for task in (self._sync, self._pace, self._collect, self._evict, self._steps.run):
                 nursery.start_soon(task)
 
     def fetch_part(
