@@ -37,8 +37,8 @@ _MERGE_BELOW: Final = 16
 _DRAWS_MAX: Final = 64
 
 # What is packed, built and freed at a time, each in about a millisecond.
-_STEP_SEGMENTS: Final = 128
-_STEP_MEMBERS: Final = 1024
+_STEP_SEGMENTS: Final = 32
+_STEP_MEMBERS: Final = 512
 _SHED_SEGMENTS: Final = 256
 
 # Attributes that are numbers, each an object if it is not small.

@@ -53,7 +53,7 @@ _CHANGES_SHIFT: Final = 16
 _WHOLE_BYTES_MAX: Final = 512
 # A collection of more bytes is made of its records in steps, while its client alone waits.
 _STEPPED_BYTES: Final = 64 * KIB
-_STEPPED_ITEMS: Final = 1024
+_STEPPED_ITEMS: Final = 512
 # So many changes has a large string, which are small beside what tells all of it.
 _LARGE_CHANGES_MAX: Final = 256
 
