@@ -9,6 +9,7 @@ an error at its key.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -22,6 +23,7 @@ from pocketkv.tiers.volume.file_pieces import FilePiece
 from pocketkv.tiers.volume.file_string import FileString
 from pocketkv.tiers.volume.large_file import LargeFile
 from pocketkv.tiers.volume.large_region import BLOCK_BYTES, REGION_BYTES_MAX, Region
+from pocketkv.tiers.volume.volume import Volume
 
 _STEP_BYTES: Final = 4 * BLOCK_BYTES
 # Between two attempts pass no more than so many calls.
@@ -65,22 +67,12 @@ class Rescue:
             return
         self._skipped = 0
         self._skips = min(2 * self._skips + 1, _SKIPS_MAX)
-        if store.volume.has_lost and await self._records():
+        if store.volume.has_lost and await rescue_records(
+            store.volume, lambda: self._node.retry_commit() is None
+        ):
             self._log.info("records that the device had lost are written again")
         for job_id, large in store.lost_large():
             await self._large(job_id, large)
-
-    async def _records(self) -> bool:
-        """Write records again; whether all of them are."""
-        volume = self._store.volume
-        while self._node.retry_commit() is None and volume.has_lost:
-            claim = volume.rescue_pick()
-            if claim is None:
-                break
-            part = await trio.to_thread.run_sync(volume.rescue_read, claim)
-            if not volume.rescue_apply(part):
-                return False
-        return self._node.retry_commit() is None and not volume.has_lost
 
     # --- large values --------------------------------------------------------------------------
 
@@ -131,7 +123,7 @@ class Rescue:
                 self._log.error("no room to write again what the device has lost")
                 return False
             try:
-                if not await trio.to_thread.run_sync(partial(_copy, piece, region)):
+                if not await trio.to_thread.run_sync(partial(copy_piece, piece, region)):
                     return False
             except CommandError as error:
                 # What is left of it stays where it is.
@@ -151,7 +143,27 @@ class Rescue:
         return True
 
 
-def _copy(piece: FilePiece, region: Region) -> bool:
+async def rescue_records(volume: Volume, commit: Callable[[], bool]) -> bool:
+    """Write records again that the device has lost; whether all of them are.
+
+    Args:
+        volume: Whose.
+        commit: Has what was written given to the system; false if it cannot be now.
+
+    Raises:
+        OSError: The device failed.
+    """
+    while commit() and volume.has_lost:
+        claim = volume.rescue_pick()
+        if claim is None:
+            break
+        part = await trio.to_thread.run_sync(volume.rescue_read, claim)
+        if not volume.rescue_apply(part):
+            return False
+    return commit() and not volume.has_lost
+
+
+def copy_piece(piece: FilePiece, region: Region) -> bool:
     """Write what a piece has to a region; false if there is no room; for a worker.
 
     Raises:
