@@ -239,13 +239,13 @@ def test_any_single_byte_that_is_damaged_is_an_error_at_its_key(tmp_path: Path) 
     for path in (log, index_of(log)):
         data = path.read_bytes()
         for at in range(len(data)):
+            if path == log and at % 32 and not any(data[at - 8 : at + 8]):
+                # Within a long row of zeros one is as good as another.
+                continue
             path.write_bytes(data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :])
             copy = tmp_path / "copy"
             shutil.copytree(source, copy)
             refused: set[Name] = set()
-            if path == log and at % 32 and not any(data[at - 8 : at + 8]):
-                # Within a long row of zeros one is as good as another.
-                continue
             for _ in range(1 + (at % 5 == 0)):
                 # The second one finds what the first one has written.
                 again = Table(copy)
