@@ -27,7 +27,7 @@ def test_every_kind_of_value_goes(tmp_path: Path) -> None:
             a("SET", f"key-{n}", n)
         size = a("DBSIZE")
         move_id = running.move()
-        running.controller.wait_moved(move_id)
+        running.wait_moved(move_id)
         b = running.client(1)
         assert b("DBSIZE") == size
         assert b("MGET", "small") == [b"value"]
