@@ -11,6 +11,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?= --seconds 300
+CHAOS_ARGS ?= --seconds 600
 # Documentation shows whole runs only.
 BENCH_DOCS := $(if $(BENCH_ARGS),,--plot $(CURDIR)/docs/ratio-over-size.svg \
   --write-docs $(CURDIR)/docs/performance.md)
@@ -101,6 +102,10 @@ test-asan: setup  ## the same with AddressSanitizer: some minutes, not part of `
 fuzz: compiled  ## fuzz the compiled codec for ten minutes; FUZZ_ARGS="--seconds 60 --seed 7"
 	$(IN_COMPILED) tests.resp.fuzz_parser $(FUZZ_ARGS)
 	$(IN_COMPILED) tests.compiled.fuzz_frames $(FUZZ_ARGS)
+
+.PHONY: chaos
+chaos: setup  ## kill, halt, add and drain under load, for ten minutes; CHAOS_ARGS="--seconds 60 --seed 7"
+	$(RUN) tests.chaos $(CHAOS_ARGS)
 
 .PHONY: test-slow
 test-slow: setup  ## the tests that take minutes or gigabytes

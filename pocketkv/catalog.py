@@ -209,6 +209,10 @@ class Tier:
                 return machine
         raise CatalogError(f"the catalog has no machine type {_shown(name)} of {self.name}")
 
+    def machine_or_reference(self, name: str) -> MachineType:
+        """Return the machine type called `name`, the reference if there is none."""
+        return next((one for one in self.machines if one.name == name), self.reference)
+
     def cheapest(self, need: Need) -> Provision | None:
         """Return the servers that meet `need` at least cost, None if all would be too slow."""
         return next(iter(_by_cost(self.machines, need)), None)

@@ -74,9 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     config.add_controller_arguments(controller)
     controller.set_defaults(run=_controller)
 
-    from pocketkv import admin, calibrate, demo
+    from pocketkv import admin, calibrate, demo, top
 
     admin.add_commands(commands)
+
+    live = commands.add_parser("top", help="watch a cluster live")
+    top.add_arguments(live)
+    live.set_defaults(run=top.run)
 
     measured = commands.add_parser("calibrate", help="measure a medium for the catalog")
     calibrate.add_arguments(measured)

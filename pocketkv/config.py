@@ -40,6 +40,13 @@ from pocketkv.options import (
     parse_spill,
     parse_switch,
 )
+from pocketkv.scaling_rules import (
+    AUTOSCALE,
+    SERVERS_MAX,
+    ScalingRules,
+    add_scaling_arguments,
+    scaling_rules,
+)
 from pocketkv.tokens import SECRET_BYTES
 
 __all__ = [
@@ -106,6 +113,7 @@ class StorageConfig(ProcessConfig):
     controller: tuple[str, int] | None
     server_id: str | None
     machine: str | None
+    machine_type: str | None
     secret: bytes | None = field(repr=False)
     require_auth: bool
     advertise_host: str | None
@@ -126,10 +134,14 @@ class RouterConfig(ProcessConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerConfig(ProcessConfig):
-    """The controller. Without `state` it remembers jobs only as long as it runs."""
+    """The controller. Without `state` it remembers jobs only as long as it runs.
+
+    Without `scaling`, tiers have the servers that they are told to have.
+    """
 
     state: Path | None
     catalog: Path | None
+    scaling: ScalingRules | None = None
     secret: bytes = field(repr=False)
     admin_password: str | None = field(repr=False)
 
@@ -139,8 +151,9 @@ class ServeConfig(ProcessConfig):
     """A whole cluster on this machine; `host` and `port` are the routers'.
 
     `memory_bytes` is for all storage servers together, `capacity_bytes` for those that keep files:
-    without it they share what the disk has. Without `secret`, one is made for as long
-    as the cluster runs. With a `metrics_port` above 0, processes have it and those that follow.
+    without it they share what the disk has. Both are shared by as many servers as there may be, if
+    tiers are scaled. Without `secret`, one is made for as long as the cluster runs. With a
+    `metrics_port` above 0, processes have it and those that follow.
     """
 
     dram: int
@@ -156,16 +169,36 @@ class ServeConfig(ProcessConfig):
     require_auth: bool
     secret: bytes | None = field(repr=False)
     admin_password: str | None = field(repr=False)
+    scaling: ScalingRules | None = None
 
     @property
     def server_memory_bytes(self) -> int:
         """The part of `memory_bytes` that each storage server gets."""
-        return self.memory_bytes // sum(self.servers.values())
+        return self.memory_bytes // self.servers_max
+
+    @property
+    def server_capacity_shares(self) -> int:
+        """How many servers that keep files share `capacity_bytes`, at most."""
+        files = sum(count for tier, count in self.most_servers.items() if tier != "dram")
+        return max(1, min(files, self.servers_max))
 
     @property
     def servers(self) -> dict[str, int]:
-        """How many storage servers of each tier there are to be."""
+        """How many storage servers of each tier there are to be at the start."""
         return {"dram": self.dram, "nvme": self.nvme, "ssd": self.ssd, "hdd": self.hdd}
+
+    @property
+    def most_servers(self) -> dict[str, int]:
+        """How many storage servers of each tier there may ever be."""
+        ranges = {} if self.scaling is None else self.scaling.tiers
+        return {t: ranges[t].most if t in ranges else n for t, n in self.servers.items()}
+
+    @property
+    def servers_max(self) -> int:
+        """How many storage servers there may ever be."""
+        limit = None if self.scaling is None else self.scaling.servers_max
+        most = sum(self.most_servers.values())
+        return most if limit is None else min(most, limit)
 
 
 def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +213,7 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _CONTROLLER.add_to(parser, "none: a server by itself, that owns every slot")
     _SERVER_ID.add_to(parser, "a new one")
     _MACHINE.add_to(parser, "its host name")
+    _MACHINE_TYPE.add_to(parser, "the catalog's reference of the tier")
     _SECRET_FILE.add_to(parser, "none")
     _REQUIRE_AUTH.add_to(parser, "no")
     _ADVERTISE_HOST.add_to(parser, "--host")
@@ -209,6 +243,7 @@ def storage_config(
         controller=given(_CONTROLLER, None),
         server_id=given(_SERVER_ID, None),
         machine=given(_MACHINE, None),
+        machine_type=given(_MACHINE_TYPE, None),
         secret=_secret(given),
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
@@ -275,6 +310,7 @@ def add_controller_arguments(parser: argparse.ArgumentParser) -> None:
     _add_process_arguments(parser, CONTROLLER_PORT)
     _STATE.add_to(parser, "none: jobs are forgotten when the controller stops")
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
+    add_scaling_arguments(parser)
     _SECRET_FILE.add_to(parser, "needed")
     _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
 
@@ -295,6 +331,7 @@ def controller_config(
         **_process(given, CONTROLLER_PORT),
         state=given(_STATE, None),
         catalog=given(_CATALOG, None),
+        scaling=scaling_rules(given),
         secret=_needed_secret(given),
         admin_password=_admin_password(given),
     )
@@ -307,6 +344,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     _NVME.add_to(parser, "1")
     _SSD.add_to(parser, "0")
     _HDD.add_to(parser, "0")
+    add_scaling_arguments(parser)
     _ROUTERS.add_to(parser, "1")
     _MEMORY.add_to(parser, "half of the machine's, for all servers together")
     _DIR.add_to(parser, "a temporary one")
@@ -331,25 +369,17 @@ def serve_config(
         ConfigError: an option is wrong, no storage server is left, or memory for none.
     """
     given = Given(namespace, environ, read_file)
-    dram, nvme, ssd, hdd = given(_DRAM, 2), given(_NVME, 1), given(_SSD, 0), given(_HDD, 0)
-    servers = dram + nvme + ssd + hdd
-    if servers == 0:
-        flags = f"{_DRAM.flag}, {_NVME.flag}, {_SSD.flag} and {_HDD.flag}"
-        raise ConfigError(f"{flags}: no storage server is left")
-    memory_bytes = given(_MEMORY, _memory_share(machine_memory_bytes))
-    if memory_bytes // servers < MEMORY_BYTES_MIN:
-        raise ConfigError(
-            f"{given.source(_MEMORY)}: {format_bytes(memory_bytes)} is less than"
-            f" {format_bytes(MEMORY_BYTES_MIN)} for each of {servers} storage servers"
-        )
+    scaling = scaling_rules(given)
+    counts = _servers(given, scaling)
     config = ServeConfig(
         **_process(given, ROUTER_PORT),
-        dram=dram,
-        nvme=nvme,
-        ssd=ssd,
-        hdd=hdd,
+        dram=counts["dram"],
+        nvme=counts["nvme"],
+        ssd=counts["ssd"],
+        hdd=counts["hdd"],
+        scaling=scaling,
         routers=given(_ROUTERS, 1),
-        memory_bytes=memory_bytes,
+        memory_bytes=given(_MEMORY, _memory_share(machine_memory_bytes)),
         dir=given(_DIR, None),
         capacity_bytes=given(_CAPACITY, None),
         state=given(_STATE, None),
@@ -358,10 +388,51 @@ def serve_config(
         secret=_secret(given),
         admin_password=_admin_password(given),
     )
+    servers = config.servers_max
+    if config.server_memory_bytes < MEMORY_BYTES_MIN:
+        raise ConfigError(
+            f"{given.source(_MEMORY)}: {format_bytes(config.memory_bytes)} is less than"
+            f" {format_bytes(MEMORY_BYTES_MIN)} for each of {servers} storage servers"
+        )
     # One port each, for the controller too; 0 and None need none of their own.
     if config.metrics_port and config.metrics_port + servers + config.routers > PORT_MAX:
         raise ConfigError(f"{given.source(_METRICS_PORT)}: the ports that follow end at {PORT_MAX}")
     return config
+
+
+def _servers(given: Given, scaling: ScalingRules | None) -> dict[str, int]:
+    """Return how many servers of each tier a cluster starts with.
+
+    One that is scaled starts with the least that it may have, unless it is told.
+
+    Raises:
+        ConfigError: none at all, or more or fewer than the limits permit.
+    """
+    ranges = {} if scaling is None else scaling.tiers
+    counts: dict[str, int] = {}
+    for tier, (option, default) in _COUNTS.items():
+        limits = ranges.get(tier)
+        counts[tier] = given(option, default if limits is None else limits.least)
+        if limits is not None and counts[tier] not in limits:
+            raise ConfigError(
+                f"{given.source(option)}: {counts[tier]} is not within {tier}={limits} of"
+                f" {given.source(AUTOSCALE)}"
+            )
+        if limits is not None and limits.most > LOCAL_SERVERS_MAX:
+            raise ConfigError(
+                f"{given.source(AUTOSCALE)}: {tier}={limits} is more than {LOCAL_SERVERS_MAX}"
+                " processes on one machine"
+            )
+    servers = sum(counts.values())
+    if servers == 0:
+        flags = f"{_DRAM.flag}, {_NVME.flag}, {_SSD.flag} and {_HDD.flag}"
+        raise ConfigError(f"{flags}: no storage server is left")
+    if scaling is not None and scaling.servers_max is not None and servers > scaling.servers_max:
+        raise ConfigError(
+            f"{given.source(SERVERS_MAX)}: {scaling.servers_max} is less than the {servers}"
+            " storage servers that the cluster starts with"
+        )
+    return counts
 
 
 def _add_process_arguments(parser: argparse.ArgumentParser, port: int) -> None:
@@ -458,6 +529,9 @@ _CONTROLLER: Final = Option("controller", parse_address, "the controller", "HOST
 _SERVER_ID: Final = Option("server-id", parse_identifier, "id of this server", "ID")
 _ROUTER_ID: Final = Option("router-id", parse_identifier, "id of this router", "ID")
 _MACHINE: Final = Option("machine", parse_identifier, "machine that this server shares", "NAME")
+_MACHINE_TYPE: Final = Option(
+    "machine-type", parse_identifier, "what the catalog calls this machine, for costs", "NAME"
+)
 _REQUIRE_AUTH: Final = Option(
     "require-auth", parse_switch, "serve only connections that have authenticated", is_switch=True
 )
@@ -473,6 +547,7 @@ _DRAM: Final = Option("dram", _count, "number of dram servers", "N")
 _NVME: Final = Option("nvme", _count, "number of nvme servers", "N")
 _SSD: Final = Option("ssd", _count, "number of ssd servers", "N")
 _HDD: Final = Option("hdd", _count, "number of hdd servers", "N")
+_COUNTS: Final = {"dram": (_DRAM, 2), "nvme": (_NVME, 1), "ssd": (_SSD, 0), "hdd": (_HDD, 0)}
 _ROUTERS: Final = Option(
     "routers", parse_number("a number of processes", 1, LOCAL_SERVERS_MAX), "number of routers", "N"
 )

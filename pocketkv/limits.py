@@ -112,6 +112,11 @@ LISTEN_BACKLOG: Final = 1024
 DATABASES: Final = 16
 # How long the reactor waits for more by itself, before it lets other trio tasks run.
 LINGER_MS: Final = 1
+# A server that did not run for so long (it was stopped, or its machine was) may have been taken out
+# meanwhile: after a silence of 3 s, of which a second may have passed since its last report.
+STALL_S: Final = 1.75
+# How long the controller may take to tell such a server what is true; then it goes on as with none.
+STALL_CONFIRM_TIMEOUT_S: Final = 3.0
 # How long the reactor keeps the thread while traffic is hot, before other trio tasks run.
 BURST_S: Final = 0.002
 

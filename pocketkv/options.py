@@ -40,7 +40,8 @@ class ConfigError(ValueError):
 class Option(Generic[T]):
     """A flag and its variable; `parse` raises ValueError with what is wrong with the value.
 
-    `name` is the flag's, in lower case with hyphens. A switch has no value, but a ``--no-`` form.
+    `name` is the flag's, in lower case with hyphens. A switch has no value, but a ``--no-`` form. A
+    list may be given several times; its variable, and its text, have commas between the parts.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Option(Generic[T]):
     help: str
     metavar: str | None = None
     is_switch: bool = False
+    is_list: bool = False
     is_hidden: bool = False
 
     @property
@@ -80,7 +82,13 @@ class Option(Generic[T]):
                 self.flag, action=argparse.BooleanOptionalAction, default=None, help=text
             )
         else:
-            parser.add_argument(self.flag, metavar=self.metavar, default=None, help=text)
+            parser.add_argument(
+                self.flag,
+                metavar=self.metavar,
+                action="append" if self.is_list else "store",
+                default=None,
+                help=text,
+            )
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ class Given:
         value = getattr(self.namespace, option.dest, None)
         if isinstance(value, bool):
             value = "yes" if value else "no"
+        elif isinstance(value, list):
+            value = ",".join(value)
         if value is None:
             value = self.environ.get(option.variable) or None
         if value is None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -49,8 +49,9 @@ class ServerState(StrEnum):
 class Server:
     """A storage server as the controller knows it.
 
-    Servers with the same `machine` share its network and its fate. `advertise_host` is what
-    clients are told when it is not `host`, where the server's own side reaches it.
+    Servers with the same `machine` share its network and its fate; `machine_type` is what the
+    catalog calls it, empty if that is not known. `advertise_host` is what clients are told when it
+    is not `host`, where the server's own side reaches it.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Server:
     bandwidth_bytes_s: int
     state: ServerState = ServerState.UP
     advertise_host: str | None = None
+    machine_type: str = ""
 
     def __post_init__(self) -> None:
         _check_text(self.id, "id of a server")
@@ -70,8 +72,9 @@ class Server:
             raise PlacementError(f"a server's tier is one of {', '.join(TIER_NAMES)}")
         if type(self.port) is not int or not 1 <= self.port <= 65535:
             raise PlacementError("a server's port is not 1..65535")
-        if not isinstance(self.machine, str):
-            raise PlacementError("a server's machine is not a text")
+        for text in (self.machine, self.machine_type):
+            if not isinstance(text, str):
+                raise PlacementError("a server's machine or its type is not a text")
         for amount in (self.capacity_bytes, self.bandwidth_bytes_s):
             if type(amount) is not int or amount < 0:
                 raise PlacementError("a server's capacity or bandwidth is not 0 or more")
@@ -438,28 +441,24 @@ def _extend_neighbours(spans: list[_Span], missing: dict[str, int]) -> list[_Spa
 def _hand_out(spans: list[_Span], missing: dict[str, int]) -> list[_Span]:
     """Give the free slots that are left, in pieces as large as can be, to whoever lacks most."""
     handed = [span for span in spans if span[2] is not None]
-    free = {start: end for start, end, owner in spans if owner is None}
+    # Lengths and starts, shortest first: with thousands of servers, looking at all would tell.
+    free = sorted((end - start + 1, start) for start, end, owner in spans if owner is None)
     for name in sorted(missing, key=lambda name: (-missing[name], name)):
         while missing[name]:
-            start = _best_fit(free, missing[name])
-            end = free.pop(start)
-            taken_end = min(end, start + missing[name] - 1)
-            handed.append((start, taken_end, name))
-            missing[name] -= taken_end - start + 1
-            if taken_end < end:
-                free[taken_end + 1] = end
+            length, start = free.pop(_best_fit(free, missing[name]))
+            taken = min(length, missing[name])
+            handed.append((start, start + taken - 1, name))
+            missing[name] -= taken
+            if taken < length:
+                insort(free, (length - taken, start + taken))
     assert not free, "what was released is what was missing"
     return handed
 
 
-def _best_fit(free: Mapping[int, int], size: int) -> int:
-    """Return the start of the smallest free span that holds `size`, or of the largest."""
-
-    def precedence(start: int) -> tuple[bool, int, int]:
-        length = free[start] - start + 1
-        return (length < size, length if length >= size else -length, start)
-
-    return min(free, key=precedence)
+def _best_fit(free: list[tuple[int, int]], size: int) -> int:
+    """Return where the smallest free span that holds `size` stands, or else the largest."""
+    found = bisect_left(free, (size, 0))
+    return found if found < len(free) else bisect_left(free, (free[-1][0], 0))
 
 
 def _check_text(value: object, what: str) -> None:

@@ -17,7 +17,7 @@ RULES = ROOT / ".importlinter"
 
 # Everything that the rules name, as empty modules.
 MODULES = """
-    __main__ cli admin calibrate demo client
+    __main__ cli admin calibrate demo top client
     controller.probe controller.backends.kubernetes router.probe tiers.probe tiers.s3.client
     tiers.volume.checksums
     controller.accounts controller.books controller.changes controller.fleet controller.listings
@@ -43,6 +43,7 @@ FORBIDDEN = [
     ("router.probe", "pocketkv.tiers.probe", "layers"),
     ("tiers.probe", "pocketkv.controller.probe", "layers"),
     ("controller.probe", "pocketkv.cli", "layers"),
+    ("admin", "pocketkv.top", "layers"),
     ("tiers.probe", "pocketkv.client", "layers"),
     ("client", "pocketkv.router.probe", "layers"),
     ("client", "pocketkv.resp.errors", "client"),
@@ -67,6 +68,7 @@ FORBIDDEN = [
     ("router.probe", "kubernetes.client", "kubernetes"),
     ("router.probe", "redis", "redis"),
     ("router.probe", "rich.progress", "terminal"),
+    ("demo", "textual.app", "screen"),
 ]
 
 # Module that imports, and what it may.

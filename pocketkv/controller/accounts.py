@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pocketkv.catalog import Catalog, costs_per_hour
-from pocketkv.controller.policy import commitments
+from pocketkv.catalog import Catalog, MachineType
+from pocketkv.controller.policy import commitments, machine_of
 from pocketkv.jobs import Hints
 from pocketkv.placement import PlacementMap, Server
 
@@ -49,18 +49,27 @@ def rates_per_hour(
     """Return what a job costs per hour on each tier that it is on, by the catalog.
 
     It pays for what is kept for it on its servers or for what it uses there (`used_bytes` by
-    server), whichever is more, and for the throughput that it asked for. `servers` has all of
-    its servers, by id.
+    server), whichever is more, and for the throughput that it asked for: the share of a server
+    of each machine type that this takes. `servers` has all of its servers, by id.
+
+    Raises:
+        CatalogError: the catalog lacks the tier of one of the servers.
     """
-    capacity: dict[str, int] = {}
-    throughput: dict[str, int] = {}
-    kept = commitments(hints, catalog, placement)
-    for name, commitment in kept.items():
-        tier = servers[name].tier
-        most_bytes = max(commitment.capacity_bytes, used_bytes.get(name, 0))
-        capacity[tier] = capacity.get(tier, 0) + most_bytes
-        throughput[tier] = throughput.get(tier, 0) + commitment.throughput_bytes_s
-    return costs_per_hour(catalog, capacity, throughput)
+    amounts: dict[MachineType, tuple[int, int]] = {}
+    for name, commitment in commitments(hints, catalog, placement).items():
+        machine = machine_of(catalog, servers[name])
+        capacity_bytes, throughput_bytes_s = amounts.get(machine, (0, 0))
+        amounts[machine] = (
+            capacity_bytes + max(commitment.capacity_bytes, used_bytes.get(name, 0)),
+            throughput_bytes_s + commitment.throughput_bytes_s,
+        )
+    rates: dict[str, float] = {}
+    for machine, (capacity_bytes, throughput_bytes_s) in sorted(
+        amounts.items(), key=lambda item: (item[0].tier, item[0].name)
+    ):
+        rate = machine.cost_per_hour(capacity_bytes, throughput_bytes_s)
+        rates[machine.tier] = rates.get(machine.tier, 0.0) + rate
+    return rates
 
 
 def rate_per_hour(

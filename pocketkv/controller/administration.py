@@ -1,4 +1,4 @@
-"""JOB, TIER and SERVER: who may send them, what they do, and what they answer.
+"""JOB, TIER, SERVER and EVENTS: who may send them, what they do, and what they answer.
 
 Where an administrator's password is set, only the administrator may send them; but a job may look
 at itself, renew, update and end itself. Without a password, everybody may administer.
@@ -34,6 +34,10 @@ from pocketkv.jobs import JOB_ID_RANDOM_BYTES, Hints, Job, JobError, parse_hints
 from pocketkv.resp.replies import OK, Reply
 from pocketkv.tokens import job_token
 
+EVENTS_SHOWN: Final = 100
+"""So many events are listed if no number is given."""
+
+_ID_DIGITS_MAX: Final = 18
 _NO_PERMISSION: Final = "NOPERM User {} has no permissions to run the '{}' command"
 
 
@@ -157,6 +161,7 @@ class Administration:
             raise RefusedError(f"no tier is called '{tier}', only {', '.join(TIER_NAMES)}")
         if core.backend is not None and count > core.backend.servers_max:
             raise RefusedError(f"a tier has at most {core.backend.servers_max} servers here")
+        core.state.check_scale(tier, count)
         drained = await self._drain_surplus(tier, count)
         try:
             epoch = await core.tell(TierScaled(tier, count))
@@ -207,6 +212,27 @@ class Administration:
             )
         return OK
 
+    async def _events(self, request: list[bytes], caller: Caller) -> Reply:
+        since, count = _events_options(request[1:])
+        return listings.events(self._core.state.events.since(since, count))
+
+
+def _events_options(arguments: list[bytes]) -> tuple[int | None, int]:
+    """Return SINCE (None if it is not given) and COUNT.
+
+    Raises:
+        RefusedError: They are something else.
+    """
+    values = {b"SINCE": -1, b"COUNT": EVENTS_SHOWN}
+    for i in range(0, len(arguments), 2):
+        name, value = arguments[i].upper(), arguments[i + 1] if i + 1 < len(arguments) else b""
+        if name not in values or not value.isdigit() or len(value) > _ID_DIGITS_MAX:
+            raise RefusedError(
+                "EVENTS.LIST takes [SINCE id] [COUNT count], whole numbers from 0 on"
+            )
+        values[name] = int(value)
+    return (None if values[b"SINCE"] < 0 else values[b"SINCE"]), values[b"COUNT"]
+
 
 def _text(argument: bytes) -> str:
     return argument.decode("utf-8", "replace")
@@ -232,4 +258,5 @@ _COMMANDS: Final[dict[str, tuple[Right, _Handler]]] = {
     "tier.scale": (Right.ADMINISTRATOR, Administration._scale),
     "server.list": (Right.ADMINISTRATOR, Administration._servers),
     "server.drain": (Right.ADMINISTRATOR, Administration._drain),
+    "events.list": (Right.ADMINISTRATOR, Administration._events),
 }

@@ -14,12 +14,23 @@ from pocketkv.catalog import Catalog
 from pocketkv.controller.accounts import rate_per_hour
 from pocketkv.controller.changes import Changes
 from pocketkv.controller.errors import UnknownJobError
-from pocketkv.controller.fleet import Fleet
-from pocketkv.controller.placements import Placements
-from pocketkv.controller.policy import Decision, commitments, place
+from pocketkv.controller.fleet import Fleet, Member
+from pocketkv.controller.messages import StopServer
+from pocketkv.controller.placements import Placements, held_slots
+from pocketkv.controller.policy import (
+    NO_SUPPLY,
+    NOTHING,
+    Commitment,
+    Decision,
+    Resident,
+    Rooms,
+    Supply,
+    commitments,
+    decide,
+)
 from pocketkv.controller.tenants import Leases, Tenant
 from pocketkv.jobs import Hints
-from pocketkv.placement import PlacementMap, assign_slots
+from pocketkv.placement import PlacementMap, ServerState, assign_slots
 
 
 class Books:
@@ -35,6 +46,8 @@ class Books:
         fleet: Storage servers.
         tenants: By job id, `default` among them.
         placements: The maps, by job id.
+        rooms: What is free on every server; as of the last decision or `_refresh_rooms`.
+        supply: Servers that could be started, for jobs to ask for.
         unsettled: Jobs that a better placement might be had for, if their servers are empty.
         is_started: Whether jobs are given servers.
     """
@@ -45,6 +58,8 @@ class Books:
         self.epoch = epoch
         self.tenants: dict[str, Tenant] = {}
         self.placements = Placements()
+        self.rooms = Rooms()
+        self.supply: Supply = NO_SUPPLY
         self.unsettled: set[str] = set()
         self.is_started = False
         self._leases = Leases()
@@ -71,13 +86,54 @@ class Books:
 
     def _decide(self, job_id: str, held: Mapping[str, int], hints: Hints | None = None) -> Decision:
         """Return where a job should be, of which `held` slots stay where they are."""
-        return place(
+        self._refresh_rooms()
+        return decide(
             self.tenants[job_id].hints if hints is None else hints,
             self.catalog,
-            self.fleet.servers(),
-            self.placements.committed_to_others(job_id),
+            self.rooms,
             held,
+            own=self.own(job_id),
+            supply=self.supply,
         )
+
+    def _decide_new(self, hints: Hints) -> Decision:
+        """Return where a job that begins should be."""
+        self._refresh_rooms()
+        return decide(hints, self.catalog, self.rooms, supply=self.supply)
+
+    def own(self, job_id: str) -> dict[str, Commitment]:
+        """Return what a job keeps of its servers, or uses there if that is more, by server."""
+        used = self.used_bytes(job_id)
+        return {
+            name: replace(kept, capacity_bytes=max(kept.capacity_bytes, used.get(name, 0)))
+            for name, kept in self.placements.kept(job_id).items()
+        }
+
+    def resident(self, job_id: str) -> Resident:
+        """Return a placed job as `plan_drain` and `relieve` want it."""
+        slots = held_slots(self.placements[job_id])
+        return Resident(job_id, self.tenants[job_id].hints, slots, self.own(job_id))
+
+    def _refresh_rooms(self) -> None:
+        """Have `rooms` say what servers and jobs have become."""
+        for changed in (self.fleet.changed, self.placements.changed):
+            for server_id in changed:
+                self._refresh_room(server_id)
+            changed.clear()
+
+    def _refresh_room(self, server_id: str) -> None:
+        member = self.fleet.members.get(server_id)
+        if member is None:
+            self.rooms.remove(server_id)
+            return
+        # What a job uses beyond what it keeps is not free for others either.
+        beyond = 0
+        for job_id, usage in member.report.jobs.items():
+            kept = self.placements.kept(job_id).get(server_id)
+            if kept is not None:
+                beyond += max(0, usage.used_bytes - kept.capacity_bytes)
+        taken = self.placements.committed.get(server_id, NOTHING) + Commitment(beyond)
+        self.rooms.put(member.server, taken, member.condition)
 
     def _put(
         self,
@@ -94,7 +150,9 @@ class Books:
         quotas = {name: quota for name, quota in decision.quotas.items() if name in slots}
         weights = {name: float(count) for name, count in slots.items()}
         self._keep(PlacementMap(job_id, self.epoch, ranges, quotas, weights))
-        self.tenants[job_id] = replace(self.tenants[job_id], shortages=decision.shortages)
+        self.tenants[job_id] = replace(
+            self.tenants[job_id], shortages=decision.shortages, asks=decision.asks
+        )
         self._account(job_id, now_ms)
         changes.placements.add(job_id)
         changes.jobs.add(job_id)
@@ -137,3 +195,28 @@ class Books:
         changes.ended.append(job_id)
         cost = round(tenant.account.total(now_ms), 6)
         changes.log(logging.INFO, "job ended", job=job_id, reason=reason, cost_usd=cost)
+
+    def _set_server_state(self, member: Member, state: ServerState, changes: Changes) -> None:
+        self.fleet.add(replace(member, server=replace(member.server, state=state)))
+        self._stamp(changes)
+        changes.servers = True
+        changes.records.add(member.server.id)
+
+    def _stop(self, server_id: str, now_ms: int, changes: Changes) -> None:
+        """Have a server that holds nothing stopped."""
+        if self.fleet.remove(server_id, now_ms, has_died=False) is not None:
+            self._stamp(changes)
+            changes.servers = True
+        self.fleet.stopping.add(server_id)
+        changes.records.add(server_id)
+        changes.actions.append(StopServer(server_id))
+        changes.log(logging.INFO, "server is to stop", server=server_id)
+
+    def _validate_rooms(self) -> None:
+        """Check that what is known of rooms is what it would be if counted anew; for tests."""
+        self._refresh_rooms()
+        known, self.rooms = self.rooms, Rooms()
+        self.fleet.changed.update(self.fleet.members)
+        self._refresh_rooms()
+        assert {name: known[name] for name in known} == {n: self.rooms[n] for n in self.rooms}
+        known.validate()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pocketkv.controller.events import Events
 from pocketkv.controller.fleet import Fleet
 from pocketkv.controller.messages import Instruction, Log, Persist, SendUpdate, Update
 from pocketkv.controller.placements import Placements
@@ -44,11 +45,12 @@ class Changes:
         fleet: Fleet,
         tenants: Mapping[str, Tenant],
         placements: Placements,
+        events: Events,
     ) -> list[Instruction]:
         """Return what is to be done: remember, then tell, then act."""
         found: list[Instruction] = []
         if self.stamped or self.facts or self.jobs or self.records:
-            found.append(self._persist(epoch, fleet, tenants, placements))
+            found.append(self._persist(epoch, fleet, tenants, placements, events))
         found += self.logs
         if self.stamped:
             maps = tuple(placements[job_id] for job_id in sorted(self.placements))
@@ -57,7 +59,12 @@ class Changes:
         return found + self.actions
 
     def _persist(
-        self, epoch: int, fleet: Fleet, tenants: Mapping[str, Tenant], placements: Placements
+        self,
+        epoch: int,
+        fleet: Fleet,
+        tenants: Mapping[str, Tenant],
+        placements: Placements,
+        events: Events,
     ) -> Persist:
         records = {name: fleet.record(name) for name in sorted(self.records)}
         return Persist(
@@ -68,4 +75,5 @@ class Changes:
             servers={name: record for name, record in records.items() if record is not None},
             removed_jobs=tuple(self.ended),
             removed_servers=tuple(name for name, record in records.items() if record is None),
+            events=events.take_records(),
         )

@@ -22,7 +22,6 @@ import trio
 from pocketkv.catalog import CatalogError
 from pocketkv.controller.backends.base import Backend
 from pocketkv.controller.errors import RefusedError
-from pocketkv.controller.fleet import Member
 from pocketkv.controller.messages import (
     Event,
     Instruction,
@@ -192,19 +191,9 @@ class Core:
 
     def report(self, event: Reported) -> None:
         """Take a report: it changes nothing that is remembered or told."""
-        member = self.state.fleet.members.get(event.member_id)
-        self._handle(event)
-        if member is not None:
-            self._log_medium(member, event.report.medium_error)
-
-    def _log_medium(self, member: Member, error: str) -> None:
-        """Tell the operator when a server's medium begins to fail, and when it has recovered."""
-        named = {"server": member.server.id, "tier": member.server.tier}
-        before = member.report.medium_error
-        if error and error != before:
-            self.log.warning("a server's medium takes no writes", extra={**named, "error": error})
-        elif before and not error:
-            self.log.info("a server's medium takes writes again", extra=named)
+        for instruction in self._handle(event):
+            assert isinstance(instruction, Log), "nothing else comes of a report"
+            self.log.log(instruction.level, instruction.event, extra=dict(instruction.fields))
 
     async def _carry_out(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:

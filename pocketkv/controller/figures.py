@@ -20,6 +20,12 @@ TIER_USED: Final = Name("tier_used_bytes", "gauge", "What a tier's servers hold.
 TIER_COMMITTED: Final = Name(
     "tier_committed_bytes", "gauge", "What jobs were promised of a tier.", ("tier",)
 )
+TIER_UTILISATION: Final = Name(
+    "tier_utilisation",
+    "gauge",
+    "The part of what a tier's servers can do that they do; scaling goes by the highest.",
+    ("tier", "resource"),
+)
 JOB_COST: Final = Name("job_cost_usd", "gauge", "What a job has cost, by the catalog.", ("job",))
 JOB_LOST: Final = Name(
     "job_lost_keys", "gauge", "Keys of a job that were on servers that died.", ("job",)
@@ -44,6 +50,11 @@ def figures(core: Core) -> Iterator[Figures]:
         used.add(sum(m.report.used_bytes for m in found), tier.name)
         committed.add(sum(k.capacity_bytes for k in kept if k is not None), tier.name)
     yield from (servers, wanted, capacity, used, committed)
+    utilisation = Figures(TIER_UTILISATION)
+    for view in state.tier_views():
+        for resource, use in view.uses.items():
+            utilisation.add(use, view.tier, resource)
+    yield utilisation
     cost, lost = Figures(JOB_COST), Figures(JOB_LOST)
     for job_id, tenant in state.tenants.items():
         cost.add(tenant.account.total(now_ms), job_id)

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from pocketkv.controller.errors import UnknownServerError
 from pocketkv.controller.members import Joining, Report
+from pocketkv.controller.policy import Condition
+from pocketkv.controller.rates import Rates
 from pocketkv.placement import Server, ServerState
 
 # A server that dies younger than this has not worked: starting it again at once may not help.
@@ -25,6 +27,9 @@ PAUSE_MIN_MS: Final = 500
 PAUSE_MAX_MS: Final = 30_000
 # So often a server that keeps files is started again before they are given up.
 REVIVALS_MAX: Final = 5
+# A server whose CPU is above this part of a core in so many reports in a row is given slots last.
+BUSY_CPU: Final = 0.8
+BUSY_REPORTS: Final = 3
 # A requested server that has not joined by then never will.
 START_TIMEOUT_MS: Final = 20_000
 
@@ -33,7 +38,8 @@ START_TIMEOUT_MS: Final = 20_000
 class Member:
     """A storage server that has joined.
 
-    `managed` ones were started by the backend, so that it may stop and replace them.
+    `managed` ones were started by the backend, so that it may stop and replace them. In its last
+    `busy_reports` its CPU was busy.
     """
 
     server: Server
@@ -45,6 +51,15 @@ class Member:
     metrics_port: int | None = None
     connected: bool = True
     report: Report = field(default_factory=Report)
+    rates: Rates = field(default_factory=Rates)
+    busy_reports: int = 0
+
+    @property
+    def condition(self) -> Condition:
+        """What it may be given: nothing while its medium takes no writes."""
+        if self.report.medium_error or self.server.state is not ServerState.UP:
+            return Condition.CLOSED
+        return Condition.BUSY if self.busy_reports >= BUSY_REPORTS else Condition.OPEN
 
     @classmethod
     def joined(
@@ -65,6 +80,7 @@ class Member:
             capacity_bytes=joining.capacity_bytes,
             bandwidth_bytes_s=bandwidth_bytes_s if given is None else given,
             advertise_host=joining.advertise_host,
+            machine_type=joining.machine_type,
         )
         return cls(
             server=server,
@@ -127,6 +143,7 @@ class Fleet:
         wanted: Servers that the backend is to run, by tier.
         plan_id: Where that comes from.
         members: By id.
+        changed: Ids of members that came, went or said something new since this was last emptied.
         stopping: Ids of servers whose processes were told to end, and have not yet.
     """
 
@@ -135,6 +152,7 @@ class Fleet:
         self.wanted: dict[str, int] = {}
         self.plan_id = ""
         self.members: dict[str, Member] = {}
+        self.changed: set[str] = set()
         self.stopping: set[str] = set()
         self._requests: dict[str, _Request] = {}
         self._deaths: dict[str, _Deaths] = {}
@@ -194,14 +212,20 @@ class Fleet:
         self._revivable.pop(member.server.id, None)
         self._revivals.pop(member.server.id, None)
         self.members[member.server.id] = member
+        self.changed.add(member.server.id)
 
     def hear(self, server_id: str, now_ms: int, report: Report | None = None) -> None:
         """Note that a server lives, and what it reported."""
         member = self.members.get(server_id)
-        if member is not None:
-            self.members[server_id] = replace(
-                member, heard_ms=now_ms, report=member.report if report is None else report
-            )
+        if member is None:
+            return
+        member = replace(member, heard_ms=now_ms)
+        if report is not None:
+            rates = member.rates.after(report, now_ms)
+            busy = member.busy_reports + 1 if report.cpu > BUSY_CPU else 0
+            member = replace(member, report=report, rates=rates, busy_reports=busy)
+            self.changed.add(server_id)
+        self.members[server_id] = member
 
     def disconnect(self, server_id: str) -> None:
         """Note that a server's connection is gone."""
@@ -229,6 +253,7 @@ class Fleet:
         """
         request = self._requests.pop(server_id, None)
         member = self.members.pop(server_id, None)
+        self.changed.add(server_id)
         if has_died and request is not None:
             self._count_death(request.tier, now_ms, is_young=True)
             if 0 < self._revivals.get(server_id, 0) < REVIVALS_MAX:
@@ -302,6 +327,7 @@ class Fleet:
             self._requests[server_id] = _Request(str(record["requested"]), now_ms)
         else:
             self.members[server_id] = Member.remembered(record, now_ms)
+            self.changed.add(server_id)
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

@@ -1,19 +1,22 @@
-"""What JOB, TIER and SERVER commands show of the cluster's state, as replies. Pure.
+"""What JOB, TIER, SERVER and EVENTS commands show of the cluster's state, as replies. Pure.
 
 Tokens are shown by ``JOB.REGISTER`` alone, once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pocketkv.catalog import MachineType
 from pocketkv.controller.accounts import rates_per_hour
+from pocketkv.controller.events import ClusterEvent
+from pocketkv.controller.loads import TierView
 from pocketkv.controller.placements import held_slots
-from pocketkv.controller.policy import Commitment
+from pocketkv.controller.policy import NOTHING, machine_of
 from pocketkv.controller.state import ClusterState
 from pocketkv.jobs import infer
+from pocketkv.placement import PlacementMap
 from pocketkv.resp.replies import Reply
-
-_NOTHING = Commitment()
 
 
 def url(state: ClusterState, router_id: str | None, job_id: str, token: str) -> bytes | None:
@@ -40,17 +43,27 @@ def placed(state: ClusterState, job_id: str) -> dict[bytes, Reply]:
     for r in placement.ranges:
         host, port = members[r.server_id].server.public_address
         ranges.append([r.start, r.end, host.encode(), port, r.server_id.encode()])
-    tiers = dict.fromkeys(members[name].server.tier for name in placement.owners())
-    quotas = [quota for quota in placement.quotas.values() if quota is not None]
     lease_s = None if tenant.job is None else tenant.job.hints.lease_s or None
     return {
         b"placement": ranges,
         b"epoch": placement.epoch,
-        b"tiers": [tier.encode() for tier in tiers],
-        b"quota_bytes": sum(quotas) if quotas else None,
+        b"tiers": _tiers_of(state, placement),
+        b"quota_bytes": _quota(placement),
         b"lease_s": lease_s,
         b"short": [str(shortage).encode() for shortage in tenant.shortages],
     }
+
+
+def _tiers_of(state: ClusterState, placement: PlacementMap) -> list[Reply]:
+    """Return the tiers that a job is on."""
+    members = state.fleet.members
+    return [t.encode() for t in dict.fromkeys(members[n].server.tier for n in placement.owners())]
+
+
+def _quota(placement: PlacementMap) -> int | None:
+    """Return what a job may use in all, None if that is not limited."""
+    quotas = [quota for quota in placement.quotas.values() if quota is not None]
+    return sum(quotas) if quotas else None
 
 
 def job(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply]:
@@ -83,7 +96,8 @@ def jobs(state: ClusterState, now_ms: int) -> list[Reply]:
 
 def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply]:
     tenant = state.tenant(job_id)
-    servers = state.placements[job_id].owners()
+    placement = state.placements[job_id]
+    servers = placement.owners()
     usages = [
         usage
         for name in servers
@@ -98,10 +112,14 @@ def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply
         b"created_ms": None if one is None else one.created_ms,
         b"lease_left_s": None if expires_ms is None else max(0, expires_ms - now_ms) / 1000,
         b"used_bytes": sum(usage.used_bytes for usage in usages),
+        b"quota_bytes": _quota(placement),
         b"keys": sum(usage.keys for usage in usages),
+        b"commands": sum(usage.commands for usage in usages),
         b"retained_keys": sum(usage.retained_keys for usage in usages),
         b"lost_keys": tenant.lost_keys,
         b"server_count": len(servers),
+        b"tiers": _tiers_of(state, placement),
+        b"short": [str(shortage).encode() for shortage in tenant.shortages],
         b"cost_usd": tenant.account.total(now_ms),
         b"cost_usd_per_hour": tenant.account.rate_per_hour,
     }
@@ -167,29 +185,59 @@ def _job_servers(state: ClusterState, job_id: str) -> list[Reply]:
 
 def tiers(state: ClusterState) -> list[Reply]:
     """Return each tier of the catalog."""
-    return [tier(state, one.name) for one in state.catalog.tiers]
+    return [_tier(state, view) for view in state.tier_views()]
 
 
 def tier(state: ClusterState, name: str) -> dict[bytes, Reply]:
+    """Return a tier of the catalog."""
+    (view,) = (one for one in state.tier_views() if one.tier == name)
+    return _tier(state, view)
+
+
+def _tier(state: ClusterState, view: TierView) -> dict[bytes, Reply]:
     """Return a tier: what there is of it, what is wanted, and what the catalog says."""
+    name = view.tier
     members = [m for m in state.fleet.members.values() if m.server.tier == name]
     offered = state.catalog.tier(name)
-    price = offered.server_price_per_hour
-    committed = [state.placements.committed.get(m.server.id, _NOTHING) for m in members]
+    committed = [state.placements.committed.get(m.server.id, NOTHING) for m in members]
+    prices = [machine_of(state.catalog, m.server).server_price_per_hour for m in members]
     return {
         b"tier": name.encode(),
         b"servers": len(members),
         b"wanted": state.fleet.wanted.get(name, 0) if state.has_backend else None,
-        b"requested": len(state.fleet.requested(name)),
+        b"requested": view.requested,
+        **_scaling(state, view),
         b"capacity_bytes": sum(m.server.capacity_bytes for m in members),
         b"used_bytes": sum(m.report.used_bytes for m in members),
         b"committed_bytes": sum(c.capacity_bytes for c in committed),
         b"bandwidth_bytes_s": sum(m.server.bandwidth_bytes_s for m in members),
         b"committed_bytes_s": sum(c.throughput_bytes_s for c in committed),
-        b"server_price_usd_per_hour": price,
-        b"cost_usd_per_hour": price * len(members),
+        b"server_price_usd_per_hour": offered.server_price_per_hour,
+        b"cost_usd_per_hour": sum(prices),
         b"machine_type": offered.reference.name.encode(),
         b"machine_types": [_machine_type(one) for one in offered.machines],
+    }
+
+
+def _scaling(state: ClusterState, view: TierView) -> dict[bytes, Reply]:
+    """Return how a tier is scaled: between what, by which loads, and what was decided last."""
+    scaler = state.scaler
+    limits = None if scaler is None else scaler.rules.tiers.get(view.tier)
+    last: dict[bytes, Reply] | None = None
+    if scaler is not None and view.tier in scaler.last:
+        time_ms, decision = scaler.last[view.tier]
+        kind = type(decision).__name__.lower().encode()
+        last = {b"time_ms": time_ms, b"decision": kind, b"reason": decision.reason.encode()}
+    uses: dict[Reply, Reply] = {
+        resource.encode(): round(use, 4) for resource, use in view.uses.items()
+    }
+    return {
+        b"draining": view.leaving,
+        b"needed_by_jobs": None if limits is None else view.asked,
+        b"servers_min": None if limits is None else limits.least,
+        b"servers_max": None if limits is None else limits.most,
+        b"utilisation": uses,
+        b"last_decision": last,
     }
 
 
@@ -214,7 +262,8 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
     for member in members:
         server, report = member.server, member.report
         host, port = server.public_address
-        kept = state.placements.committed.get(server.id, _NOTHING)
+        kept = state.placements.committed.get(server.id, NOTHING)
+        machine = machine_of(state.catalog, server)
         found.append(
             {
                 b"id": server.id.encode(),
@@ -225,6 +274,7 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
                 b"metrics_port": member.metrics_port,
                 b"pid": member.pid,
                 b"machine": server.machine.encode(),
+                b"machine_type": machine.name.encode(),
                 b"managed": member.managed,
                 b"heard_ms_ago": max(0, now_ms - member.heard_ms),
                 b"jobs": len(state.placements.jobs_on(server.id)),
@@ -234,9 +284,37 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
                 b"committed_bytes": kept.capacity_bytes,
                 b"rss_bytes": report.rss_bytes,
                 b"cpu": report.cpu,
+                b"bandwidth_bytes_s": server.bandwidth_bytes_s,
+                b"received_bytes": report.received_bytes,
+                b"sent_bytes": report.sent_bytes,
+                b"received_bytes_s": round(member.rates.received_bytes_s),
+                b"sent_bytes_s": round(member.rates.sent_bytes_s),
+                b"disk_read_bytes_s": round(member.rates.disk_read_bytes_s),
+                b"disk_written_bytes_s": round(member.rates.disk_written_bytes_s),
                 b"connections": report.connections,
                 b"medium_error": report.medium_error.encode("utf-8", "replace"),
-                b"cost_usd_per_hour": state.catalog.tier(server.tier).server_price_per_hour,
+                b"cost_usd_per_hour": machine.server_price_per_hour,
             }
         )
     return found
+
+
+def events(found: Iterable[ClusterEvent]) -> list[Reply]:
+    """Return events, the oldest first."""
+    return [
+        {
+            b"id": event.id,
+            b"time_ms": event.time_ms,
+            b"level": event.level.encode(),
+            b"kind": event.kind.encode(),
+            b"fields": {key.encode(): _value(value) for key, value in event.fields.items()},
+        }
+        for event in found
+    ]
+
+
+def _value(value: object) -> Reply:
+    """Return a field of an event; what is no number is shown as text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return str(value).encode("utf-8", "replace")

@@ -39,15 +39,25 @@ class JobUsage:
 class Report:
     """What a member says of itself once a second.
 
-    `cpu` is a part of one core; `medium_error` is why a server's medium takes no writes, if so.
+    Attributes:
+        used_bytes: What it holds for jobs, on whatever medium.
+        index_bytes, memory_bytes: What of it is in memory, and may be.
+        cpu: The part of one core that it uses.
+        steal: The part of the machine's time that the hypervisor gave to others.
+        received_bytes, sent_bytes, disk_read_bytes, disk_written_bytes: Since it started.
+        medium_error: Why its medium takes no writes, if so.
     """
 
     used_bytes: int = 0
+    index_bytes: int = 0
     memory_bytes: int = 0
     rss_bytes: int = 0
     cpu: float = 0.0
+    steal: float = 0.0
     received_bytes: int = 0
     sent_bytes: int = 0
+    disk_read_bytes: int = 0
+    disk_written_bytes: int = 0
     keys: int = 0
     connections: int = 0
     medium_error: str = ""
@@ -66,7 +76,8 @@ class Report:
             raise MemberError("the jobs of a report are not an object")
         return cls(
             **{name: _amount(fields, name) for name in _REPORTED},
-            cpu=_cpu(fields.get("cpu", 0.0)),
+            cpu=_fraction(fields, "cpu"),
+            steal=min(1.0, _fraction(fields, "steal")),
             medium_error=_text(fields, "medium_error") if fields.get("medium_error") else "",
             jobs={name: _usage(usage) for name, usage in jobs.items()},
         )
@@ -74,10 +85,13 @@ class Report:
 
 _REPORTED: Final = (
     "used_bytes",
+    "index_bytes",
     "memory_bytes",
     "rss_bytes",
     "received_bytes",
     "sent_bytes",
+    "disk_read_bytes",
+    "disk_written_bytes",
     "keys",
     "connections",
 )
@@ -88,7 +102,8 @@ class Joining:
     """What a member joins with.
 
     `epoch` is the newest that it has heard of, `generation` tells one run of the process from the
-    next: what an earlier run held is gone. A router has no tier, and no capacity.
+    next: what an earlier run held is gone. A router has no tier, and no capacity. `machine_type`
+    is what the catalog calls the machine, empty if the member does not know.
     """
 
     id: str
@@ -103,6 +118,7 @@ class Joining:
     capacity_bytes: int = 0
     bandwidth_bytes_s: int | None = None
     advertise_host: str | None = None
+    machine_type: str = ""
     epoch: int = 0
 
     @classmethod
@@ -140,6 +156,7 @@ class Joining:
             advertise_host=_text(fields, "advertise_host")
             if fields.get("advertise_host")
             else None,
+            machine_type=_text(fields, "machine_type") if fields.get("machine_type") else "",
             epoch=_amount(fields, "epoch"),
         )
 
@@ -191,10 +208,11 @@ def _optional_amount(fields: Mapping[str, Any], name: str) -> int | None:
     return None if fields.get(name) is None else _amount(fields, name)
 
 
-def _cpu(value: object) -> float:
-    if type(value) not in {int, float} or not math.isfinite(value):  # type: ignore[arg-type]
-        raise MemberError("a member's cpu is not a number")
-    return max(0.0, float(value))  # type: ignore[arg-type]
+def _fraction(fields: Mapping[str, Any], name: str) -> float:
+    value = fields.get(name, 0.0)
+    if type(value) not in {int, float} or not math.isfinite(value):
+        raise MemberError(f"a member's {name} is not a number")
+    return max(0.0, float(value))
 
 
 def _usage(fields: object) -> JobUsage:

@@ -203,7 +203,10 @@ class Update:
 
 @dataclass(frozen=True)
 class Persist:
-    """Write all of this, or nothing. Records are what `json.dumps` takes."""
+    """Write all of this, or nothing. Records are what `json.dumps` takes.
+
+    Of `events`, whose ids sort as they happened, only the newest are kept.
+    """
 
     epoch: int
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -212,6 +215,7 @@ class Persist:
     servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     removed_jobs: tuple[str, ...] = ()
     removed_servers: tuple[str, ...] = ()
+    events: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -266,3 +270,4 @@ class Snapshot:
     jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     placements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    events: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

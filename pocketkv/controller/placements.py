@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from pocketkv.controller.policy import Commitment
+from pocketkv.controller.policy import NOTHING, Commitment
 from pocketkv.placement import PlacementMap
-
-_NOTHING = Commitment()
 
 
 class Placements:
-    """A map for each job, by its id, with an index by server."""
+    """A map for each job, by its id, with an index by server.
+
+    Attributes:
+        changed: Servers of which jobs keep something else since this was last emptied.
+    """
 
     def __init__(self) -> None:
+        self.changed: set[str] = set()
         self._maps: dict[str, PlacementMap] = {}
         self._kept: dict[str, Mapping[str, Commitment]] = {}
         self._committed: dict[str, Commitment] = {}
@@ -44,13 +47,9 @@ class Placements:
         """What jobs keep, by server; servers of which nothing is kept may be missing."""
         return self._committed
 
-    def committed_to_others(self, job_id: str) -> Mapping[str, Commitment]:
-        """Return what jobs other than this one keep, by server."""
-        kept = self._kept.get(job_id)
-        if not kept:
-            return self._committed
-        others = {name: self._committed[name] - commitment for name, commitment in kept.items()}
-        return {**self._committed, **others}
+    def kept(self, job_id: str) -> Mapping[str, Commitment]:
+        """Return what a job keeps, by server; nothing of a job that has no map."""
+        return self._kept.get(job_id, {})
 
     def put(self, placement: PlacementMap, kept: Mapping[str, Commitment]) -> None:
         """Have a map instead of the job's earlier one; `kept` is what it keeps of its servers."""
@@ -58,8 +57,9 @@ class Placements:
         self.remove(job_id)
         self._maps[job_id] = placement
         self._kept[job_id] = kept
+        self.changed.update(kept)
         for name, commitment in kept.items():
-            self._committed[name] = self._committed.get(name, _NOTHING) + commitment
+            self._committed[name] = self._committed.get(name, NOTHING) + commitment
             self._jobs_on.setdefault(name, set()).add(job_id)
 
     def replace(self, placement: PlacementMap) -> None:
@@ -69,6 +69,7 @@ class Placements:
     def remove(self, job_id: str) -> None:
         """Forget a job's map, if there is one."""
         self._maps.pop(job_id, None)
+        self.changed.update(self._kept.get(job_id, ()))
         for name, commitment in self._kept.pop(job_id, {}).items():
             self._committed[name] = self._committed[name] - commitment
             self._jobs_on[name].discard(job_id)
@@ -80,7 +81,7 @@ class Placements:
         committed: dict[str, Commitment] = {}
         for commitments in kept:
             for name, commitment in commitments.items():
-                committed[name] = committed.get(name, _NOTHING) + commitment
+                committed[name] = committed.get(name, NOTHING) + commitment
         assert committed == self._committed
         holders = {name for placement in self._maps.values() for name in placement.owners()}
         assert holders == self._jobs_on.keys()

@@ -1,7 +1,7 @@
 """What the controller does with the requests of one connection.
 
 Members prove themselves, join, report and acknowledge with MEMBER commands; routers pass their
-clients' JOB, TIER and SERVER commands on with ``MEMBER.FORWARD``; clients may send those
+clients' JOB, TIER, SERVER and EVENTS commands on with ``MEMBER.FORWARD``; clients may send those
 directly as well. Everything else is answered by the engine, which has no slots here.
 """
 
@@ -48,7 +48,7 @@ class ControllerHandler(RequestHandler):
     Args:
         session: Its state, as the engine's commands see it.
         core: The controller's core.
-        administration: Executes JOB, TIER and SERVER commands.
+        administration: Executes JOB, TIER, SERVER and EVENTS commands.
     """
 
     __slots__ = (

@@ -144,7 +144,7 @@ class RetainingBooks(Books):
             return
         job = replace(tenant.job, phase=Phase.RETAINED, lease_expires_ms=None)
         retention = Retention(None, placement.owners())
-        self.tenants[job_id] = replace(tenant, job=job, shortages=(), retention=retention)
+        self.tenants[job_id] = replace(tenant, job=job, shortages=(), asks=(), retention=retention)
         self.unsettled.discard(job_id)
         self.retiring.add(job_id)
         target = self._keeper(job_id, ())

@@ -50,6 +50,7 @@ from pocketkv.controller.overview import overview
 from pocketkv.controller.store import Store, StoreError
 from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import open_peer
+from pocketkv.scaling_rules import check_scaling, scaling_arguments
 from pocketkv.serving.shell import LIFELINE_VARIABLE, Ready, StartError, listen
 from pocketkv.tokens import SECRET_BYTES
 
@@ -202,12 +203,10 @@ class Supervisor:
 
     def _server_capacity_bytes(self) -> int:
         """What one server that keeps files may store, so that all of them fit on the disk."""
-        config = self.config
-        servers = sum(config.servers.values()) - config.dram
-        whole = config.capacity_bytes
+        whole = self.config.capacity_bytes
         if whole is None:
             whole = int(shutil.disk_usage(self._directory).free * _DISK_SHARE)
-        return whole // max(1, servers)
+        return whole // self.config.server_capacity_shares
 
     def _metrics_port(self, number: int) -> int | None:
         """Return the metrics port of the process of this number: 0 is any, None none."""
@@ -226,6 +225,7 @@ class Supervisor:
         state = config.state or self._directory / "state.db"
         arguments = ["controller", "--host", LOOPBACK, "--port", str(self._controller_port)]
         arguments += ["--state", str(state), *self._common_arguments(0)]
+        arguments += scaling_arguments(config.scaling)
         return arguments + (["--catalog", str(config.catalog)] if config.catalog else [])
 
     @property
@@ -385,6 +385,7 @@ async def run_serve(
 
     Raises:
         StartError: It cannot start; nothing is left behind.
+        ConfigError: Its servers cost more than they may.
     """
     _check_files(config)
     with ExitStack() as stack:
@@ -426,7 +427,8 @@ def announce(config: ServeConfig, port: int) -> None:
 def _check_files(config: ServeConfig) -> None:
     """Find what is wrong with files before anything is started."""
     try:
-        load_catalog(None if config.catalog is None else str(config.catalog))
+        catalog = load_catalog(None if config.catalog is None else str(config.catalog))
+        check_scaling(config.scaling, catalog, config.servers)
         if config.state is not None:
             store = Store(config.state)
             try:

@@ -37,6 +37,7 @@ from pocketkv.engine.node import Node
 from pocketkv.engine.session import Session
 from pocketkv.engine.topology import Topology
 from pocketkv.observability.process import ProcessSampler
+from pocketkv.scaling_rules import check_scaling
 from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
 
 __all__ = ["Controller", "handlers", "run_controller"]
@@ -126,10 +127,14 @@ def make_core(
     """The core, with what the store remembers.
 
     Raises:
-        StartError: What it remembers is not understood.
+        StartError: What it remembers is not understood, or it cannot scale anything.
+        ConfigError: It cannot be scaled as it is told.
     """
+    if config.scaling is not None and backend is None:
+        raise StartError("--autoscale: this controller starts no servers itself")
     clock = SteadyClock()
     try:
+        check_scaling(config.scaling, catalog, {} if backend is None else backend.plan)
         state = ClusterState(
             catalog,
             # Without a backend, no server is requested.
@@ -137,6 +142,8 @@ def make_core(
             now_ms=clock.now_ms(),
             plan=None if backend is None else backend.plan,
             plan_id="" if backend is None else backend.plan_id,
+            rules=config.scaling,
+            may_leave=(lambda tier, servers: servers) if backend is None else backend.may_leave,
             snapshot=store.read(),
         )
     except SnapshotError as error:

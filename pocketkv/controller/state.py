@@ -16,7 +16,7 @@ It does not know whether instructions were carried out; what came of them return
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -24,7 +24,9 @@ from pocketkv import limits
 from pocketkv.catalog import Catalog
 from pocketkv.controller.accounts import Account
 from pocketkv.controller.changes import Changes
+from pocketkv.controller.elastic import ElasticBooks
 from pocketkv.controller.errors import RefusedError, SnapshotError
+from pocketkv.controller.events import Events
 from pocketkv.controller.fleet import Fleet, Member
 from pocketkv.controller.members import ROUTER, Joining, Router
 from pocketkv.controller.messages import (
@@ -54,11 +56,11 @@ from pocketkv.controller.messages import (
     WatchServer,
 )
 from pocketkv.controller.placements import held_slots
-from pocketkv.controller.policy import commitments, place
-from pocketkv.controller.retention import RetainingBooks
+from pocketkv.controller.policy import commitments
 from pocketkv.controller.tenants import Tenant
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.placement import PlacementMap, ServerState
+from pocketkv.scaling_rules import ScalingRules
 
 # A storage server that has not been heard of for so long is out.
 SILENCE_MS: Final = 3_000
@@ -70,7 +72,7 @@ TICK_GAP_MAX_MS: Final = 1_000
 START_GRACE_MS: Final = 5_000
 
 
-class ClusterState(RetainingBooks):
+class ClusterState(ElasticBooks):
     """The state machine.
 
     Args:
@@ -78,6 +80,8 @@ class ClusterState(RetainingBooks):
         new_server_id: Gives the ids of servers to be requested.
         plan: Servers that the backend is to run, by tier; None without a backend. What has
             become of it wins over it, if that is remembered by the same `plan_id`.
+        rules: How far the backend's tiers follow their load; None: not at all.
+        may_leave: Of servers of a tier that could be stopped, those that the backend can stop.
         snapshot: What an earlier life of the controller remembered.
         now_ms: The time.
 
@@ -85,6 +89,7 @@ class ClusterState(RetainingBooks):
         SnapshotError: the snapshot is not one.
 
     Attributes:
+        events: What has happened lately: each line for the log.
         has_backend: Whether servers can be started and stopped.
         routers: Connected routers, by id.
     """
@@ -97,10 +102,12 @@ class ClusterState(RetainingBooks):
         now_ms: int,
         plan: Mapping[str, int] | None = None,
         plan_id: str = "",
+        rules: ScalingRules | None = None,
+        may_leave: Callable[[str, Sequence[str]], Sequence[str]] = lambda tier, servers: servers,
         snapshot: Snapshot | None = None,
     ) -> None:
         snapshot = snapshot or Snapshot()
-        super().__init__(catalog, Fleet(new_server_id), snapshot.epoch)
+        super().__init__(catalog, Fleet(new_server_id), snapshot.epoch, rules, may_leave)
         self.has_backend = plan is not None
         self.routers: dict[str, Router] = {}
         self._started_ms = self._ticked_ms = now_ms
@@ -109,6 +116,7 @@ class ClusterState(RetainingBooks):
                 is_known = snapshot.facts.get("plan_id") == plan_id
                 self.fleet.plan_id = plan_id
                 self.fleet.wanted = dict(snapshot.facts["wanted"] if is_known else plan)
+            self.events = Events.remembered(snapshot.events, now_ms)
             self._remember(snapshot, now_ms)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"what was remembered is not understood: {error!r}") from error
@@ -138,6 +146,7 @@ class ClusterState(RetainingBooks):
             if job_id not in self.placements:
                 self._keep(PlacementMap(job_id, self.epoch, (), {}, {}))
         self.is_started = any(placement.ranges for placement in self.placements.maps())
+        self._resume_drains()
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -179,6 +188,16 @@ class ClusterState(RetainingBooks):
         """
         changes = Changes()
         _HANDLERS[type(event)](self, event, now_ms, changes)
+        if not isinstance(event, Reported):
+            # Nothing but lines for the log comes of a report.
+            self._go_on(now_ms, changes)
+        self.events.add(changes.logs, now_ms)
+        return changes.instructions(
+            self.epoch, self.fleet, self.tenants, self.placements, self.events
+        )
+
+    def _go_on(self, now_ms: int, changes: Changes) -> None:
+        """Do what may be due whatever has happened."""
         if not self.is_started:
             self._start_if_complete(now_ms, changes)
         if self.has_backend:
@@ -186,7 +205,6 @@ class ClusterState(RetainingBooks):
                 changes.records.add(server_id)
                 changes.log(logging.INFO, "server requested", server=server_id, tier=tier)
                 changes.actions.append(StartServer(server_id, tier))
-        return changes.instructions(self.epoch, self.fleet, self.tenants, self.placements)
 
     # --- members -------------------------------------------------------------------------------
 
@@ -213,12 +231,14 @@ class ClusterState(RetainingBooks):
 
     def _add_server(self, joining: Joining, now_ms: int, changes: Changes) -> None:
         known = self.fleet.members.get(joining.id)
-        bandwidth_bytes_s = self.catalog.tier(joining.tier).bandwidth_bytes_s
+        tier = self.catalog.tier(joining.tier)
+        bandwidth_bytes_s = tier.machine_or_reference(joining.machine_type).bandwidth_bytes_s
         managed = self.fleet.expects(joining.id) or (known is not None and known.managed)
         member = Member.joined(joining, bandwidth_bytes_s, managed=managed, now_ms=now_ms)
         if known is not None and known.generation == member.generation:
             server = replace(member.server, state=known.server.state)
-            member = replace(member, server=server, joined_ms=known.joined_ms, report=known.report)
+            member = replace(member, server=server, joined_ms=known.joined_ms)
+            member = replace(member, report=known.report, rates=known.rates)
         elif known is not None:
             self._count_losses(known, "it was started anew", changes)
         self.fleet.add(member)
@@ -248,11 +268,22 @@ class ClusterState(RetainingBooks):
         if member is None:
             return
         before = member.report.jobs
+        self._note_medium(member, event.report.medium_error, changes)
         self.fleet.hear(event.member_id, now_ms, event.report)
         for job_id, usage in event.report.jobs.items():
             old = before.get(job_id)
             if (old is None or old.used_bytes != usage.used_bytes) and job_id in self.tenants:
                 self._account(job_id, now_ms)
+
+    @staticmethod
+    def _note_medium(member: Member, error: str, changes: Changes) -> None:
+        """Tell when a server's medium begins to fail, and when it has recovered."""
+        named = {"server": member.server.id, "tier": member.server.tier}
+        before = member.report.medium_error
+        if error and error != before:
+            changes.log(logging.WARNING, "a server's medium takes no writes", **named, error=error)
+        elif before and not error:
+            changes.log(logging.INFO, "a server's medium takes writes again", **named)
 
     def _on_process_died(self, event: ProcessDied, now_ms: int, changes: Changes) -> None:
         server_id = event.server_id
@@ -274,7 +305,7 @@ class ClusterState(RetainingBooks):
         if len(self.tenants) > limits.JOBS_MAX:
             raise RefusedError(f"there are {limits.JOBS_MAX} jobs, and no more can be")
         # The catalog may refuse, so this comes before anything changes.
-        decision = place(job.hints, self.catalog, self.fleet.servers(), self.placements.committed)
+        decision = self._decide_new(job.hints)
         self._set_tenant(job.id, Tenant(job, Account(now_ms)))
         self._put(job.id, decision, None, now_ms, changes)
         changes.log(logging.INFO, "job registered", job=job.id, servers=len(decision.slots))
@@ -322,6 +353,7 @@ class ClusterState(RetainingBooks):
     def _on_scaled(self, event: TierScaled, now_ms: int, changes: Changes) -> None:
         if not self.has_backend:
             raise RefusedError("this controller starts no servers itself, so it cannot scale them")
+        self.check_scale(event.tier, event.count)
         managed = self.fleet.managed(event.tier)
         surplus = len(managed) - event.count
         idle = [m.server.id for m in managed if not self.placements.jobs_on(m.server.id)]
@@ -333,6 +365,8 @@ class ClusterState(RetainingBooks):
         self.fleet.wanted[event.tier] = event.count
         changes.facts = True
         changes.log(logging.INFO, "tier scaled", tier=event.tier, wanted=event.count)
+        if self.scaler is not None:
+            self.scaler.note_change(event.tier, now_ms)
         for server_id in idle[: max(0, surplus)]:
             self._stop(server_id, now_ms, changes)
         pending = self.fleet.requested(event.tier)
@@ -360,25 +394,10 @@ class ClusterState(RetainingBooks):
             changes.facts = True
             self._stop(event.server_id, now_ms, changes)
 
-    def _set_server_state(self, member: Member, state: ServerState, changes: Changes) -> None:
-        self.fleet.add(replace(member, server=replace(member.server, state=state)))
-        self._stamp(changes)
-        changes.servers = True
-        changes.records.add(member.server.id)
-
-    def _stop(self, server_id: str, now_ms: int, changes: Changes) -> None:
-        """Have a server that holds nothing stopped."""
-        if self.fleet.remove(server_id, now_ms, has_died=False) is not None:
-            self._stamp(changes)
-            changes.servers = True
-        self.fleet.stopping.add(server_id)
-        changes.records.add(server_id)
-        changes.actions.append(StopServer(server_id))
-        changes.log(logging.INFO, "server is to stop", server=server_id)
-
     # --- time ----------------------------------------------------------------------------------
 
     def _on_tick(self, event: Tick, now_ms: int, changes: Changes) -> None:
+        self._refresh_rooms()
         gap_ms = now_ms - self._ticked_ms
         self._ticked_ms = now_ms
         if gap_ms > TICK_GAP_MAX_MS:
@@ -394,6 +413,7 @@ class ClusterState(RetainingBooks):
             self._lose(server_id, "it did not join", now_ms, changes)
             self.fleet.stopping.add(server_id)
             changes.actions.append(StopServer(server_id, force=True))
+        self._scale(now_ms, changes)
 
     def _on_lease_due(self, job_id: str, now_ms: int, changes: Changes) -> None:
         tenant = self.tenants.get(job_id)
@@ -438,7 +458,7 @@ class ClusterState(RetainingBooks):
     def _unsettle_after_growth(self) -> None:
         """A new server may help the job `default`, and those that got too little."""
         self.unsettled.add(DEFAULT_JOB_ID)
-        self.unsettled.update(name for name, t in self.tenants.items() if t.shortages)
+        self.unsettled.update(name for name, t in self.tenants.items() if t.shortages or t.asks)
 
     def _lose(self, server_id: str, reason: str, now_ms: int, changes: Changes) -> None:
         """Take a server out whose data is gone, and give its slots to others."""
@@ -466,6 +486,7 @@ class ClusterState(RetainingBooks):
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
         self.fleet.validate()
+        self._validate_rooms()
         assert self.tenants.keys() == set(self.placements)
         assert DEFAULT_JOB_ID in self.tenants
         members = self.fleet.members.keys()

@@ -17,12 +17,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pocketkv.controller.events import WRITTEN_MAX
 from pocketkv.controller.messages import Persist, Snapshot
 
 # Marks the file as ours: "PKV1" as a number.
 _APPLICATION_ID: Final = 0x504B5631
 _VERSION: Final = 1
-_TABLES: Final = ("jobs", "placements", "servers", "facts")
+_TABLES: Final = ("jobs", "placements", "servers", "facts", "events")
 _EPOCH: Final = "epoch"
 
 
@@ -122,6 +123,7 @@ class Store:
             jobs=tables["jobs"],
             placements=tables["placements"],
             servers=tables["servers"],
+            events=tables["events"],
         )
 
     def _records(self, table: str) -> dict[str, Any]:
@@ -160,6 +162,13 @@ class Store:
         self._remove("jobs", batch.removed_jobs)
         self._remove("placements", batch.removed_jobs)
         self._remove("servers", batch.removed_servers)
+        if batch.events:
+            self._put("events", batch.events)
+            self._connection.execute(
+                "DELETE FROM events WHERE CAST(id AS INTEGER) <= (SELECT CAST(id AS INTEGER)"
+                " FROM events ORDER BY CAST(id AS INTEGER) DESC LIMIT 1 OFFSET ?)",
+                (WRITTEN_MAX,),
+            )
 
     def _put(self, table: str, records: Mapping[str, Any]) -> None:
         self._connection.executemany(

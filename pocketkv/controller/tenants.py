@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pocketkv.controller.accounts import Account
-from pocketkv.controller.policy import Shortage
+from pocketkv.controller.policy import Ask, Shortage
 from pocketkv.jobs import Hints, Job
 
 
@@ -42,7 +42,8 @@ class Retention:
 class Tenant:
     """A job and what the controller keeps of it; `job` is None for the job `default`.
 
-    `lost_keys` are those that were on servers that died; `shortages` is what its placement lacks.
+    `lost_keys` are those that were on servers that died; `shortages` is what its placement lacks,
+    `asks` the servers that would let it be met.
     It `retains` keys if some were marked; `retention` is what became of them since its end.
     """
 
@@ -50,6 +51,7 @@ class Tenant:
     account: Account
     lost_keys: int = 0
     shortages: tuple[Shortage, ...] = ()
+    asks: tuple[Ask, ...] = ()
     retains: bool = False
     retention: Retention | None = None
 

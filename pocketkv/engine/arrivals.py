@@ -191,9 +191,7 @@ def _incoming(session: Session, request: list[bytes]) -> Incoming:
     return incoming
 
 
-def _check_room(
-    session: Session, incoming: Incoming, size: int, *, is_large: bool = False
-) -> None:
+def _check_room(session: Session, incoming: Incoming, size: int, *, is_large: bool = False) -> None:
     """See to it that so much finds room; the job's quota has nothing to say about it.
 
     Raises:

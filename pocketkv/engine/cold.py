@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from pocketkv.engine.errors import CommandError
@@ -198,6 +199,10 @@ class PendingRead(Protocol):
 
     def keep(self, result: bytes | CommandError) -> bool:
         """Have it at hand, or why it cannot be had; false if an error cannot be kept."""
+        ...
+
+    def prepare(self) -> Iterator[None]:
+        """What is to be done with it on the serving thread before it is used, step by step."""
         ...
 
     def forget(self) -> None:

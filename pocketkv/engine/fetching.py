@@ -6,7 +6,8 @@ It must not have changed anything before: a write that names several keys is loo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from pocketkv import limits
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Has things read where that may take long, and is told what was read, or why not.
 Done: TypeAlias = "Callable[[list[bytes | CommandError]], None]"
+# Goes through steps between others' commands, and then calls something.
+Stepper: TypeAlias = "Callable[[Iterator[None], Callable[[], None]], None]"
 Fetcher: TypeAlias = "Callable[[list[PendingRead], Done], None]"
 
 
@@ -129,6 +132,20 @@ class _Waiting:
                 self._forget()
                 self.deferred.complete(ErrorReply(result.text))
                 return
+        # What takes many steps is done between others' commands.
+        steps = chain.from_iterable([pending.prepare() for pending in self.reads])
+        stepper = self.session.node.stepper
+        if stepper is None:
+            for _ in steps:
+                pass
+            self._resume()
+        else:
+            stepper(steps, self._resume)
+
+    def _resume(self) -> None:
+        if self.gone:
+            self._forget()
+            return
         reply = self.resume(self.session, self.request)
         error = self.session.node.commit()
         if error is not None:

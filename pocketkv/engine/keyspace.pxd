@@ -42,7 +42,7 @@ cdef class Keyspace:
     cdef public list unwritten
     cdef public bint memory_is_full
     cdef public Clock clock
-    cdef public list discarded
+    cdef public list discarded, shedding
     cdef public object extents
     cdef public long long incoming_bytes, memory_bytes
     cdef public object randomness

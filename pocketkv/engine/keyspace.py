@@ -18,7 +18,7 @@ from pocketkv.engine.extents import Extents
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.shelf import Shelf
 from pocketkv.engine.spilling import FULL, Spilling
-from pocketkv.engine.values import Entry, value_cost
+from pocketkv.engine.values import Collection, Entry, value_cost
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
 
@@ -34,6 +34,8 @@ CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
 # 2**11 bytes are about as quick to give back as one more key is to forget.
 _FREEING_SHIFT: Final = 11
+# What it takes to free a part of a collection, in keys.
+_SHED_EFFORT: Final = 2000
 
 
 class Randomness(Protocol):
@@ -382,6 +384,7 @@ class Keyspace:
         spilling: Decides what is moved to a spill medium, where there is one.
         used_bytes, incoming_bytes: What all jobs use (see `JobSpace`).
         unfinished: Large strings that are being received, but for the shorter ones.
+        shedding: Collections that nobody needs, to be freed in the background.
         discarded: Tables that nobody sees any more, to be freed in the background.
     """
 
@@ -400,6 +403,7 @@ class Keyspace:
         "memory_is_full",
         "randomness",
         "residents",
+        "shedding",
         "spaces",
         "spilling",
         "store",
@@ -435,6 +439,7 @@ class Keyspace:
         self.spilling: Spilling | None = None
         if store is not None and not store.durable:
             self.spilling = Spilling(self)
+        self.shedding: list[Collection] = []
         self.discarded: list[tuple[Table, Journal | None]] = []
         self._freeing: Table | None = None
         self._freeing_journal: Journal | None = None
@@ -535,6 +540,10 @@ class Keyspace:
 
         A large value counts as the more keys the larger it is: unmapping it takes the system time.
         """
+        while effort_max > 0 and self.shedding:
+            effort_max -= _SHED_EFFORT
+            if not self.shedding[-1].shed():
+                self.shedding.pop()
         while effort_max > 0 and (self._freeing or self.discarded):
             if not self._freeing:
                 self._freeing, self._freeing_journal = self.discarded.pop()
@@ -552,7 +561,7 @@ class Keyspace:
             while table and effort_max > 0:
                 _, value = table.popitem()
                 effort_max -= 1 + _effort(value)
-        return bool(self._freeing or self.discarded)
+        return bool(self._freeing or self.discarded or self.shedding)
 
 
 def _release_some(table: Table, journal: Journal, effort_max: int) -> int:

@@ -33,6 +33,10 @@ class ProcessSampler:
         cpu_fraction: CPU time per time between the last two samples; 1.0 is one core.
         network_received_bytes, network_sent_bytes: What went over the machine's (in a container:
             the container's) network interfaces since they came up, the loopback left out.
+        disk_read_bytes, disk_written_bytes: What this process had devices read and write, as far as
+            the system tells: what the page cache answers is not in it. 0 where it does not tell.
+        steal_fraction: The part of the machine's time, between the last two samples, in which the
+            hypervisor let others run.
         descriptors: Open file descriptors.
         threads: Threads of the process.
     """
@@ -49,6 +53,10 @@ class ProcessSampler:
         self.cpu_fraction = 0.0
         self.network_received_bytes = 0
         self.network_sent_bytes = 0
+        self.disk_read_bytes = 0
+        self.disk_written_bytes = 0
+        self.steal_fraction = 0.0
+        self._machine_times_s = _machine_times_s()
         self.descriptors = 0
         self.threads = 0
         self.sample()
@@ -59,6 +67,7 @@ class ProcessSampler:
             times = self._process.cpu_times()
             memory = self._process.memory_info()
             self.threads = self._process.num_threads()
+            self._measure_disk()
         self.descriptors = self._count_descriptors()
         self._measure_cpu(times.user + times.system)
         self._measure_network()
@@ -95,6 +104,18 @@ class ProcessSampler:
         self.cpu_fraction = max(0.0, (cpu_s - self._cpu_s) / elapsed_s)
         self._cpu_s = cpu_s
         self._sampled_s = now_s
+        before, self._machine_times_s = self._machine_times_s, _machine_times_s()
+        total_s = self._machine_times_s[0] - before[0]
+        stolen_s = self._machine_times_s[1] - before[1]
+        self.steal_fraction = min(1.0, max(0.0, stolen_s / total_s)) if total_s > 0 else 0.0
+
+    def _measure_disk(self) -> None:
+        try:
+            counters = self._process.io_counters()
+        except (psutil.Error, OSError, NotImplementedError):
+            return  # A sandbox may hide them.
+        self.disk_read_bytes = counters.read_bytes
+        self.disk_written_bytes = counters.write_bytes
 
     def _measure_network(self) -> None:
         counters = psutil.net_io_counters(pernic=True, nowrap=False)
@@ -107,6 +128,14 @@ class ProcessSampler:
     def _count_descriptors(self) -> int:
         """Since Linux 6.2 their number is the directory's size; before, it must be listed."""
         return os.stat(_DESCRIPTORS).st_size or self._process.num_fds()  # noqa: PTH116 - hot
+
+
+def _machine_times_s() -> tuple[float, float]:
+    """All of the machine's time since it started, over its cores, and the stolen part of it."""
+    times = psutil.cpu_times()
+    # What guests of this machine took is part of what users did.
+    guests_s = times.guest + times.guest_nice
+    return sum(times) - guests_s, times.steal
 
 
 def counted_interfaces(names: list[str], folder: Path) -> dict[str, bool]:

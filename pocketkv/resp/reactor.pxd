@@ -11,18 +11,21 @@ cdef class Reactor:
     cdef public Py_ssize_t connections_max
     cdef public long long accepted
     cdef dict _closed_bytes, _listeners
-    cdef public object commit, fetch, poll
+    cdef public object commit, fetch, poll, on_stall
+    cdef public double stall_s
+    cdef double _alive_s
     cdef bint _polling
     cdef public bint holds_large
     cdef list _held
     cdef object _on_round, _on_burst_end, _scheduled, _accept_resume_s
     cdef Poller _epoll
     cdef int _wake_fd, _linger_ms
-    cdef bint _serving, _closed
+    cdef bint _serving, _closed, _stalled
 
     @cython.locals(mask=cython.int)
     cpdef update_interest(self, Connection connection)
     cpdef schedule(self, Connection connection)
+    cdef _look_at_clock(self)
     @cython.locals(started_s=cython.double, ready=cython.int)
     cpdef _burst(self)
     @cython.locals(index=cython.int, fd=cython.int, connection=Connection)

@@ -15,7 +15,7 @@ import resource
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -73,6 +73,10 @@ class Reactor:
         holds_large: Whether no more of large arguments is to be received, until `release_large`.
         fetch: Has a part of a file read by who may wait, then calls back, with an error if there
             was one; ``None``: no file is ever anywhere but in memory.
+        on_stall: Waited for, before anything else is served, when the process turns out to have
+            stood still for longer than `stall_s`: what it knows may be out of date. ``None``:
+            nothing is done about that.
+        stall_s: `limits.STALL_S`.
     """
 
     def __init__(
@@ -95,6 +99,11 @@ class Reactor:
         self.holds_large = False
         self._held: list[Connection] = []
         self.fetch: Fetch | None = None
+        self.on_stall: Callable[[], Awaitable[None]] | None = None
+        self.stall_s = limits.STALL_S
+        # When this process was last seen to run, by itself.
+        self._alive_s = self.now_s
+        self._stalled = False
         self._on_round = on_round
         self._on_burst_end = on_burst_end
         self._epoll = Poller()
@@ -226,6 +235,7 @@ class Reactor:
         """Serve until cancelled; then close everything."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sweep)
+            self._alive_s = time.monotonic()
             task_status.started()
             try:
                 while True:
@@ -234,9 +244,27 @@ class Reactor:
                     else:
                         await trio.lowlevel.wait_readable(self._epoll.fileno())
                     self._burst()
+                    if self._stalled:
+                        await self._recover()
             finally:
                 nursery.cancel_scope.cancel()
                 self.close()
+
+    async def _recover(self) -> None:
+        """Find out what has happened while the process stood still."""
+        try:
+            if self.on_stall is not None:
+                await self.on_stall()
+        finally:
+            self._alive_s = time.monotonic()
+            self._stalled = False
+
+    def _look_at_clock(self) -> None:
+        """Read the time of the next round; notice if the process has stood still until then."""
+        self.now_s = time.monotonic()
+        if self.now_s - self._alive_s > self.stall_s:
+            self._stalled = True
+        self._alive_s = self.now_s
 
     def _burst(self) -> None:
         """Serve rounds while there is work, for at most `limits.BURST_S`."""
@@ -245,6 +273,10 @@ class Reactor:
         ready = self._epoll.poll(0)
         try:
             while ready or self._scheduled or self._polling:
+                # What came meanwhile waits in the kernel until it is known what is true.
+                self._look_at_clock()
+                if self._stalled:
+                    return
                 self._round(ready)
                 if self.poll is not None:
                     self._polling = self.poll()
@@ -263,7 +295,6 @@ class Reactor:
 
     def _round(self, ready: int) -> None:
         """Serve every ready connection once, then those whose turn was scheduled."""
-        self.now_s = time.monotonic()
         if self._on_round is not None:
             self._on_round()
         for index in range(ready):
@@ -355,7 +386,11 @@ class Reactor:
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(_SWEEP_INTERVAL_S)
-            self.sweep(time.monotonic())
+            now_s = time.monotonic()
+            if now_s - self._alive_s > self.stall_s:
+                self._stalled = True
+            self._alive_s = now_s
+            self.sweep(now_s)
 
     def sweep(self, now_s: float) -> None:
         """See to time-outs, as of a monotonic time; runs about once a second."""

@@ -17,7 +17,7 @@ from pocketkv.router.exchange import Exchange
 
 
 class ControlExchange(Exchange):
-    """JOB, TIER and SERVER: one command on its way to the controller and back."""
+    """JOB, TIER, SERVER and EVENTS: one command on its way to the controller and back."""
 
     __slots__ = ()
 

@@ -63,6 +63,11 @@ class Membership:
         self._log = log
         self._peer: Peer | None = None
         self._first_join = trio.Event()
+        # Of the link that there is or that is being made.
+        self._link: trio.CancelScope | None = None
+        # Ends the pause before the next link is made, and who then waits for what comes of it.
+        self._hurry = trio.Event()
+        self._confirming: trio.Event | None = None
 
     @property
     def joined(self) -> bool:
@@ -72,6 +77,19 @@ class Membership:
     async def wait_joined(self) -> None:
         """Wait until the controller was reached for the first time."""
         await self._first_join.wait()
+
+    async def confirm(self, timeout_s: float) -> bool:
+        """Have the controller tell anew what is true, by joining again.
+
+        Returns whether it did within the time. If it is away, the last maps are all there is.
+        """
+        confirming = self._confirming = trio.Event()
+        self._hurry.set()
+        if self._link is not None:
+            self._link.cancel()
+        with trio.move_on_after(timeout_s):
+            await confirming.wait()
+        return self._peer is not None
 
     async def call(self, *arguments: bytes | str | int, timeout_s: float = _REPLY_TIMEOUT_S) -> Any:
         """Send the controller a command.
@@ -89,12 +107,17 @@ class Membership:
         backoff_s = _BACKOFF_MIN_S
         told = False
         while True:
+            confirming, self._confirming = self._confirming, None
+            self._hurry = trio.Event()
             try:
                 async with trio.open_nursery() as nursery:
+                    self._link = nursery.cancel_scope
                     peer = await open_peer(nursery, *self._address)
                     try:
                         await self._join(peer)
                         backoff_s, told = _BACKOFF_MIN_S, False
+                        if confirming is not None:
+                            confirming.set()
                         await self._stay(nursery, peer)
                     finally:
                         self._peer = None
@@ -108,7 +131,11 @@ class Membership:
                         extra={"error": "; ".join(str(e) for e in errors.exceptions)},
                     )
                     told = True
-            await trio.sleep(backoff_s)
+            self._link = None
+            if confirming is not None:
+                confirming.set()
+            with trio.move_on_after(backoff_s):
+                await self._hurry.wait()
             backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
 
     async def _join(self, peer: Peer) -> None:

@@ -169,12 +169,14 @@ class Shell:
         """Free discarded keys, a slice at a time, then give the memory back."""
         keyspace = self.node.keyspace
         while True:
-            if keyspace.discarded:
+            if keyspace.discarded or keyspace.shedding:
+                gives_back = bool(keyspace.discarded)
                 while keyspace.free_some(_FREE_ENTRIES_PER_SLICE):
                     await trio.lowlevel.checkpoint()
-                release_free_memory()
-                if self.trimmer is not None:
-                    self.trimmer.hurry()
+                if gives_back:
+                    release_free_memory()
+                    if self.trimmer is not None:
+                        self.trimmer.hurry()
             # The engine knows no events; looking is cheaper than telling on each flush.
             await trio.sleep(_FREE_INTERVAL_S)
 

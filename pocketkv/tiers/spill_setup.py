@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from pocketkv.config import StorageConfig
 from pocketkv.engine.node import Node
 from pocketkv.serving.memory import release_free_memory
@@ -16,6 +18,7 @@ from pocketkv.tiers.s3.errors import S3Error
 from pocketkv.tiers.spill import Mover
 from pocketkv.tiers.spill_file import FileSpill
 from pocketkv.tiers.spill_s3 import S3Spill
+from pocketkv.tiers.steps import Steps
 from pocketkv.tiers.volume.volume import VolumeError
 
 # Reads of S3 that may be under way: each waits for an answer, not for a device.
@@ -74,6 +77,7 @@ class SpillWork:
         self._medium = medium
         self._log = log
         self._mover: Mover | None = None
+        self._steps = Steps(log)
         if isinstance(medium, FileSpill):
             medium.attach(node.keyspace)
 
@@ -82,6 +86,7 @@ class SpillWork:
         depth = DEPTHS["nvme"] if isinstance(self._medium, FileSpill) else _S3_READS
         readers = Readers(depth, self._log, polls=False)
         self._node.fetcher = readers.fetch
+        self._node.stepper = self._steps.add
         # A pass makes much anew before it gives the old back, which is what there is no memory for
         # here; and what fragmentation costs counts when it is decided what leaves.
         self._node.settings.activedefrag = False
@@ -90,7 +95,9 @@ class SpillWork:
     async def run(self) -> None:
         """Work until cancelled."""
         assert self._mover is not None  # `use` comes first.
-        await self._mover.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._steps.run)
+            nursery.start_soon(self._mover.run)
 
     def close(self) -> None:
         """The server stops: nothing that was moved out is needed any more."""

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pocketkv.engine.gate import GateHandler
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
 from pocketkv.engine.node import Node
 from pocketkv.engine.topology import Topology, standalone_topology
+from pocketkv.limits import STALL_CONFIRM_TIMEOUT_S
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.placement import PlacementMap, Server
 from pocketkv.resp.syscalls import MonotonicStopwatch
@@ -179,6 +181,7 @@ class StorageServer:
             "pid": os.getpid(),
             "generation": self.generation,
             "machine": self.machine,
+            "machine_type": self.config.machine_type,
             "capacity_bytes": self._capacity_bytes(),
         }
 
@@ -197,6 +200,7 @@ class StorageServer:
             report=lambda: self.figures(shell),
             log=self.log,
         )
+        shell.reactor.on_stall = partial(self._confirm, membership)
         self.retirer = Retirer(self.node, membership.call, self.log)
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
@@ -209,6 +213,11 @@ class StorageServer:
             await membership.wait_joined()
             self._forget_ended()
             shell.ready = True
+
+    async def _confirm(self, membership: Membership) -> None:
+        """This process stood still: hear whose its slots are, before anything of them is told."""
+        is_confirmed = await membership.confirm(STALL_CONFIRM_TIMEOUT_S)
+        self.log.warning("the server stood still", extra={"confirmed": is_confirmed})
 
     def _forget_ended(self) -> None:
         """Drop jobs that were found in files and have ended since."""
@@ -282,15 +291,19 @@ class StorageServer:
         process = self.node.process
         return {
             "used_bytes": keyspace.used_bytes,
+            "index_bytes": keyspace.index_bytes,
             "memory_bytes": keyspace.memory_bytes,
             "rss_bytes": process.rss_bytes,
             "cpu": self.sampler.cpu_fraction,
+            "steal": self.sampler.steal_fraction,
             "keys": sum(_keys(space) for space in keyspace.spaces.values()),
             "connections": len(shell.reactor.connections),
             "received_bytes": shell.reactor.received_bytes,
             "sent_bytes": shell.reactor.sent_bytes,
             "moves": {} if self.mover is None else self.mover.progress(),
             "holds": {} if self.mover is None else self.mover.hold_figures(),
+            "disk_read_bytes": self.sampler.disk_read_bytes,
+            "disk_written_bytes": self.sampler.disk_written_bytes,
             "medium_error": "" if self.medium is None else self.medium.error,
             "jobs": {
                 job_id: {

@@ -21,6 +21,9 @@ from pocketkv.serving.memory import resident_bytes
 from pocketkv.tiers.collecting import collect
 from pocketkv.tiers.file_store import FileStore
 from pocketkv.tiers.readers import Readers
+from pocketkv.tiers.rescue import Rescue
+from pocketkv.tiers.steps import Steps
+from pocketkv.tiers.volume.large_file import LargeFile, Range
 
 _SYNC_INTERVAL_S: Final = 1.0
 _PACE_INTERVAL_S: Final = 0.01
@@ -66,12 +69,15 @@ class Upkeep:
         self._readers = readers
         self._release_memory = release_memory
         self._log = log
+        self._rescue = Rescue(node, store, log)
+        self._steps = Steps(log)
+        node.stepper = self._steps.add
         self.failure = ""
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:
-            for task in (self._sync, self._pace, self._collect, self._evict):
+            for task in (self._sync, self._pace, self._collect, self._evict, self._steps.run):
                 nursery.start_soon(task)
 
     def fetch_part(
@@ -94,12 +100,17 @@ class Upkeep:
 
     async def _sync(self) -> None:
         """Bring what was written to the device, and give back what is free."""
+        released: list[tuple[LargeFile, list[Range]]] = []
         while True:
             await trio.sleep(_SYNC_INTERVAL_S)
             error = self._node.retry_commit()
-            released = [] if error is not None else self._store.take_released()
+            if error is None:
+                released += self._store.take_released()
             try:
-                await trio.to_thread.run_sync(partial(self._store.sync, released))
+                await self._rescue.run()
+                await trio.to_thread.run_sync(self._store.sync)
+                taken, released = released, []
+                await trio.to_thread.run_sync(partial(self._store.punch, taken))
                 await trio.to_thread.run_sync(self._store.volume.empty_trash)
             except OSError as failure:
                 self._note_failure(failure)

@@ -49,6 +49,7 @@ def server(
     capacity_bytes: int = GIB,
     bandwidth_bytes_s: int = 100 * MIB,
     state: ServerState = ServerState.UP,
+    machine_type: str = "",
 ) -> Server:
     return Server(
         id=name,
@@ -59,6 +60,7 @@ def server(
         capacity_bytes=capacity_bytes,
         bandwidth_bytes_s=bandwidth_bytes_s,
         state=state,
+        machine_type=machine_type,
     )
 
 

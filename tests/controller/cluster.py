@@ -20,6 +20,7 @@ from pocketkv.controller.messages import (
     Tick,
 )
 from pocketkv.controller.state import ClusterState
+from pocketkv.scaling_rules import ScalingRules
 from tests.controller.builders import CATALOG, counted_ids, joining
 
 I = TypeVar("I")  # noqa: E741 - an instruction's type
@@ -28,8 +29,11 @@ I = TypeVar("I")  # noqa: E741 - an instruction's type
 class Cluster:
     """A state machine, its time, and a memory that does what `Persist` says."""
 
-    def __init__(self, plan: dict[str, int] | None = None) -> None:
+    def __init__(
+        self, plan: dict[str, int] | None = None, rules: ScalingRules | None = None
+    ) -> None:
         self.plan = plan
+        self.rules = rules
         self.now_ms = 1_000_000
         self.ids = counted_ids()
         self.memory = Snapshot()
@@ -37,7 +41,12 @@ class Cluster:
 
     def _new_state(self) -> ClusterState:
         return ClusterState(
-            CATALOG, self.ids, now_ms=self.now_ms, plan=self.plan, snapshot=self.memory
+            CATALOG,
+            self.ids,
+            now_ms=self.now_ms,
+            plan=self.plan,
+            rules=self.rules,
+            snapshot=self.memory,
         )
 
     def __call__(self, event: Event, after_ms: int = 0) -> list[Instruction]:
@@ -62,6 +71,7 @@ class Cluster:
             jobs=_without({**old.jobs, **batch["jobs"]}, batch["removed_jobs"]),
             placements=_without({**old.placements, **batch["placements"]}, batch["removed_jobs"]),
             servers=_without({**old.servers, **batch["servers"]}, batch["removed_servers"]),
+            events={**old.events, **batch["events"]},
         )
 
     def restart(self) -> None:
@@ -104,9 +114,9 @@ def two_servers() -> Cluster:
     return cluster
 
 
-def served(plan: dict[str, int]) -> Cluster:
+def served(plan: dict[str, int], rules: ScalingRules | None = None) -> Cluster:
     """A cluster with a backend whose servers have all joined."""
-    cluster = Cluster(plan)
+    cluster = Cluster(plan, rules)
     for start in of(StartServer, cluster(Tick())):
         cluster(Joined(joining(start.server_id, start.tier)))
     return cluster

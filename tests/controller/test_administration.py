@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import trio
 
+from pocketkv.controller.members import Report
+from pocketkv.controller.messages import Reported
 from pocketkv.resp.peer import Peer, RemoteError
 from pocketkv.tokens import job_token
+from tests.controller.builders import GIB, MIB
 from tests.controller.running import LOG, SECRET, Running, in_trio, plain, running
 
 PASSWORD = "correct horse"
@@ -102,6 +105,9 @@ async def test_jobs_are_listed_without_their_tokens() -> None:
         listed = plain(await client.call("JOB.LIST"))
         assert [job["id"] for job in listed] == ["default", reply["id"]]
         assert [job["cost_usd_per_hour"] for job in listed] == [0, 0]
+        assert [job["tiers"] for job in listed] == [["dram"], ["dram"]]
+        shown = {(job["quota_bytes"], job["commands"], len(job["short"])) for job in listed}
+        assert shown == {(None, 0, 0)}
         assert reply["token"] not in json.dumps(listed)
 
 
@@ -149,6 +155,8 @@ async def test_a_lease_that_runs_out_ends_the_job() -> None:
         (["TIER.SCALE", "dram", "-1"], "the number of servers must be a whole number"),
         (["TIER.SCALE", "dram", "3"], "this controller starts no servers itself"),
         (["SERVER.DRAIN", "nobody"], "no such server 'nobody'"),
+        (["EVENTS.LIST", "SINCE"], "EVENTS.LIST takes [SINCE id] [COUNT count]"),
+        (["EVENTS.LIST", "COUNT", "few"], "EVENTS.LIST takes [SINCE id] [COUNT count]"),
         (["JOB.NOTHING"], "unknown command 'JOB.NOTHING'"),
     ],
 )
@@ -183,6 +191,13 @@ async def test_tiers_and_servers_are_listed() -> None:
         assert machine["cost_usd_per_hour"] == pytest.approx(0.4)
         assert machine["gb_cost_usd_per_hour"] == pytest.approx(0.1)
         assert (nvme["tier"], nvme["servers"]) == ("nvme", 0)
+        assert (dram["servers_min"], dram["servers_max"], dram["last_decision"]) == (
+            None,
+            None,
+            None,
+        )
+        assert dram["utilisation"] == {"cpu": 0, "network": 0, "capacity": 0}
+        assert (dram["requested"], dram["draining"], nvme["utilisation"]) == (0, 0, {})
         servers = plain(await client.call("SERVER.LIST"))
         assert servers[0]["cost_usd_per_hour"] == pytest.approx(0.4)
         assert [(s["id"], s["port"], s["state"]) for s in servers] == [
@@ -190,6 +205,43 @@ async def test_tiers_and_servers_are_listed() -> None:
             ("b", 7002, "up"),
         ]
         assert sorted(s["committed_bytes"] for s in servers) == [0, 100 << 20]
+
+
+@in_trio
+async def test_reports_are_shown_with_their_rates_and_what_a_tier_uses() -> None:
+    async with running() as controller:
+        member = await controller.joined("a")
+        core = controller.core
+        for seconds, total in ((0, 0), (2, 100 * MIB)):
+            now_ms = core.now_ms() + seconds * 1000
+            report = Report(cpu=0.25, received_bytes=total, sent_bytes=total // 2, used_bytes=GIB)
+            core.state.handle(Reported(member.id, report), now_ms)
+        client = await controller.connect()
+        (listed,) = plain(await client.call("SERVER.LIST"))
+        assert (listed["received_bytes"], listed["sent_bytes"]) == (100 * MIB, 50 * MIB)
+        assert listed["received_bytes_s"] == pytest.approx(50 * MIB, rel=0.1)
+        assert listed["bandwidth_bytes_s"] == 400 * MIB
+        dram, *_ = plain(await client.call("TIER.LIST"))
+        assert dram["utilisation"]["network"] == pytest.approx(50 / 400, rel=0.1)
+        assert (dram["utilisation"]["cpu"], dram["utilisation"]["capacity"]) == (0.25, 1)
+
+
+@in_trio
+async def test_events_are_listed_with_what_they_are_about() -> None:
+    async with running() as controller:
+        client = await cluster(controller)
+        job = plain(await client.call("JOB.REGISTER", "sort", "CAPACITY", "10gb"))
+        *_, short, registered = plain(await client.call("EVENTS.LIST"))
+        assert (short["level"], short["kind"]) == ("warning", "job gets too little")
+        assert short["fields"]["job"] == job["id"]
+        assert short["fields"]["short"].startswith("capacity: 10gb wanted")
+        assert (registered["level"], registered["kind"]) == ("info", "job registered")
+        assert registered["fields"] == {"job": job["id"], "servers": 2}
+        assert registered["id"] == short["id"] + 1
+        assert abs(registered["time_ms"] - controller.core.now_ms()) < 20_000
+        assert await client.call("EVENTS.LIST", "since", registered["id"]) == []
+        (last,) = plain(await client.call("EVENTS.LIST", "COUNT", 1, "SINCE", short["id"]))
+        assert last == registered
 
 
 @in_trio
@@ -254,6 +306,7 @@ async def test_where_there_is_a_password_only_the_administrator_administers() ->
             ("TIER.SCALE", "dram", 1),
             ("SERVER.LIST",),
             ("SERVER.DRAIN", "a"),
+            ("EVENTS.LIST",),
         ):
             text = await refused(client, *command)
             expected = f"NOPERM User default has no permissions to run the '{command[0].lower()}'"

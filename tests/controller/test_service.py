@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
 from pocketkv.serving.membership import Membership
 from pocketkv.slots import SLOT_COUNT
+from tests.controller.builders import GIB
 from tests.controller.running import LOG, SECRET, Member, in_trio, running
 
 
@@ -290,4 +292,60 @@ async def test_commands_that_a_router_passes_on_do_not_wait_for_each_other() -> 
             # Each waited for this router's own acknowledgement, and none in vain.
             assert len(controller.core.state.tenants) == 21
             assert not any(link.lags for link in controller.core.links.values())
+            nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_a_member_that_asks_what_is_true_is_told_by_joining_again() -> None:
+    async with running() as controller:
+        await controller.joined("b")
+        applied: list[list[str]] = []
+        membership = Membership(
+            address=("127.0.0.1", controller.port),
+            secret=SECRET,
+            identity={
+                "id": "a",
+                "role": "storage",
+                "tier": "dram",
+                "host": "127.0.0.1",
+                "port": 7001,
+                "generation": "g",
+                "capacity_bytes": GIB,
+            },
+            topology=Topology(),
+            on_update=lambda changed, ended: applied.append(changed),
+            report=dict,
+            log=LOG,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(membership.run)
+            await membership.wait_joined()
+            before = len(applied)
+            for _ in range(3):
+                assert await membership.confirm(20)
+                assert membership.joined
+            # Each time it has heard everything, as the same member.
+            assert len(applied) >= before + 3
+            assert set(controller.core.state.fleet.members) == {"a", "b"}
+            nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_a_member_that_asks_in_vain_goes_on_with_what_it_knows() -> None:
+    with socket.socket() as nobody:
+        # It is bound, but does not listen: connections are refused.
+        nobody.bind(("127.0.0.1", 0))
+        membership = Membership(
+            address=("127.0.0.1", nobody.getsockname()[1]),
+            secret=SECRET,
+            identity={"id": "a"},
+            topology=Topology(),
+            on_update=lambda changed, ended: None,
+            report=dict,
+            log=LOG,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(membership.run)
+            with trio.fail_after(20):
+                assert not await membership.confirm(1_000)
             nursery.cancel_scope.cancel()

@@ -71,6 +71,19 @@ def test_a_plan_that_does_not_come_true_is_not_waited_for_for_ever() -> None:
     assert cluster.slots() == {first.server_id: SLOT_COUNT}
 
 
+def test_a_report_does_not_swallow_what_is_due_meanwhile() -> None:
+    # Reports are taken without instructions being carried out: nothing but logs may come of them.
+    cluster = served({"dram": 1, "nvme": 1})
+    dram, nvme = sorted(cluster.state.fleet.members)
+    for _ in range(2):
+        done = cluster(ProcessDied(dram, "exit status 1"))
+        for start in of(StartServer, done):
+            dram = start.server_id
+            cluster(Joined(joining(dram)))
+    assert cluster(Reported(nvme, Report()), fleets.PAUSE_MIN_MS) == []
+    assert len(of(StartServer, cluster(Tick()))) == 1
+
+
 def test_a_server_that_died_is_replaced_and_its_slots_go_to_the_others() -> None:
     cluster = served({"dram": 2})
     dead, survivor = sorted(cluster.slots())

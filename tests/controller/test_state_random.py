@@ -28,6 +28,7 @@ from pocketkv.controller.messages import (
 )
 from pocketkv.jobs import Hints
 from pocketkv.placement import PlacementMap
+from pocketkv.scaling_rules import ScalingRules, TierRange
 from tests.controller.builders import GIB, MIB, job, joining, router
 from tests.controller.cluster import Cluster
 
@@ -35,9 +36,11 @@ from tests.controller.cluster import Cluster
 class Machine(RuleBasedStateMachine):
     """Random events; `Cluster` checks what must hold after each, and here what is told."""
 
+    scaling: ScalingRules | None = None
+
     def __init__(self) -> None:
         super().__init__()
-        self.cluster = Cluster({"dram": 2, "nvme": 1})
+        self.cluster = Cluster({"dram": 2, "nvme": 1}, self.scaling)
         self.running: dict[str, str] = {}
         self.numbers = iter(range(10**9))
         self.epoch = 0
@@ -120,11 +123,16 @@ class Machine(RuleBasedStateMachine):
         self.tell(Joined(router(epoch=epoch)), 0)
 
     @precondition(lambda self: self.cluster.state.fleet.members)
-    @rule(data=st.data(), keys=st.integers(0, 9), after_ms=st.integers(0, 400))
-    def report(self, data: st.DataObject, keys: int, after_ms: int) -> None:
+    @rule(
+        data=st.data(),
+        keys=st.integers(0, 9),
+        cpu=st.sampled_from([0.0, 0.5, 0.95]),
+        after_ms=st.integers(0, 400),
+    )
+    def report(self, data: st.DataObject, keys: int, cpu: float, after_ms: int) -> None:
         name = self._pick(data, self.cluster.state.fleet.members)
         jobs = {j: JobUsage(keys * 100, keys, keys) for j in self.cluster.state.tenants}
-        self.tell(Reported(name, Report(jobs=jobs)), after_ms)
+        self.tell(Reported(name, Report(jobs=jobs, cpu=cpu, keys=keys)), after_ms)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), after_ms=st.integers(0, 400))
@@ -162,3 +170,40 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
+
+
+class ScaledMachine(Machine):
+    """The same, with tiers that follow their load, at little provocation."""
+
+    scaling = ScalingRules(
+        {"dram": TierRange(1, 3), "nvme": TierRange(0, 2), "ssd": TierRange(0, 1)},
+        servers_max=5,
+        up_after_s=0.0,
+        down_after_s=1.0,
+    )
+
+    @rule(after_ms=st.sampled_from([250, 500]), seconds=st.integers(1, 8))
+    def live(self, after_ms: int, seconds: int) -> None:
+        """Let some time pass in which nothing dies, and idle servers say so."""
+        for _ in range(seconds * 1000 // after_ms):
+            for name in list(self.cluster.state.fleet.members):
+                self.tell(Reported(name, Report()), 0)
+            self.tell(Tick(), after_ms)
+
+    @invariant()
+    def keeps_its_limits(self) -> None:
+        assert self.scaling is not None
+        wanted, limits = self.cluster.state.fleet.wanted, self.scaling.tiers
+        assert all(wanted.get(tier, 0) <= limits[tier].most for tier in limits)
+        assert sum(wanted.values()) <= 5
+
+    @invariant()
+    def drains_what_is_there(self) -> None:
+        fleet = self.cluster.state.fleet
+        for name in self.cluster.state.drains:
+            member = fleet.members.get(name)
+            # One that died is forgotten with the next tick.
+            assert member is None or member.managed
+
+
+TestScaledMachine = ScaledMachine.TestCase

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pocketkv.controller.events import WRITTEN_MAX
 from pocketkv.controller.messages import Persist, Snapshot
 from pocketkv.controller.store import Store, StoreError
 
@@ -69,6 +70,18 @@ def test_what_was_written_is_there_after_a_restart(store: Store, path: Path) -> 
         placements={"k": {"epoch": 2}},
         servers={"b": {"pid": 2}},
     )
+
+
+def test_of_events_the_newest_are_kept(store: Store, path: Path) -> None:
+    def event(number: int) -> dict[str, object]:
+        return {"time_ms": number, "level": "info", "kind": "event", "fields": {}}
+
+    for first in (0, 150):
+        numbers = range(first, first + 150)
+        store.write(Persist(epoch=1, events={str(n): event(n) for n in numbers}))
+    store.write(Persist(epoch=2))
+    kept = {int(name) for name in reopened(store, path).events}
+    assert kept == set(range(300 - WRITTEN_MAX, 300))
 
 
 def test_a_batch_is_written_whole_or_not_at_all(store: Store, path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,8 +79,13 @@ class Cluster:
         self._clients.append(client)
         return client
 
+    @cached_property
+    def admin(self) -> Any:
+        """One client for what is asked again and again: each has a connection of its own."""
+        return self.client()
+
     def servers(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.client().execute_command("SERVER.LIST")
+        found: list[dict[str, Any]] = self.admin.execute_command("SERVER.LIST")
         return found
 
     def pids(self) -> list[int]:
@@ -97,9 +103,8 @@ class Cluster:
     def owners(self, job: str = "default") -> dict[str, int]:
         """How many slots of a job each server has."""
         counts: dict[str, int] = {}
-        for first, last, _, _, server in self.client().execute_command("JOB.INFO", job)[
-            "placement"
-        ]:
+        placement = self.admin.execute_command("JOB.INFO", job)["placement"]
+        for first, last, _, _, server in placement:
             counts[server] = counts.get(server, 0) + last - first + 1
         return counts
 

@@ -350,6 +350,32 @@ def test_a_value_that_cannot_be_read_is_an_error_on_its_key(
     client("DEL", "key")
 
 
+def test_a_large_value_that_comes_back_is_given_memory_by_the_worker(
+    engine: Engine, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client("SET", "key", bytes(range(256)) * 400)
+    spill(engine, b"key")
+    extents = engine.keyspace.extents
+    assert extents is not None
+    medium = extents.medium
+    assert isinstance(medium, FakeMedium)
+    while extents.punch_warm(1 << 20):
+        pass
+    assert sum(medium.backed) == 0
+    # On the serving thread, that would keep everybody waiting.
+    monkeypatch.setattr(medium, "back", lambda offset, size: pytest.fail("backed by the wrong one"))
+    medium.room_pages = 0
+    monkeypatch.setattr(medium, "fill", lambda offset, size: False)
+    assert "OOM" in str(client("GET", "key"))
+    assert is_cold(client, b"key")
+    monkeypatch.undo()
+    medium.room_pages = None
+    assert client("GET", "key") == bytes(range(256)) * 400
+    assert extents.reserved_pages == 0
+    client("DEL", "key")
+    extents.validate()
+
+
 # --- who waits -----------------------------------------------------------------------------------
 
 

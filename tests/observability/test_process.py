@@ -72,6 +72,48 @@ def test_descriptors_are_counted_on_an_older_kernel(monkeypatch: pytest.MonkeyPa
     assert abs(sampler.descriptors - len(list(Path("/proc/self/fd").iterdir()))) <= 1
 
 
+def io_bytes(name: str) -> int:
+    """What the kernel says that this process has had devices do."""
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def test_what_devices_did_for_this_process_is_counted(tmp_path: Path) -> None:
+    sampler = ProcessSampler()
+    (tmp_path / "file").write_bytes(bytes(4 * MIB))
+    least = io_bytes("write_bytes"), io_bytes("read_bytes")
+    sampler.sample()
+    most = io_bytes("write_bytes"), io_bytes("read_bytes")
+    assert least[0] <= sampler.disk_written_bytes <= most[0]
+    assert least[1] <= sampler.disk_read_bytes <= most[1]
+
+
+def test_where_the_system_hides_them_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(self: psutil.Process) -> None:
+        raise psutil.AccessDenied(self.pid)
+
+    monkeypatch.setattr(psutil.Process, "io_counters", hidden)
+    sampler = ProcessSampler()
+    assert (sampler.disk_read_bytes, sampler.disk_written_bytes) == (0, 0)
+
+
+def test_stolen_time_is_a_part_of_all_that_there_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No hypervisor steals on request, so what it would tell is played.
+    times = iter([(100.0, 5.0), (100.0, 5.0), (108.0, 7.0), (108.0, 7.0)])
+    monkeypatch.setattr(process, "_machine_times_s", lambda: next(times))
+    timer = Timer()
+    sampler = ProcessSampler(timer)
+    timer.now_s += 1
+    sampler.sample()
+    assert sampler.steal_fraction == 0.0
+    timer.now_s += 1
+    sampler.sample()
+    assert sampler.steal_fraction == 0.25
+    timer.now_s += 1
+    sampler.sample()
+    assert sampler.steal_fraction == 0.0
+
+
 def test_cpu_is_a_fraction_of_the_time_since_the_last_sample() -> None:
     timer = Timer()
     sampler = ProcessSampler(timer)

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -421,5 +422,53 @@ def test_connections_to_servers_are_counted_apart() -> None:
             assert server.reactor.traffic()["server"] == Traffic(1, 3, 0, 0)
         await server.until(lambda: outgoing.closed)
         assert server.reactor.traffic() == {"client": Traffic(), "server": Traffic(0, 3, 0, 0)}
+
+    serve(main)
+
+
+# --- a process that stood still ----------------------------------------------------------------
+
+
+def stand_still(sock: socket.socket, request: bytes) -> None:
+    """As a process that is stopped: nothing runs, and a request comes."""
+    time.sleep(0.4)
+    sock.sendall(request)
+
+
+def test_what_came_while_the_process_stood_still_waits_until_it_knows_what_is_true() -> None:
+    async def main(server: Server) -> None:
+        may_go_on, asked = trio.Event(), 0
+
+        async def confirm() -> None:
+            nonlocal asked
+            asked += 1
+            await may_go_on.wait()
+
+        server.reactor.on_stall = confirm
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            await server.until(lambda: server.clients)
+            server.reactor.stall_s = 0.2
+            stand_still(sock, b"PING\r\n")
+            await server.until(lambda: asked)
+            server.reactor.stall_s = limits.STALL_S
+            for _ in range(100):
+                await trio.lowlevel.checkpoint()
+            assert not server.executed
+            may_go_on.set()
+            await server.until(lambda: server.executed)
+            sock.sendall(b"PING\r\n")
+            await server.until(lambda: len(server.executed) == 2)
+        assert asked == 1
+
+    serve(main)
+
+
+def test_a_process_that_stood_still_goes_on_where_nobody_cares() -> None:
+    async def main(server: Server) -> None:
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            await server.until(lambda: server.clients)
+            server.reactor.stall_s = 0.2
+            stand_still(sock, b"PING\r\n")
+            await server.until(lambda: server.executed)
 
     serve(main)

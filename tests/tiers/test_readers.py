@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -40,6 +41,9 @@ class Stored:
 
     def keep(self, result: bytes | CommandError) -> bool:
         return True
+
+    def prepare(self) -> Iterator[None]:
+        return iter(())
 
     def forget(self) -> None:
         pass

@@ -83,6 +83,7 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "server-id": ("s1", "pocketkv-dram-0", "s1", "pocketkv-dram-0"),
     "router-id": ("r1", "r.2", "r1", "r.2"),
     "machine": ("m1", "node.example", "m1", "node.example"),
+    "machine-type": ("r6i.2xlarge", "rack-7", "r6i.2xlarge", "rack-7"),
     "advertise-host": ("kv.example", "10.1.2.3", "kv.example", "10.1.2.3"),
     "state": ("/var/state.db", "s", Path("/var/state.db"), Path("s")),
     "catalog": ("own.toml", "c", Path("own.toml"), Path("c")),
@@ -99,6 +100,8 @@ FIELD_NAMES = {
 }
 SWITCHES = ("require-auth", "reuse-port")
 CONFIDENTIAL = ("secret-file", "admin-password-file")
+# See test_scaling_rules.
+SCALING = ("autoscale", "servers-max", "cost-per-hour-max", "scale-up-after", "scale-down-after")
 
 
 def flags_of(add: Add) -> set[str]:
@@ -135,7 +138,7 @@ def test_a_flag_wins_over_its_variable_and_that_over_the_default(
 
 def test_every_flag_is_covered_here() -> None:
     flags = set().union(*(flags_of(add) for add, _ in PROCESSES))
-    assert flags == {*FIELDS, *SWITCHES, *CONFIDENTIAL}
+    assert flags == {*FIELDS, *SWITCHES, *CONFIDENTIAL, *SCALING}
 
 
 def test_the_help_of_every_flag_names_its_variable() -> None:

@@ -8,7 +8,7 @@ joins under the id that it was given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import trio
@@ -38,6 +38,13 @@ class Backend(Protocol):
 
     def new_server_id(self, tier: str) -> str:
         """Return the id of the server of a tier that will be started next; never one again."""
+        ...
+
+    def may_leave(self, tier: str, server_ids: Sequence[str]) -> Sequence[str]:
+        """Return which of these servers of a tier could be the next one to be stopped for good.
+
+        A backend that numbers its servers may be able to do without the last ones only.
+        """
         ...
 
     def start(self, server_id: str, tier: str) -> None:

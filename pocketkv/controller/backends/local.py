@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -140,6 +140,10 @@ class LocalBackend:
     def new_server_id(self, tier: str) -> str:
         """Return 40 hexadecimal digits, the form of node ids in Redis Cluster."""
         return secrets.token_hex(20)
+
+    def may_leave(self, tier: str, server_ids: Sequence[str]) -> Sequence[str]:
+        """Return all of them: a process is like another."""
+        return server_ids
 
     async def run(
         self,

@@ -1,4 +1,4 @@
-"""JOB, TIER and SERVER: records of the controller's commands.
+"""JOB, TIER, SERVER and EVENTS: records of the controller's commands.
 
 They stand in COMMAND everywhere, and routers pass them on to the controller, which executes
 them (`pocketkv.controller`). A storage server serves none of them but JOB.RETAIN, which is about
@@ -60,6 +60,12 @@ _declare("TIER.LIST", 1, "All tiers, with their servers and figures of the catal
 _declare("TIER.SCALE", 3, "Set how many servers a tier has.", "tier servers")
 _declare("SERVER.LIST", 1, "All storage servers, with what they hold.")
 _declare("SERVER.DRAIN", 2, "Empty a storage server and stop it.", "id")
+_declare(
+    "EVENTS.LIST",
+    -1,
+    "What the controller has decided and seen lately, and why.",
+    "[SINCE id] [COUNT count]",
+)
 
 
 @command(

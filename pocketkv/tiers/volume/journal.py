@@ -191,7 +191,7 @@ class JobJournal:
         segment.begin()
         segment.roll_at = max(state.layout.segment_bytes, segment.size + size)
         if state.indexed:
-            segment.index = IndexWriter(segment.index_path)
+            segment.index = IndexWriter(segment.index_path, segment.seed)
         self.segments[number] = segment
         self.active = segment
         return segment
@@ -236,7 +236,7 @@ class JobJournal:
         if active is not None and active.buffer and active.size > SEGMENT_HEADER_BYTES:
             self._state.write(active)
             if active.index is not None:
-                active.index.flush()
+                active.index.write(active.written, active.synced)
         self._dirty = False
 
     def _finish(self, segment: Segment) -> None:
@@ -248,7 +248,7 @@ class JobJournal:
             os.ftruncate(state.files.writable(segment), segment.size)
             state.account(segment, segment.size)
         if segment.index is not None:
-            segment.index.finish(segment.number, segment.seed, segment.size)
+            segment.index.finish(segment.size, segment.synced)
             segment.index = None
         self.watch(segment)
 
@@ -347,7 +347,9 @@ class JobJournal:
     def _checked(
         self, cold: Cold, record: bytes | bytearray | memoryview, segment: Segment, offset: int
     ) -> bytes:
-        if len(record) == cold.record_bytes:
+        if offset < segment.doubted:
+            reason = b"may be older than what was written: a part of the journal is damaged"
+        elif len(record) == cold.record_bytes:
             payload = payload_of(record, segment.seed + offset, cold.length)
             if payload is not None:
                 return payload
@@ -426,6 +428,19 @@ class JobJournal:
         self._next_number = segment.number + 1
         if active:
             self.active = segment
+
+    def doubt(self, segment: Segment, offset: int) -> None:
+        """Records behind an offset were damaged, and it is not known whose they were.
+
+        So no record before that can be taken for the newest of its key.
+        """
+        for other in self.segments.values():
+            end = offset if other is segment else other.size
+            other.doubted = max(other.doubted, end)
+            # What is moved would pass for newer than it is.
+            other.stuck = True
+            if other is segment:
+                break
 
     def drop(self) -> None:
         """The job is gone: nothing is written any more."""

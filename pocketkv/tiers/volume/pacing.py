@@ -103,8 +103,8 @@ class Pacer:
         """Bring what was written to the device until at most so much is left; for a worker.
 
         Raises:
-            OSError: The device failed. What it concerned is not tried again: the system has
-                forgotten it, and the checksums will tell.
+            OSError: The device failed. What it concerned is not tried again here, since the system
+                has forgotten it: it is `LargeFile.lost`.
         """
         while self.outstanding_bytes > left_bytes:
             window = self._next_window()
@@ -142,6 +142,9 @@ class Pacer:
                     continue
                 try:
                     _write_back(fd, part.offset, part.size, flags)
+                except OSError:
+                    region.file.failed()
+                    raise
                 finally:
                     region.file.unpin()
 

@@ -52,7 +52,9 @@ def test_nothing_is_made_for_a_job_that_writes_nothing(table: Table) -> None:
     assert table.volume.jobs() == ["job"]
 
 
-def test_a_commit_writes_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_writes_once_to_the_segment_and_once_to_its_index(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = []
     pwrite = os.pwrite
 
@@ -66,7 +68,7 @@ def test_a_commit_writes_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> 
     assert written == []
     table.volume.commit()
     table.volume.commit()
-    assert len(written) == 1
+    assert len(written) == 2
     assert table.volume.buffered_bytes == 0
 
 
@@ -194,7 +196,7 @@ def test_a_directory_is_one_servers(tmp_path: Path) -> None:
     Table(tmp_path).volume.close()
 
 
-@pytest.mark.parametrize("text", ["", "pocketkv 9\n", "pocketkv 1\n", "pocketkv 1\nsecret 12 34\n"])
+@pytest.mark.parametrize("text", ["", "pocketkv 9\n", "pocketkv 1\n", "pocketkv 2\nsecret 12 34\n"])
 def test_a_strange_directory_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "FORMAT").write_text(text)
     with pytest.raises(VolumeError, match="FORMAT"):
