@@ -321,7 +321,11 @@ class JobSpace:
         return self.exceeds_quota(size) or self.keyspace.refuses_large(self.job_id, size)
 
     def refuses_copied(self, size: int) -> bool:
-        """The same of one that is moved here: whether the server has no room for it."""
+        """The same of one that is moved here: whether the server will have no room for it."""
+        spilling = self.keyspace.spilling
+        if spilling is not None:
+            # What is too much is moved out; the command waits for it.
+            return None in spilling.stuck or size > self.keyspace.memory_bytes
         return self.keyspace.refuses_large(self.job_id, size)
 
     def exceeds_quota(self, size: int) -> bool:

@@ -16,8 +16,7 @@ cdef class Node:
     cdef public object id, role, tier, topology, timer_ns, secret, admin_password, host, medium
     cdef public SlowLog slow_log
     cdef public object settings, timers, idle_sweep, process, defragmenter
-    cdef public object fetcher, moves, stepper, retaining, write_error, medium_figures
-    cdef public object last_write_error
+    cdef public object fetcher, moves, stepper, retaining, write_error, medium_figures, last_write_error
     cdef public long long write_errors, last_write_error_ms
     cdef public Keyspace keyspace
     cdef public Clock clock

@@ -130,9 +130,8 @@ class Node:
         # Reads what is not in memory, where there is a store beside it; set by the plane.
         self.fetcher: Fetcher | None = None
         self.stepper: Stepper | None = None
-        # Has the controller know that a job retains keys; set by the plane of a member.
+        # Has the controller know that a job retains keys, and carries slots; set as the above.
         self.retaining: Retaining | None = None
-        # Carries slots of jobs to other servers, and is told what came; set by a member's plane.
         self.moves: Moves | None = None
         # Why the last commit failed, until one succeeds.
         self.write_error: ErrorReply | None = None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from pocketkv.engine.arguments import canonical_integer
-from pocketkv.engine.packing import PayloadError, pack, unpack_some
+from pocketkv.engine.packing import PayloadError, pack, unpack, unpack_some
 from pocketkv.engine.sizes import DICT_ENTRY_BYTES, bytes_object
 from pocketkv.engine.values import Collection
 

@@ -208,6 +208,8 @@ class Carrier:
                 return
             answer = Waiter()
             line.post(["POCKETKV.TAKE", self._move.id], self._on_taken(answer))
+            # Everybody waits: not a turn of the reactor from now.
+            line.send_now()
             await self._taken(answer, sender)
         finally:
             outgoing.is_held = False

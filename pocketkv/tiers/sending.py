@@ -63,6 +63,9 @@ async def loaded(db: Database, key: bytes, cold: Cold) -> Value:
                 reads += missing.reads
                 for pending in missing.reads:
                     await _fetch(pending)
+                for pending in missing.reads:
+                    for _ in pending.prepare():
+                        await trio.lowlevel.checkpoint()
             except NoRoom:
                 await trio.sleep(_PAUSE_S)
     finally:
