@@ -41,6 +41,7 @@ from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
 from pocketkv.slots import SLOT_COUNT
 from pocketkv.tiers.figures import FileMedium
 from pocketkv.tiers.file_store import FileStore
+from pocketkv.tiers.leaving import Leaver
 from pocketkv.tiers.memfd import Memfd
 from pocketkv.tiers.moves import Mover
 from pocketkv.tiers.readers import Readers, depth_of
@@ -201,6 +202,8 @@ class StorageServer:
             log=self.log,
         )
         shell.reactor.on_stall = partial(self._confirm, membership)
+        timeout_s = self.config.drain_timeout_s
+        shell.leave = Leaver(self.node, membership, timeout_s, self.log).leave
         self.retirer = Retirer(self.node, membership.call, self.log)
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)

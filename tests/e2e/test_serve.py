@@ -161,6 +161,27 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         assert cluster.stop() == 0
 
 
+def test_a_storage_server_that_is_told_to_end_gives_everything_away_first(
+    mortal: Cluster,
+) -> None:
+    cluster = mortal
+    client = cluster.client()
+    keys = {f"key-{number}": f"value {number}" for number in range(2000)}
+    client.mset(keys)
+    victim = next(s for s in cluster.servers() if s["id"] in cluster.owners())
+    os.kill(victim["pid"], signal.SIGTERM)
+    eventually(lambda: not is_alive(victim["pid"]))
+    assert client.mget(list(keys)) == list(keys.values())
+    # Another one was started in its place.
+    eventually(lambda: len(cluster.servers()) == 3)
+    assert victim["id"] not in {s["id"] for s in cluster.servers()}
+    eventually(lambda: not client.execute_command("MOVE.LIST"))
+    assert client.mget(list(keys)) == list(keys.values())
+    assert client.execute_command("JOB.INFO", "default")["lost_keys"] == 0
+    assert not cluster.log_lines("server died", victim["id"])
+    client.flushall()
+
+
 def test_each_process_that_is_killed_is_replaced(mortal: Cluster) -> None:
     cluster = mortal
     client = cluster.client()
