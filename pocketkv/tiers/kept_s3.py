@@ -1,10 +1,11 @@
 """What jobs have retained in S3: written there when they end, read by whoever has their slots.
 
-Every server that has the same ``--retain`` URL can do either. When a job has ended, its servers write
-what is marked (`hand_over`). Then one of them is given all slots of the job: it lists what is in S3,
-holds an index of it in memory, and reads values when they are asked for (`follow`). Should it die,
-another one does the same. What a purged job had there is deleted by one of these servers, which the
-controller names (`delete`). All of that is done by threads, and nobody waits but who asked.
+Every server that has the same ``--retain`` URL can do either. When a job has ended, its servers
+write what is marked (`S3Kept.hand_over`). Then one of them is given all slots of the job: it lists
+what is in S3, holds an index of it in memory, and reads values when they are asked for
+(`S3Kept.follow`). Should it die, another one does the same. What a purged job had there is deleted
+by one of these servers, which the controller names. Threads do all of that, and nobody waits but
+who asked.
 """
 
 from __future__ import annotations
@@ -344,19 +345,24 @@ class S3Kept:
                 opening.end(_unreadable(error))
                 await trio.sleep(_RETRY_S)
                 continue
-            for error in damaged:
+            for damage in damaged:
                 self.damaged += 1
                 self._log.error(
-                    "retained keys are lost", extra={"job": job_id, "error": str(error)}
+                    "retained keys are lost", extra={"job": job_id, "error": damage.text}
                 )
             await self._restore(opening, keys)
             if opening.is_current:
-                self._troubles.discard(job_id)
-                del self._openings[job_id]
-                opening.space.opening = None
-                opening.space.own(opening.owned)
-                opening.end(b"")
-                self._log.info("retained keys are served", extra={"job": job_id, "keys": len(keys)})
+                self._end_opening(opening, len(keys))
+
+    def _end_opening(self, opening: Opening, keys: int) -> None:
+        """The index of a job is there."""
+        space = opening.space
+        self._troubles.discard(space.job_id)
+        del self._openings[space.job_id]
+        space.opening = None
+        space.own(opening.owned)
+        opening.end(b"")
+        self._log.info("retained keys are served", extra={"job": space.job_id, "keys": keys})
 
     async def _restore(self, opening: Opening, keys: list[RetainedKey]) -> None:
         space = opening.space
@@ -407,23 +413,29 @@ class S3Kept:
     async def _delete(self, call: Call) -> None:
         """Delete what purged jobs have left, when the controller says so."""
         while True:
-            pause_s = _DELETE_INTERVAL_S
             try:
                 named = [name.decode() for name in await call("MEMBER.PURGES")]
-                for job_id in sorted({*named, *self._left}):
-                    await _asked(partial(self.store.purge, job_id))
-                    self._left.discard(job_id)
-                    self._troubles.discard(job_id)
-                    if job_id in named:
+                is_done = all([await self._delete_job(job_id) for job_id in {*named, *self._left}])
+                for job_id in named:
+                    if job_id not in self._left:
                         await call("MEMBER.PURGED", job_id)
-            except S3Error as error:
-                self._trouble("cannot be deleted", job_id, error)
-                pause_s = _DELETE_RETRY_S
             except PeerError:
-                pause_s = _DELETE_RETRY_S
-            with trio.move_on_after(pause_s):
+                is_done = False
+            with trio.move_on_after(_DELETE_INTERVAL_S if is_done else _DELETE_RETRY_S):
                 await self._ended.wait()
             self._ended = trio.Event()
+
+    async def _delete_job(self, job_id: str) -> bool:
+        """Delete what a purged job has left; false if some of it is still there."""
+        self._left.add(job_id)
+        try:
+            await _asked(partial(self.store.purge, job_id))
+        except S3Error as error:
+            self._trouble("cannot be deleted", job_id, error)
+            return False
+        self._left.discard(job_id)
+        self._troubles.discard(job_id)
+        return True
 
     def _trouble(self, what: str, job_id: str, error: S3Error) -> None:
         """Tell the operator, once for each job."""

@@ -1,10 +1,11 @@
 """A server's part in retaining keys: it tells the controller of them, and hands them over.
 
 When a job has ended, its map names what is to keep what it retained (`PlacementMap.retire_to`): a
-store that every server of the job writes to by itself, or a server. In that case, every server that has slots of it then sends its marked keys there, in
-requests of about a mebibyte, whatever their size: large values are read and sent in pieces. Then
-it tells the controller; it frees what it has when the controller takes its slots away. The server
-that is to keep the keys removes those of its own that are not marked, a slice at a time.
+store, to which every server that has slots of the job writes its marked keys, or a server. To that,
+the others send them in requests of about a mebibyte, whatever their size: large values are read and
+sent in pieces. Then each tells the controller, and frees what it has when the controller takes its
+slots away. The server that is to keep the keys removes those of its own that are not marked, a
+slice at a time.
 
 Whatever fails is tried again from the beginning for as long as the map says so. Nothing here
 decides where keys go, or counts on anybody to have remembered an earlier attempt.

@@ -61,7 +61,8 @@ class StorageServer:
         self.sampler = ProcessSampler()
         self.machine = config.machine or self.sampler.machine_id()
         self.store = _open_store(config, log) if config.dir is not None else None
-        spill = open_spill(config, self.machine, self._known_jobs, log)
+        self.id = config.server_id or self._own_id()
+        spill = open_spill(config, self._name_in_s3(), self._known_jobs, self._known_servers, log)
         self.kept = open_kept(config, self.topology, log)
         keyspace = Keyspace(
             config.memory_bytes,
@@ -77,7 +78,7 @@ class StorageServer:
         # Tells whether a server still has what it had: what is in files outlives the process.
         self.generation = secrets.token_hex(8) if self.store is None else self.store.identity
         self.node = Node(
-            node_id=config.server_id or self._own_id(),
+            node_id=self.id,
             role="storage",
             tier=config.tier,
             keyspace=keyspace,
@@ -98,6 +99,16 @@ class StorageServer:
     def _known_jobs(self) -> set[str]:
         """The jobs that have not ended, as far as this server was told."""
         return {DEFAULT_JOB, *self.topology.placements}
+
+    def _known_servers(self) -> set[str] | None:
+        """All storage servers, as far as this one was told; ``None`` if nobody tells it."""
+        return None if self.config.controller is None else {self.id, *self.topology.servers}
+
+    def _name_in_s3(self) -> str | None:
+        """By what this server knows that it has written something in an earlier life."""
+        if self.config.controller is not None or self.config.server_id is not None:
+            return self.id
+        return f"{self.machine}-{self.config.port}" if self.config.port else None
 
     def _own_id(self) -> str:
         """An id for a server that was given none; one that keeps files has the same each time."""

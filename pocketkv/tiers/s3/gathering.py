@@ -61,6 +61,12 @@ class Gatherer:
             places = self._waiting.setdefault(name, {})
             places[offset, size] = places.get((offset, size), 0) + 1
 
+    def forget(self, name: str) -> None:
+        """What is announced of an object will be read elsewhere."""
+        with self._lock:
+            self._waiting.pop(name, None)
+            self._coming = {at: one for at, one in self._coming.items() if at[0] != name}
+
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read a part of an object, at least one byte; what it says, others have to check.
 
