@@ -433,7 +433,8 @@ class RetainingBooks(Books):
         if is_store(retention.target) and not retention.pending:
             assert retention.target is not None
             assert placement.kept_in == retention.target
-            assert len(owners) == (self._reader(retention.target) is not None)
+            assert len(owners) <= 1
+            assert owners or self._reader(retention.target) is None
             assert all(self.fleet.members[name].retain == retention.target for name in owners)
         elif not owners:
             assert retention.target not in self.fleet.members

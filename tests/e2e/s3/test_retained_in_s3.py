@@ -17,6 +17,8 @@ from tests.tiers.s3.faulty import FaultyProxy
 LARGE = os.urandom(20_000_001)
 MEDIUM = os.urandom(100_000)
 
+pytestmark = pytest.mark.timeout(240)
+
 Names = Callable[[], list[str]]
 
 
