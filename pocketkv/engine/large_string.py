@@ -139,7 +139,7 @@ class LargeString:
         if missing:
             raise NotResident(missing)
 
-    def require_first(self, start: int, stop: int) -> None:
+    def require_head(self, start: int, stop: int) -> None:
         """Have at hand what is sent first of these bytes.
 
         Raises:
@@ -415,7 +415,7 @@ def require_first(value: LargeString, start: int, stop: int) -> None:
     Raises:
         NotResident: It cannot be had without waiting.
     """
-    value.require_first(start, stop)
+    value.require_head(start, stop)
 
 
 def _sent_by(extent: Extent, size: int) -> int:

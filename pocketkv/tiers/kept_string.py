@@ -178,7 +178,7 @@ class KeptString(LargeString):
             return []
         return [KeptPart(self._reader, self._cold, start, stop)]
 
-    def require_first(self, start: int, stop: int) -> None:
+    def require_head(self, start: int, stop: int) -> None:
         """Have at hand what is sent first of these bytes: less than of files, for it takes memory.
 
         Raises:
