@@ -47,8 +47,17 @@ class KeptJournal:
     def put(self, db: int, key: bytes, kind: int, payload: bytes, due_ms: int) -> Cold:
         raise AssertionError("nothing is written")
 
-    change = put  # type: ignore[assignment]
-    delete = expire = clear = put  # type: ignore[assignment]
+    def change(self, db: int, key: bytes, payload: bytes) -> Cold:
+        raise AssertionError("nothing is written")
+
+    def delete(self, db: int, key: bytes) -> None:
+        raise AssertionError("nothing is written")
+
+    def expire(self, db: int, key: bytes, due_ms: int) -> None:
+        raise AssertionError("nothing is written")
+
+    def clear(self, db: int) -> None:
+        raise AssertionError("nothing is written")
 
 
 class Kept:
