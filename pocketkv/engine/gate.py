@@ -51,10 +51,13 @@ def check_slots(session: Session, command: Command, request: list[bytes]) -> Non
     Raises:
         CommandError: MOVED to the owner of all keys, CROSSSLOT if they have several owners,
             CLUSTERDOWN if nobody is known to own them.
+        NotResident: It is not known yet which keys there are.
     """
     space = session.space
     if space.owns_all:
         return
+    if space.opening is not None:
+        raise NotResident([space.opening])
     owned = space.owned
     slots = [key_slot(request[position]) for position in command.keys.positions(request)]
     foreign = [slot for slot in slots if not owned[slot]]
@@ -163,8 +166,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
                 check_memory(session, request)
     except CommandError as error:
         return refuse(session, request, command, error)
-    except NoRoom as lack:
-        return _hold_for_room(session, request, lack)
+    except (NoRoom, NotResident) as lack:
+        return _wait(session, command, request, lack)
     if node.pauses and holds(session, command):
         return hold(session, request, run)
     if session.space.incoming_bytes:
@@ -180,10 +183,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
             reply = command.handler(session, request)
     except CommandError as error:
         reply = ErrorReply(error.text)
-    except NotResident as missing:
-        return _fetch(session, command, request, missing)
-    except NoRoom as lack:
-        return _hold_for_room(session, request, lack)
+    except (NoRoom, NotResident) as lack:
+        return _wait(session, command, request, lack)
     finally:
         if at_hand:
             forget(at_hand)
@@ -194,14 +195,17 @@ def run(session: Session, request: list[bytes]) -> Reply:
     return reply
 
 
-def _fetch(
-    session: Session, command: Command, request: list[bytes], missing: NotResident
+def _wait(
+    session: Session, command: Command | None, request: list[bytes], lack: NoRoom | NotResident
 ) -> Deferred:
-    """Have values read that are not in memory, and the request executed then."""
-    try:
-        return fetch(session, command, request, missing, run)
-    except NoRoom as lack:
+    """Have a request executed when there is room for it, or what it reads is at hand."""
+    if isinstance(lack, NoRoom):
         return _hold_for_room(session, request, lack)
+    assert command is not None  # Without one, nothing was looked for.
+    try:
+        return fetch(session, command, request, lack, run)
+    except NoRoom as no_room:
+        return _hold_for_room(session, request, no_room)
 
 
 def _hold_for_room(session: Session, request: list[bytes], lack: NoRoom) -> Deferred:

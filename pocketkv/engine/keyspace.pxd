@@ -22,6 +22,7 @@ cdef class JobSpace:
     cdef public bytearray owned
     cdef public bint owns_all
     cdef public KeyStats stats
+    cdef public object kept, opening
     cdef public long long used_bytes
 
     cpdef account(self, long long grown_bytes)

@@ -14,6 +14,7 @@ from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.errors import CAPACITY_USED, NO_WRITES, OUT_OF_MEMORY
 from pocketkv.engine.extents import Extents
+from pocketkv.engine.kept import KeptShelf
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.shelf import Shelf
 from pocketkv.engine.spilling import FULL, Spilling
@@ -22,8 +23,9 @@ from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
-    from pocketkv.engine.cold import Journal, Store
+    from pocketkv.engine.cold import Journal, PendingRead, Store
     from pocketkv.engine.database import Table
+    from pocketkv.engine.kept import KeptStore
     from pocketkv.engine.sinks import ExtentSink
 
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
@@ -106,6 +108,8 @@ class JobSpace:
         read_only: Whether the job has ended, and what it left behind is only read.
         retains: Whether the controller knows that keys are to outlive the job.
         adopting: Values that come from another server in pieces, by database and key.
+        kept: Where its keys are in place of the server's own medium, if they are elsewhere.
+        opening: What its commands have to wait for before its keys are known here.
         replaying: Whether what is changed is on the store already.
     """
 
@@ -118,7 +122,9 @@ class JobSpace:
         "expiring",
         "incoming_bytes",
         "job_id",
+        "kept",
         "keyspace",
+        "opening",
         "owned",
         "owns_all",
         "quota_bytes",
@@ -150,6 +156,8 @@ class JobSpace:
         self.read_only = False
         self.retains = False
         self.adopting: dict[tuple[int, bytes], bytearray] = {}
+        self.kept: KeptStore | None = None
+        self.opening: PendingRead | None = None
         self.stats = KeyStats()
 
     def database(self, index: int) -> Database:
@@ -188,7 +196,9 @@ class JobSpace:
         self.keyspace.used_bytes += grown_bytes
 
     def shelf(self, database: Database) -> Shelf | None:
-        """What one of its databases keeps on the server's medium, if it has one."""
+        """What one of its databases keeps on a medium, if there is one."""
+        if self.kept is not None:
+            return KeptShelf(database, self.kept.journal(self.job_id))
         store = self.keyspace.store
         if store is None:
             return None
@@ -197,11 +207,19 @@ class JobSpace:
     def clear(self) -> None:
         """Remove every key of the job."""
         self.account(-self.used_bytes)
-        store = self.keyspace.store
+        store = self.keyspace.store if self.kept is None else self.kept
         if store is not None:
             store.drop(self.job_id)
         for database in self.databases.values():
             database.discard(release=False)
+
+    def move_to(self, kept: KeptStore | None) -> None:
+        """Remove every key; those that come next are elsewhere, or ``None``: on this server."""
+        self.clear()
+        self.kept = kept
+        for database in self.databases.values():
+            # Those who are connected have it, and are to find there what comes.
+            database.shelf = self.shelf(database)
 
     def refuses_write(self, request_bytes: int) -> bool:
         """Whether a write of this size would exceed the job's quota or the server's memory."""

@@ -13,13 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import trio
 
 from pocketkv.engine.cold import PendingRead
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.fetching import Done
+from pocketkv.resp.replies import FileRange, StoredOwner
 
 Read: TypeAlias = "Callable[[], bytes]"
 
@@ -96,6 +97,22 @@ class Readers:
         self.given += len(reads)
         now_s = time.monotonic()
         self._coming.extend((batch, index, read, now_s) for index, read in enumerate(reads))
+
+    def fetch_part(
+        self, part: FileRange, start: int, size: int, done: Callable[[Exception | None], None]
+    ) -> None:
+        """`Reactor.fetch`: have a part of a large value read."""
+        owner = cast("StoredOwner", part.owner)
+
+        def read() -> bytes:
+            owner.fetch(part.offset + start, size)
+            return b""
+
+        def on_read(results: list[bytes | CommandError]) -> None:
+            result = results[0]
+            done(result if isinstance(result, CommandError) else None)
+
+        self.read([read], on_read)
 
     def poll(self) -> bool:
         """Look for what was asked for; whether there is more to look for."""

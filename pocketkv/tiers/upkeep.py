@@ -12,11 +12,9 @@ from typing import Final
 
 import trio
 
-from pocketkv.engine.errors import CommandError
 from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.node import Node
 from pocketkv.resp.reactor import Reactor
-from pocketkv.resp.replies import FileRange, StoredOwner
 from pocketkv.serving.memory import resident_bytes
 from pocketkv.tiers.collecting import collect
 from pocketkv.tiers.file_store import FileStore
@@ -79,22 +77,6 @@ class Upkeep:
         async with trio.open_nursery() as nursery:
             for task in (self._sync, self._pace, self._collect, self._evict, self._steps.run):
                 nursery.start_soon(task)
-
-    def fetch_part(
-        self, part: FileRange, start: int, size: int, done: Callable[[Exception | None], None]
-    ) -> None:
-        """`Reactor.fetch`: have a part of a large value read."""
-        owner: StoredOwner = part.owner  # type: ignore[assignment]  # of a file store all are
-
-        def read() -> bytes:
-            owner.fetch(part.offset + start, size)
-            return b""
-
-        def on_read(results: list[bytes | CommandError]) -> None:
-            result = results[0]
-            done(result if isinstance(result, CommandError) else None)
-
-        self._readers.read([read], on_read)
 
     # --- syncing -------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from pocketkv.observability import metrics
 from pocketkv.observability.metrics import Name
 from pocketkv.router import counters as router
 from pocketkv.tiers import figures as medium
+from pocketkv.tiers import kept_figures as kept
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
@@ -33,6 +34,7 @@ def tables() -> dict[str, Iterable[Name]]:
         "everywhere": metrics.EVERYWHERE,
         "storage": metrics.ON_STORAGE,
         "medium": names_of(medium),
+        "kept": names_of(kept),
         "router": names_of(router),
         "controller": names_of(controller),
     }
