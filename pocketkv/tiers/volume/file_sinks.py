@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pocketkv.tiers.volume.large_file import LargeFile
 
 WARM_BYTES: Final = 256 * limits.KIB
+_TOO_SLOW: Final = b"IOERR the medium takes no writes: it has been behind for %d seconds" % (
+    limits.LARGE_HOLD_MAX_S
+)
 
 
 class FileSinks:
@@ -123,10 +126,11 @@ class FileSink:
         """So many bytes were received into what `writable` gave."""
         if self._error is None:
             try:
-                if not self._store(self._warm[:count]):
-                    self._refuse(RefusedString(NO_ROOM))
+                refusal = self._store(self._warm[:count])
             except OSError as error:
-                self._refuse(RefusedString(io_error(error).text))
+                refusal = io_error(error).text
+            if refusal:
+                self._refuse(RefusedString(refusal))
         self._filled += count
         if self._error is None:
             self._charge.add(count)
@@ -134,28 +138,31 @@ class FileSink:
             if space.refuses_large(0):
                 self._refuse(RefusedString(space.refusal(0)))
 
-    def _store(self, data: memoryview) -> bool:
-        """Write what came behind what came before; false if there is no room.
+    def _store(self, data: memoryview) -> bytes:
+        """Write what came behind what came before; why that is refused, or nothing.
 
         Raises:
             OSError: The device failed.
         """
+        file = self._file
+        if file is None:
+            file = self._file = self._file_of(self._charge.space.job_id)
+        if file.pacer is not None and file.pacer.refuses:
+            return _TOO_SLOW
         missing = self._size - self._filled
         while data:
             region = self._regions[-1] if self._regions else None
             if region is None or region.room == 0:
-                if self._file is None:
-                    self._file = self._file_of(self._charge.space.job_id)
-                region = self._file.allocate(min(missing, REGION_BYTES_MAX))
+                region = file.allocate(min(missing, REGION_BYTES_MAX))
                 if region is None:
-                    return False
+                    return NO_ROOM
                 self._regions.append(region)
             part = data[: region.room]
             if not (region.back_for(len(part)) and region.append(part)):
-                return False
+                return NO_ROOM
             data = data[len(part) :]
             missing -= len(part)
-        return True
+        return b""
 
     def finish(self) -> FileString | RefusedString:
         """The string, which is whole; or what has its request refused."""

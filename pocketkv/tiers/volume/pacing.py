@@ -57,6 +57,7 @@ class Pacer:
     Attributes:
         outstanding_bytes: What is not known to be on the device.
         drained_bytes: What was brought to the device so far.
+        refuses: Whether it is behind for so long that nothing more should be taken in.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Pacer:
         self._lock = threading.Lock()
         self.outstanding_bytes = 0
         self.drained_bytes = 0
+        self.refuses = False
 
     @property
     def is_due(self) -> bool:

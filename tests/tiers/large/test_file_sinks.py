@@ -14,6 +14,7 @@ from pocketkv.tiers.volume.data_file import DataFile, Descriptors
 from pocketkv.tiers.volume.file_sinks import FileSink, FileSinks, warm_buffer
 from pocketkv.tiers.volume.file_string import FileString
 from pocketkv.tiers.volume.large_file import LargeFile
+from pocketkv.tiers.volume.pacing import Pacer
 from tests.engine.harness import Client, Engine
 from tests.tiers.large.support import MIB, some_bytes, used_bytes
 
@@ -208,3 +209,23 @@ def test_a_string_that_is_not_whole(server: Server) -> None:
     sink = server.sink(MIB)
     with pytest.raises(ValueError, match="not whole"):
         sink.finish()
+
+
+def test_a_medium_that_stays_behind_refuses_what_is_under_way(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.file.pacer = pacer = Pacer()
+    client = server.connect()
+    begun = server.sink(2 * MIB)
+    receive(begun, bytes(MIB))
+    pacer.refuses = True
+    receive(begun, bytes(MIB))
+    refused = begun.finish()
+    assert isinstance(refused, RefusedString)
+    assert refused.text.startswith(b"IOERR the medium takes no writes: it has been behind for ")
+    # What begins now as well.
+    reply = client(b"SET", b"key", LARGE)
+    assert reply.text == refused.text.decode()
+    pacer.refuses = False
+    assert client(b"SET", b"key", LARGE) == "OK"
+    assert client(b"DEL", b"key") == 1
+    assert server.file.live_bytes == 0
