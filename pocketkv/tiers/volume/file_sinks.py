@@ -17,7 +17,12 @@ from pocketkv.engine.charge import Charge
 from pocketkv.engine.commands import COMMANDS
 from pocketkv.engine.sinks import RefusedString
 from pocketkv.tiers.volume.file_string import NO_ROOM, FileString
-from pocketkv.tiers.volume.large_region import REGION_BYTES_MAX, Region, io_error
+from pocketkv.tiers.volume.large_region import (
+    PAGE_BYTES,
+    REGION_BYTES_MAX,
+    Region,
+    io_error,
+)
 
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import JobSpace
@@ -87,6 +92,7 @@ class FileSink:
         "_file_of",
         "_filled",
         "_regions",
+        "_rest",
         "_seen",
         "_size",
         "_warm",
@@ -106,6 +112,8 @@ class FileSink:
         self._warm = warm
         self._regions: list[Region] = []
         self._filled = 0
+        # What came behind the last whole page and is not written yet: pages are written once.
+        self._rest = b""
         # How much had been received when somebody last looked whether it goes on.
         self._seen = 0
         # What it stands for in its request if it is not kept.
@@ -120,23 +128,34 @@ class FileSink:
 
     def writable(self) -> memoryview:
         """Where the next bytes belong, not empty while some are missing; until the next call."""
-        return self._warm[: self._size - self._filled]
+        rest = self._rest
+        begin = len(rest)
+        if begin:
+            # Others may have received into the buffer since.
+            self._warm[:begin] = rest
+        return self._warm[begin : begin + self._size - self._filled]
 
     def wrote(self, count: int) -> None:
         """So many bytes were received into what `writable` gave."""
-        if self._error is None:
-            try:
-                refusal = self._store(self._warm[:count])
-            except OSError as error:
-                refusal = io_error(error).text
-            if refusal:
-                self._refuse(RefusedString(refusal))
+        received = len(self._rest) + count
         self._filled += count
+        if self._error is None:
+            whole = received if self._filled == self._size else received // PAGE_BYTES * PAGE_BYTES
+            self._rest = bytes(self._warm[whole:received])
+            self._store_or_refuse(self._warm[:whole])
         if self._error is None:
             self._charge.add(count)
             space = self._charge.space
             if space.refuses_large(0):
                 self._refuse(RefusedString(space.refusal(0)))
+
+    def _store_or_refuse(self, data: memoryview) -> None:
+        try:
+            refusal = self._store(data)
+        except OSError as error:
+            refusal = io_error(error).text
+        if refusal:
+            self._refuse(RefusedString(refusal))
 
     def _store(self, data: memoryview) -> bytes:
         """Write what came behind what came before; why that is refused, or nothing.
@@ -149,7 +168,7 @@ class FileSink:
             file = self._file = self._file_of(self._charge.space.job_id)
         if file.pacer is not None and file.pacer.refuses:
             return _TOO_SLOW
-        missing = self._size - self._filled
+        missing = self._size - sum(region.used for region in self._regions)
         while data:
             region = self._regions[-1] if self._regions else None
             if region is None or region.room == 0:
@@ -190,4 +209,5 @@ class FileSink:
     def _refuse(self, error: RefusedString) -> None:
         self._error = error
         self._regions = []
+        self._rest = b""
         self._charge.add(-self._charge.size_bytes)

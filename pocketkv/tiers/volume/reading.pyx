@@ -15,6 +15,9 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
     ssize_t c_preadv2 "preadv2"(int fd, const iovec *parts, int count, off_t offset, int flags)
 
+cdef extern from "<unistd.h>" nogil:
+    long c_syscall "syscall"(long number, ...)
+
 # Longer records are read to where they stay.
 DEF BUFFER_SIZE = 69632
 
@@ -48,3 +51,13 @@ cdef ssize_t _read(int fd, char *place, size_t size, long long offset, int flags
             return -1
         if errno != EINTR:
             PyErr_SetFromErrno(OSError)
+
+
+cpdef Py_ssize_t cached_pages(long call, int fd, long long offset, long long size) except -1:
+    cdef unsigned long long part[2]
+    cdef unsigned long long counts[5]
+    part[0] = offset
+    part[1] = size
+    if c_syscall(call, fd, part, counts, 0) != 0:
+        PyErr_SetFromErrno(OSError)
+    return counts[0]
