@@ -24,10 +24,10 @@ cdef class Readers:
     cpdef read(self, list reads, done)
     @cython.locals(batch=_Batch, index=Py_ssize_t, now_s=cython.double)
     cpdef fetch(self, list reads, done)
-    @cython.locals(first=_Coming, now_s=cython.double)
+    @cython.locals(first=_Coming, now_s=cython.double, commands=cython.int)
     cpdef bint poll(self) except -1
     cdef _give(self, item)
-    cdef _take(self, _Batch batch, Py_ssize_t index, result)
+    cdef bint _take(self, _Batch batch, Py_ssize_t index, result) except -1
 
 
 cdef bint _are_coming(list reads) except -1

@@ -26,8 +26,9 @@ Read: TypeAlias = "Callable[[], bytes]"
 # How many reads a medium is given at a time. A disk that turns can do no more than sort a few.
 DEPTHS: Final = {"nvme": 32, "ssd": 32, "hdd": 4}
 _DEFAULT_DEPTH: Final = 16
-# What is passed on before others have their turn: each is a command that is executed.
-_TAKEN_PER_POLL: Final = 4
+# Commands that are executed, and reads that are looked for, before others have their turn.
+_COMMANDS_PER_POLL: Final = 4
+_LOOKS_PER_POLL: Final = 64
 # A read of an NVMe or SSD that is not overloaded is done before that.
 _POLLED_S: Final = 0.005
 
@@ -117,8 +118,9 @@ class Readers:
         if not coming:
             return False
         now_s = time.monotonic()
-        for _ in range(_TAKEN_PER_POLL):
-            if not coming:
+        commands = 0
+        for _ in range(_LOOKS_PER_POLL):
+            if not coming or commands == _COMMANDS_PER_POLL:
                 break
             first = coming[0]
             result: bytes | CommandError | None
@@ -134,7 +136,7 @@ class Readers:
                 coming.popleft()
                 continue
             coming.popleft()
-            self._take(first.batch, first.index, result)
+            commands += self._take(first.batch, first.index, result)
         return bool(coming)
 
     def _give(self, item: tuple[_Batch, int, Read]) -> None:
@@ -142,12 +144,15 @@ class Readers:
             self._start_thread()
         self._queue.put(item)
 
-    def _take(self, batch: _Batch, index: int, result: bytes | CommandError) -> None:
+    def _take(self, batch: _Batch, index: int, result: bytes | CommandError) -> bool:
+        """Note a result; whether that was all that somebody waits for, who is told."""
         batch.results[index] = result
         batch.left -= 1
         self._waiting -= 1
-        if batch.left == 0:
-            batch.done(batch.results)
+        if batch.left > 0:
+            return False
+        batch.done(batch.results)
+        return True
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="reader", daemon=True)

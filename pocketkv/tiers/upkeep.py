@@ -148,8 +148,8 @@ class Upkeep:
         """Look every few milliseconds whether writers of large values have to be held."""
         while True:
             self.hold_writers(trio.current_time())
-            is_idle = not self._store.pacer.outstanding_bytes
-            await trio.sleep(_IDLE_INTERVAL_S if is_idle else _PACE_INTERVAL_S)
+            is_busy = self._store.pacer.is_due
+            await trio.sleep(_PACE_INTERVAL_S if is_busy else _IDLE_INTERVAL_S)
 
     def hold_writers(self, now_s: float) -> None:
         """Hold writers of large values while the device is behind, or let them go on.

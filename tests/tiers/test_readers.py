@@ -139,6 +139,18 @@ def test_many_that_have_come_are_passed_on_a_few_at_a_time() -> None:
     trio.run(main)
 
 
+def test_what_one_command_names_is_taken_at_once() -> None:
+    async def main() -> None:
+        readers = Readers(4, LOG)
+        found: list[Results] = []
+        readers.fetch([Stored(b"%d" % number) for number in range(40)], found.append)
+        assert not readers.poll()
+        assert found == [[b"%d" % number for number in range(40)]]
+        readers.close()
+
+    trio.run(main)
+
+
 def test_what_is_still_coming_at_the_end_is_left() -> None:
     async def main() -> None:
         readers = Readers(4, LOG)
