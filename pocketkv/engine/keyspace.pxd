@@ -44,3 +44,5 @@ cdef class Keyspace:
     cdef public dict spaces
     cdef public object unfinished
     cdef public long long used_bytes
+
+    cpdef commit(self)
