@@ -57,7 +57,7 @@ class Member:
     draining if and only if it has a `drain`. One that was out and `is_stale` may still have what
     it had then: it gets no slots until it has reported, which it does when it has heard the maps.
     In its last `busy_reports` its CPU was busy; `job_commands` is what it executed for each job
-    between the last two.
+    between the last two. `retain` is the store in which it can keep what jobs retain, if any.
     """
 
     server: Server
@@ -67,6 +67,7 @@ class Member:
     heard_ms: int
     pid: int | None = None
     metrics_port: int | None = None
+    retain: str = ""
     connected: bool = True
     report: Report = field(default_factory=Report)
     drain: Drain | None = None
@@ -111,6 +112,7 @@ class Member:
             heard_ms=now_ms,
             pid=joining.pid,
             metrics_port=joining.metrics_port,
+            retain=joining.retain,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -123,6 +125,7 @@ class Member:
             "metrics_port": self.metrics_port,
             "drain": None if self.drain is None else asdict(self.drain),
             "is_stale": self.is_stale,
+            "retain": self.retain,
         }
 
     def draining(self, drain: Drain | None) -> Member:
@@ -147,6 +150,7 @@ class Member:
             heard_ms=now_ms,
             pid=record["pid"],
             metrics_port=record["metrics_port"],
+            retain=record.get("retain", ""),
             connected=False,
             is_stale=record.get("is_stale", False),
         )
