@@ -18,7 +18,7 @@ to do so until one has told that it has (`purges`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -356,12 +356,17 @@ class RetainingBooks(Books):
         stores = {self.fleet.members[name].retain for name in owners}
         return stores.pop() or None if len(stores) == 1 else None
 
-    def _reader(self, store: str) -> Member | None:
+    def _reader(self, store: str, leaving: Collection[str] = ()) -> Member | None:
         """Return the server that is to read what is in a store; None if there is none.
 
-        What is read takes nothing but memory for the index.
+        What is read takes nothing but memory for the index, and is not what a server held before
+        it was out.
         """
-        able = [s for s in self.fleet.up() if self.fleet.members[s.id].retain == store]
+        able = [
+            member.server
+            for name, member in self.fleet.members.items()
+            if member.retain == store and member.drain is None and name not in leaving
+        ]
         most = max(able, key=lambda s: (self._free_bytes(s), s.id), default=None)
         return None if most is None else self.fleet.members[most.id]
 
