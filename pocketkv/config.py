@@ -37,6 +37,7 @@ from pocketkv.options import (
     parse_number,
     parse_path,
     parse_port,
+    parse_s3_url,
     parse_spill,
     parse_switch,
 )
@@ -108,6 +109,7 @@ class StorageConfig(ProcessConfig):
     memory_bytes: int
     dir: Path | None
     spill: Path | str | None
+    retain: str | None
     capacity_bytes: int | None
     value_bytes_max: int
     controller: tuple[str, int] | None
@@ -152,8 +154,9 @@ class ServeConfig(ProcessConfig):
 
     `memory_bytes` is for all storage servers together, `capacity_bytes` for those that keep files:
     without it they share what the disk has. Both are shared by as many servers as there may be, if
-    tiers are scaled. Without `secret`, one is made for as long as the cluster runs. With a
-    `metrics_port` above 0, processes have it and those that follow.
+    tiers are scaled. `spill` is for the dram servers, `retain` for all. Without `secret`, one is
+    made for as long as the cluster runs. With a `metrics_port` above 0, processes have it and those
+    that follow.
     """
 
     dram: int
@@ -164,6 +167,8 @@ class ServeConfig(ProcessConfig):
     memory_bytes: int
     dir: Path | None
     capacity_bytes: int | None
+    spill: Path | str | None
+    retain: str | None
     state: Path | None
     catalog: Path | None
     require_auth: bool
@@ -208,6 +213,7 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _MEMORY.add_to(parser, "half of the machine's")
     _DIR.add_to(parser, "a temporary one")
     _SPILL.add_to(parser, "none: writes are refused when memory is used up")
+    _RETAIN.add_to(parser, "none: they go to the slowest file tier")
     _CAPACITY.add_to(parser, "what the disk has")
     _VALUE_MAX.add_to(parser, "5gb")
     _CONTROLLER.add_to(parser, "none: a server by itself, that owns every slot")
@@ -238,6 +244,7 @@ def storage_config(
         memory_bytes=given(_MEMORY, _memory_share(machine_memory_bytes)),
         dir=given(_DIR, None),
         spill=given(_SPILL, None),
+        retain=given(_RETAIN, None),
         capacity_bytes=given(_CAPACITY, None),
         value_bytes_max=given(_VALUE_MAX, FILE_VALUE_BYTES_MAX),
         controller=given(_CONTROLLER, None),
@@ -254,6 +261,8 @@ def storage_config(
                 raise ConfigError(f"{given.source(option)} is for the tiers that keep files")
     elif config.spill is not None:
         raise ConfigError(f"{given.source(_SPILL)} is for the tier dram, others keep files anyway")
+    if config.retain is not None and config.controller is None:
+        raise ConfigError(f"{given.source(_RETAIN)} is for servers of a cluster, which have jobs")
     if config.secret is None and config.controller is not None:
         raise ConfigError(f"{given.source(_CONTROLLER)} needs {_SECRET_OPTIONS}")
     if config.secret is None and config.require_auth:
@@ -349,6 +358,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     _MEMORY.add_to(parser, "half of the machine's, for all servers together")
     _DIR.add_to(parser, "a temporary one")
     _CAPACITY.add_to(parser, "what the disk has, for all servers together")
+    _SPILL.add_to(parser, "none: writes are refused when memory is used up")
+    _RETAIN.add_to(parser, "none: they go to the slowest file tier")
     _STATE.add_to(parser, "none: jobs are forgotten when the cluster stops")
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
     _REQUIRE_AUTH.add_to(parser, "no")
@@ -382,12 +393,18 @@ def serve_config(
         memory_bytes=given(_MEMORY, _memory_share(machine_memory_bytes)),
         dir=given(_DIR, None),
         capacity_bytes=given(_CAPACITY, None),
+        spill=given(_SPILL, None),
+        retain=given(_RETAIN, None),
         state=given(_STATE, None),
         catalog=given(_CATALOG, None),
         require_auth=given(_REQUIRE_AUTH, False),
         secret=_secret(given),
         admin_password=_admin_password(given),
     )
+    if config.spill is not None and not counts["dram"] and scaling is None:
+        raise ConfigError(
+            f"{given.source(_SPILL)} is for servers of the tier dram, and there is none"
+        )
     servers = config.servers_max
     if config.server_memory_bytes < MEMORY_BYTES_MIN:
         raise ConfigError(
@@ -518,6 +535,13 @@ _SPILL: Final = Option(
     parse_spill,
     "where values go when memory is used up: a directory, or s3://bucket/prefix",
     "PATH|URL",
+)
+_RETAIN: Final = Option(
+    "retain",
+    parse_s3_url,
+    "where keys go that outlive their job (JOB.RETAIN): s3://bucket/prefix, the same for all"
+    " servers of a cluster",
+    "URL",
 )
 _CAPACITY: Final = Option(
     "capacity", parse_memory, "what may be stored in --dir, such as 100gb", "SIZE"

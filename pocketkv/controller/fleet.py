@@ -39,7 +39,8 @@ class Member:
     """A storage server that has joined.
 
     `managed` ones were started by the backend, so that it may stop and replace them. In its last
-    `busy_reports` its CPU was busy.
+    `busy_reports` its CPU was busy. `retain` is the store in which it can keep what jobs retain, if
+    any.
     """
 
     server: Server
@@ -49,6 +50,7 @@ class Member:
     heard_ms: int
     pid: int | None = None
     metrics_port: int | None = None
+    retain: str = ""
     connected: bool = True
     report: Report = field(default_factory=Report)
     rates: Rates = field(default_factory=Rates)
@@ -90,6 +92,7 @@ class Member:
             heard_ms=now_ms,
             pid=joining.pid,
             metrics_port=joining.metrics_port,
+            retain=joining.retain,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -100,6 +103,7 @@ class Member:
             "managed": self.managed,
             "pid": self.pid,
             "metrics_port": self.metrics_port,
+            "retain": self.retain,
         }
 
     @classmethod
@@ -113,6 +117,7 @@ class Member:
             heard_ms=now_ms,
             pid=record["pid"],
             metrics_port=record["metrics_port"],
+            retain=record.get("retain", ""),
             connected=False,
         )
 

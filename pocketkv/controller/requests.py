@@ -23,6 +23,7 @@ from pocketkv.controller.messages import (
     JobRetireRefused,
     Joined,
     Reported,
+    StorePurged,
 )
 from pocketkv.engine import gate
 from pocketkv.engine.commands import Command, Route, find_command
@@ -180,6 +181,16 @@ class ControllerHandler(RequestHandler):
             JobRetired(told.job_id, link.member_id, told.target, told.keys, told.lost_keys)
         )
 
+    def _purges(self, request: list[bytes]) -> Reply:
+        """Jobs whose keys this member is to delete from the store that it has."""
+        link = self._joined()
+        return [job_id.encode() for job_id in self._core.state.purges_of(link.member_id)]
+
+    def _purged(self, request: list[bytes]) -> Reply:
+        """They are deleted."""
+        self._joined()
+        return self._tell(StorePurged(request[1].decode("utf-8", "replace")))
+
     def _tell(self, event: Event) -> Deferred:
         async def tell(reply: Deferred) -> None:
             await self._core.tell(event)
@@ -254,5 +265,7 @@ _MEMBER_COMMANDS: Final[
     b"MEMBER.REPORT": (2, ControllerHandler._report),
     b"MEMBER.RETAIN": (2, ControllerHandler._retain),
     b"MEMBER.RETIRED": (2, ControllerHandler._retired),
+    b"MEMBER.PURGES": (1, ControllerHandler._purges),
+    b"MEMBER.PURGED": (2, ControllerHandler._purged),
     b"MEMBER.FORWARD": (-3, ControllerHandler._forward),
 }

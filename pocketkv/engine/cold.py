@@ -221,5 +221,5 @@ class NotResident(Exception):  # noqa: N818 - no error: it is answered by readin
     """
 
     def __init__(self, reads: list[PendingRead]) -> None:
-        super().__init__("a value is not in memory")
+        # No text: it is raised for each value that is read, and never shown.
         self.reads = reads

@@ -27,6 +27,7 @@ cdef class JobSpace:
     cdef public long long flips, foreign_bytes
     cdef public bint owns_all
     cdef public KeyStats stats
+    cdef public object kept, opening
     cdef public long long used_bytes
 
     cpdef account(self, long long grown_bytes)
@@ -49,3 +50,5 @@ cdef class Keyspace:
     cdef public dict spaces
     cdef public object unfinished
     cdef public long long used_bytes
+
+    cpdef commit(self)

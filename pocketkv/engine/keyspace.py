@@ -15,6 +15,7 @@ from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.errors import CAPACITY_USED, NO_WRITES, OUT_OF_MEMORY
 from pocketkv.engine.extents import Extents
+from pocketkv.engine.kept import KeptShelf
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.shelf import Shelf
 from pocketkv.engine.spilling import FULL, Spilling
@@ -24,8 +25,9 @@ from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
     from pocketkv.engine.changes import Observer
-    from pocketkv.engine.cold import Journal, Store
+    from pocketkv.engine.cold import Journal, PendingRead, Store
     from pocketkv.engine.database import Table
+    from pocketkv.engine.kept import KeptStore
     from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.sinks import ExtentSink
     from pocketkv.engine.transfer import Partial
@@ -121,6 +123,8 @@ class JobSpace:
         flips: How often slots came or went by a move.
         foreign_bytes: What of `used_bytes` is for slots that are on their way in or out, as far as
             that is known: the quota does not count it.
+        kept: Where its keys are in place of the server's own medium, if they are elsewhere.
+        opening: What its commands have to wait for before its keys are known here.
         replaying: Whether what is changed is on the store already.
     """
 
@@ -138,8 +142,10 @@ class JobSpace:
         "incoming",
         "incoming_bytes",
         "job_id",
+        "kept",
         "keyspace",
         "observer",
+        "opening",
         "owned",
         "owns_all",
         "quota_bytes",
@@ -181,6 +187,8 @@ class JobSpace:
         self.read_only = False
         self.retains = False
         self.adopting: dict[tuple[int, bytes], Partial] = {}
+        self.kept: KeptStore | None = None
+        self.opening: PendingRead | None = None
         self.stats = KeyStats()
 
     def database(self, index: int) -> Database:
@@ -288,7 +296,9 @@ class JobSpace:
         self.keyspace.used_bytes += grown_bytes
 
     def shelf(self, database: Database) -> Shelf | None:
-        """What one of its databases keeps on the server's medium, if it has one."""
+        """What one of its databases keeps on a medium, if there is one."""
+        if self.kept is not None:
+            return KeptShelf(database, self.kept.journal(self.job_id))
         store = self.keyspace.store
         if store is None:
             return None
@@ -297,11 +307,19 @@ class JobSpace:
     def clear(self) -> None:
         """Remove every key of the job."""
         self.account(-self.used_bytes)
-        store = self.keyspace.store
+        store = self.keyspace.store if self.kept is None else self.kept
         if store is not None:
             store.drop(self.job_id)
         for database in self.databases.values():
             database.discard(release=False)
+
+    def move_to(self, kept: KeptStore | None) -> None:
+        """Remove every key; those that come next are elsewhere, or ``None``: on this server."""
+        self.clear()
+        self.kept = kept
+        for database in self.databases.values():
+            # Those who are connected have it, and are to find there what comes.
+            database.shelf = self.shelf(database)
 
     def refuses_write(self, request_bytes: int) -> bool:
         """Whether a write of this size would exceed the job's quota or the server's memory."""

@@ -27,5 +27,8 @@ cdef class Node:
     cdef long long _next_session_id, _changes_seen
     cdef public dict sessions, command_stats, error_stats, pauses
 
+    @cython.locals(changes=cython.longlong)
+    cpdef commit(self)
+    cpdef retry_commit(self)
     @cython.locals(stats=CommandStats, bucket=cython.int, log=SlowLog)
     cpdef record_call(self, Session session, Command command, list request, long long duration_ns, reply)

@@ -10,7 +10,6 @@ On any other medium (spill) nothing is written but what is moved out of memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -58,14 +57,24 @@ _STEPPED_ITEMS: Final = 512
 _LARGE_CHANGES_MAX: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
 class StoredRead:
     """A record that has to be read."""
 
-    shelf: Shelf
-    cold: Cold
-    # Of a collection that takes many steps to be made, if this is the first of its records.
-    key: bytes | None = None
+    __slots__ = ("cold", "key", "shelf")
+
+    def __init__(self, shelf: Shelf, cold: Cold, key: bytes | None = None) -> None:
+        self.shelf = shelf
+        self.cold = cold
+        # Of a collection that takes many steps to be made, if this is the first of its records.
+        self.key = key
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, StoredRead) and other.cold is self.cold and other.shelf is self.shelf
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.cold)
 
     @property
     def is_coming(self) -> bool:

@@ -68,6 +68,8 @@ class FileStore:
         self.volume = Volume(
             directory, index=self._index, capacity_bytes=capacity_bytes, layout=layout_of(tier)
         )
+        # What `pending` looks at, with every turn of every connection.
+        self._state = self.volume.state
         self.pacer = Pacer()
         self._descriptors = Descriptors()
         self._warm = warm_buffer()
@@ -81,7 +83,7 @@ class FileStore:
     @property
     def pending(self) -> bool:
         """Whether `commit` has something to do."""
-        state = self.volume.state
+        state = self._state
         return bool(state.dirty or state.emptied)
 
     @property

@@ -196,7 +196,7 @@ class Mover:
         async with trio.open_nursery() as nursery:
             while excess_bytes > picked_bytes and not moves.error:
                 wanted_bytes = min(excess_bytes - picked_bytes, self._medium.batch_bytes)
-                victims = self._spilling.pick(spaces, wanted_bytes)
+                victims = self._spilling.pick(spaces, wanted_bytes, scope)
                 if not victims:
                     break
                 picked_bytes += sum(victim.size for victim in victims)

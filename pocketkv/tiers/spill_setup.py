@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,16 +28,18 @@ _S3_READS: Final = 16
 
 def open_spill(
     config: StorageConfig,
-    machine: str,
+    server_id: str | None,
     known_jobs: Callable[[], Collection[str]],
+    known_servers: Callable[[], Collection[str] | None],
     log: logging.Logger,
 ) -> FileSpill | S3Spill | None:
     """The medium that a server spills to; ``None``: it does not.
 
     Args:
         config: The server's.
-        machine: Where it runs.
+        server_id: By this it finds what it has left if it crashed; ``None``: it does not.
         known_jobs: All jobs that have not ended.
+        known_servers: All servers that there are; ``None``: that is not known.
         log: Where trouble is told.
 
     Raises:
@@ -48,13 +51,12 @@ def open_spill(
     try:
         if isinstance(where, Path):
             return FileSpill(where, log)
-        # By this it finds what it has left if it crashed.
-        server_id = config.server_id or (f"{machine}-{config.port}" if config.port else None)
         spill = S3Spill(
             where,
             server_id=server_id,
             memory_bytes=config.memory_bytes,
             known_jobs=known_jobs,
+            known_servers=known_servers,
             log=log,
         )
         spill.check()
@@ -83,9 +85,11 @@ class SpillWork:
 
     def use(self, shell: Shell) -> None:
         """Have connections wait for what is read from it, and for room."""
-        depth = DEPTHS["nvme"] if isinstance(self._medium, FileSpill) else _S3_READS
-        readers = Readers(depth, self._log, polls=False)
-        self._node.fetcher = readers.fetch
+        if isinstance(self._medium, FileSpill):
+            self._node.fetcher = Readers(DEPTHS["nvme"], self._log, polls=False).fetch
+        else:
+            readers = Readers(_S3_READS, self._log, polls=False)
+            self._node.fetcher = partial(self._medium.fetch, readers)
         self._node.stepper = self._steps.add
         # A pass makes much anew before it gives the old back, which is what there is no memory for
         # here; and what fragmentation costs counts when it is decided what leaves.

@@ -41,6 +41,7 @@ from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
 from pocketkv.slots import SLOT_COUNT
 from pocketkv.tiers.figures import FileMedium
 from pocketkv.tiers.file_store import FileStore
+from pocketkv.tiers.kept_setup import open_kept, use_kept
 from pocketkv.tiers.memfd import Memfd
 from pocketkv.tiers.moves import Mover
 from pocketkv.tiers.readers import Readers, depth_of
@@ -58,10 +59,13 @@ class StorageServer:
     def __init__(self, config: StorageConfig, log: logging.Logger) -> None:
         self.config = config
         self.log = log
+        self.topology = Topology()
         self.sampler = ProcessSampler()
         self.machine = config.machine or self.sampler.machine_id()
         self.store = _open_store(config, log) if config.dir is not None else None
-        spill = open_spill(config, self.machine, self._known_jobs, log)
+        self.id = config.server_id or self._own_id()
+        spill = open_spill(config, self._name_in_s3(), self._known_jobs, self._known_servers, log)
+        self.kept = open_kept(config, self.topology, log)
         keyspace = Keyspace(
             config.memory_bytes,
             Clock(time.time_ns() // 1_000_000),
@@ -70,7 +74,6 @@ class StorageServer:
             self.store or spill,
         )
         keyspace.capacity_bytes = config.capacity_bytes
-        self.topology = Topology()
         self.upkeep: Upkeep | None = None
         self.medium: FileMedium | None = None
         self.retirer: Retirer | None = None
@@ -78,7 +81,7 @@ class StorageServer:
         # Tells whether a server still has what it had: what is in files outlives the process.
         self.generation = secrets.token_hex(8) if self.store is None else self.store.identity
         self.node = Node(
-            node_id=config.server_id or self._own_id(),
+            node_id=self.id,
             role="storage",
             tier=config.tier,
             keyspace=keyspace,
@@ -99,6 +102,16 @@ class StorageServer:
     def _known_jobs(self) -> set[str]:
         """The jobs that have not ended, as far as this server was told."""
         return {DEFAULT_JOB, *self.topology.placements}
+
+    def _known_servers(self) -> set[str] | None:
+        """All storage servers, as far as this one was told; ``None`` if nobody tells it."""
+        return None if self.config.controller is None else {self.id, *self.topology.servers}
+
+    def _name_in_s3(self) -> str | None:
+        """By what this server knows that it has written something in an earlier life."""
+        if self.config.controller is not None or self.config.server_id is not None:
+            return self.id
+        return f"{self.machine}-{self.config.port}" if self.config.port else None
 
     def _own_id(self) -> str:
         """An id for a server that was given none; one that keeps files has the same each time."""
@@ -122,6 +135,8 @@ class StorageServer:
             self._use_store(shell, self.store)
         if self.spill is not None:
             self.spill.use(shell)
+        if self.kept is not None:
+            use_kept(self.kept, node, shell, self.log)
         if self.config.controller is None:
             node.topology = standalone_topology(
                 Server(
@@ -151,7 +166,7 @@ class StorageServer:
         shell.metrics.sources.append(medium.metrics)
         self.node.fetcher = readers.fetch
         shell.reactor.commit = self.node.commit
-        shell.reactor.fetch = self.upkeep.fetch_part
+        shell.reactor.fetch = readers.fetch_part
         shell.sinks_of = store.sinks_of
 
     async def keep_up(self, shell: Shell) -> None:
@@ -183,6 +198,7 @@ class StorageServer:
             "machine": self.machine,
             "machine_type": self.config.machine_type,
             "capacity_bytes": self._capacity_bytes(),
+            "retain": "" if self.kept is None else self.kept.url,
         }
 
     async def join(self, shell: Shell) -> None:
@@ -201,7 +217,7 @@ class StorageServer:
             log=self.log,
         )
         shell.reactor.on_stall = partial(self._confirm, membership)
-        self.retirer = Retirer(self.node, membership.call, self.log)
+        self.retirer = Retirer(self.node, membership.call, self.log, self.kept)
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
         self.node.moves = self.mover
@@ -210,6 +226,8 @@ class StorageServer:
             nursery.start_soon(self.retirer.run)
             nursery.start_soon(self.mover.run)
             nursery.start_soon(membership.run)
+            if self.kept is not None:
+                nursery.start_soon(self.kept.run, membership.call)
             await membership.wait_joined()
             self._forget_ended()
             shell.ready = True
@@ -237,6 +255,8 @@ class StorageServer:
                 self.retirer.forget(job_id)
             if self.mover is not None:
                 self.mover.forget(job_id)
+            if self.kept is not None:
+                self.kept.ended(job_id)
         for job_id in changed:
             self.follow(self.topology.placements[job_id])
 
@@ -248,7 +268,10 @@ class StorageServer:
             owned[slots.start : slots.end + 1] = b"\x01" * len(slots)
         if placement.read_only:
             self._follow_retained(space, placement)
-        space.own(owned)
+        if self.kept is not None and placement.kept_in == self.kept.url and any(owned):
+            self.kept.follow(space, owned)
+        else:
+            space.own(owned)
         if self.mover is not None:
             self.mover.follow(placement)
         if not placement.read_only:
@@ -268,6 +291,13 @@ class StorageServer:
         space.read_only = True
         if placement.retire_to is None:
             space.adopting.clear()
+        if placement.kept_in is not None:
+            # It is in S3, and what is here was needed until now.
+            if self.node.id not in placement.owners():
+                space.move_to(None)
+            if self.kept is not None:
+                self.kept.forget(placement.job_id)
+            return
         # While nobody has its slots, the server that should is being waited for: it may be this.
         keeps = placement.retire_to == self.node.id or not placement.ranges
         if not keeps and self.node.id not in placement.owners():
@@ -277,6 +307,8 @@ class StorageServer:
         """Leave everything on the medium, if there is one."""
         if self.spill is not None:
             self.spill.close()
+        if self.kept is not None:
+            self.kept.close()
         if self.store is not None:
             try:
                 self.store.close()

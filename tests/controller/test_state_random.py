@@ -111,12 +111,17 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), generation=st.sampled_from("11112"), after_ms=st.integers(0, 400))
     def join(self, data: st.DataObject, generation: str, after_ms: int) -> None:
         name = self._pick(data, self.running)
-        member = joining(name, self.running[name], generation=generation, epoch=0)
+        retain = self.store_of(name)
+        member = joining(name, self.running[name], generation=generation, epoch=0, retain=retain)
         self.tell(Joined(member), after_ms)
 
     @rule(name=st.sampled_from("xy"), epoch=st.integers(0, 50))
     def join_by_hand(self, name: str, epoch: int) -> None:
-        self.tell(Joined(joining(name, "ssd", epoch=epoch)), 0)
+        self.tell(Joined(joining(name, "ssd", epoch=epoch, retain=self.store_of(name))), 0)
+
+    def store_of(self, name: str) -> str:
+        """What a server is started with; others have stores."""
+        return ""
 
     @rule(epoch=st.integers(0, 100))
     def join_router(self, epoch: int) -> None:

@@ -16,6 +16,7 @@ from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold
 from pocketkv.engine.errors import CommandError
 from pocketkv.tiers.volume.checksums import checksum
 from pocketkv.tiers.volume.index_file import IndexWriter
+from pocketkv.tiers.volume.reading import read_at_once
 from pocketkv.tiers.volume.records import (
     BODY_STRUCT,
     HEADER_BYTES,
@@ -31,8 +32,6 @@ from pocketkv.tiers.volume.records import (
 from pocketkv.tiers.volume.segment import Segment
 from pocketkv.tiers.volume.state import VolumeState
 
-# Records up to this size are read into one buffer that is used again.
-_SCRATCH_BYTES: Final = 64 * 1024 + 4096
 # Reserved beyond what is asked for: the headers of a command's records, and deletions, which are
 # written without asking.
 _SLACK_BYTES: Final = 4096
@@ -68,7 +67,6 @@ class JobJournal:
         self._closing: list[Segment] = []
         self._dirty = False
         self._clears: dict[int, Segment] = {}
-        self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -279,21 +277,14 @@ class JobJournal:
             state.waits += 1
             return None
         segment.recent = True
-        if size <= _SCRATCH_BYTES:
-            record = self._scratch[:size]
-        else:
-            record = memoryview(bytearray(size))
         try:
-            count = os.preadv(fd, (record,), offset, state.nowait_flags)
-        except BlockingIOError:
-            state.waits += 1
-            return None
+            record = read_at_once(fd, size, offset, state.nowait_flags)
         except OSError as error:
             if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
                 return self._read_unsupported(cold)
             raise self._unreadable(error) from None
-        if count < size:
-            # Only a part is in memory, or the file is too short: `read` tells which.
+        if record is None or len(record) < size:
+            # Nothing or only a part is in memory, or the file is too short: `read` tells which.
             state.waits += 1
             return None
         state.read_bytes += size

@@ -36,7 +36,7 @@ FILE_BYTES: Final = 4 * limits.GIB
 # making holes.
 _LEFT_BYTES: Final = 64 * limits.MIB
 # What is backed of a region at once.
-_FIRST_BYTES: Final = 256 * limits.KIB
+_FIRST_BYTES: Final = limits.MIB
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAME: Final = re.compile(r"large-(\d{6,})\.dat")
 
@@ -112,7 +112,7 @@ class LargeFile:
     def allocate(self, size: int, room: int = 0) -> Region | None:
         """A region for `size` bytes and `room` more; ``None`` if the device has no room.
 
-        The first 256 KiB of `size` are backed, the rest must be (`Region.back`). Addresses alone
+        The first 1 MiB of `size` are backed, the rest must be (`Region.back`). Addresses alone
         take no room.
 
         Raises:

@@ -234,7 +234,21 @@ def _set_immutable(paths: list[Path], *, wanted: bool) -> None:
 @contextlib.contextmanager
 def slow_reads(pid: int, device: str, bytes_per_s: int) -> Iterator[Callable[[], object]]:
     """Let a process read no more than so much from a device, until what this gives is called."""
-    setting = "blkio.throttle.read_bps_device"
+    with _slowed("blkio.throttle.read_bps_device", pid, device, bytes_per_s) as end:
+        yield end
+
+
+@contextlib.contextmanager
+def slow_writes(pid: int, device: str, bytes_per_s: int) -> Iterator[Callable[[], object]]:
+    """The same for what it has written to the device by itself."""
+    with _slowed("blkio.throttle.write_bps_device", pid, device, bytes_per_s) as end:
+        yield end
+
+
+@contextlib.contextmanager
+def _slowed(
+    setting: str, pid: int, device: str, bytes_per_s: int
+) -> Iterator[Callable[[], object]]:
     if not (_BLKIO / setting).exists() or not os.access(_BLKIO, os.W_OK):
         pytest.skip("there is no control group that slows a device down")
     status = Path(device).stat()

@@ -9,12 +9,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from pocketkv.engine.cold import CLEAR
 from pocketkv.engine.errors import CommandError
 from pocketkv.limits import KIB, MIB
+from pocketkv.tiers.volume import journal as journal_module
 from pocketkv.tiers.volume.volume import VolumeError
 from tests.tiers.volume.table import SMALL, Table
 
@@ -50,17 +52,21 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 
 def failing(
-    monkeypatch: pytest.MonkeyPatch, name: str, number: int, when: Callable[[], bool]
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    number: int,
+    when: Callable[[], bool],
+    module: ModuleType = os,
 ) -> None:
-    """Have a function of `os` fail with an error while `when` says so."""
-    real = getattr(os, name)
+    """Have a function of `os`, or of another module, fail with an error while `when` says so."""
+    real = getattr(module, name)
 
     def maybe(*arguments: object) -> object:
         if when():
             raise OSError(number, os.strerror(number))
         return real(*arguments)
 
-    monkeypatch.setattr(os, name, maybe)
+    monkeypatch.setattr(module, name, maybe)
 
 
 def use_up(path: Path) -> None:
@@ -202,7 +208,7 @@ def test_the_jobs_that_can_be_written_are(tmp_path: Path, monkeypatch: pytest.Mo
     table.volume.close()
 
 
-@pytest.mark.parametrize("name", ["preadv", "pread"])
+@pytest.mark.parametrize("name", ["read_at_once", "pread"])
 def test_a_disk_that_refuses_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -212,7 +218,8 @@ def test_a_disk_that_refuses_reads(
     table.volume.commit()
     cold = table.entries["job", 0, b"key"].base
     broken = [True]
-    failing(monkeypatch, name, errno.EIO, lambda: broken[0])
+    owner = os if name == "pread" else journal_module
+    failing(monkeypatch, name, errno.EIO, lambda: broken[0], owner)
     with pytest.raises(CommandError, match=r"IOERR .*Input/output"):
         journal.read(cold) if name == "pread" else journal.read_now(cold)
     assert table.volume.state.read_errors == 1

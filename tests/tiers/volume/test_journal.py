@@ -8,7 +8,9 @@ import pytest
 
 from pocketkv.engine.cold import STRING
 from pocketkv.limits import MIB
+from pocketkv.tiers.volume import journal as journal_module
 from pocketkv.tiers.volume.layout import LAYOUTS, layout_of
+from pocketkv.tiers.volume.reading import read_at_once
 from pocketkv.tiers.volume.volume import Volume, VolumeError
 from tests.tiers.volume.table import SMALL, Table
 
@@ -89,14 +91,12 @@ def test_a_value_that_is_not_in_memory_is_not_waited_for(table: Table) -> None:
 def test_reads_where_the_system_cannot_promise_not_to_wait(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preadv = os.preadv
-
-    def refused(fd: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
+    def refused(fd: int, size: int, offset: int, flags: int) -> bytes | None:
         if flags:
             raise OSError(95, "Operation not supported")
-        return preadv(fd, buffers, offset)
+        return read_at_once(fd, size, offset, flags)
 
-    monkeypatch.setattr(os, "preadv", refused)
+    monkeypatch.setattr(journal_module, "read_at_once", refused)
     journal = table.volume.open("job")
     cold = journal.put(0, b"key", STRING, b"value", 0)
     table.volume.commit()
