@@ -1,4 +1,4 @@
-"""``pocketkv job | tier | server | events``: administration from a shell, over RESP.
+"""``pocketkv job | tier | server | move | events``: administration from a shell, over RESP.
 
 Each subcommand is one command of the controller, sent to a router as any client would. The reply
 is shown as an indented listing, or with ``--json`` as JSON for scripts. Events are a line each; who
@@ -33,7 +33,7 @@ _HINTS: Final = {
 
 
 def add_commands(commands: Any) -> None:
-    """Add `job`, `tier`, `server` and `events` to the command line's subcommands."""
+    """Add `job`, `tier`, `server`, `move` and `events` to the command line's subcommands."""
     job = _group(commands, "job", "register, look at and end jobs")
     for name in ("register", "update"):
         parser = _leaf(job, name, f"JOB.{name.upper()}", ["name" if name == "register" else "id"])
@@ -49,6 +49,9 @@ def add_commands(commands: Any) -> None:
     server = _group(commands, "server", "look at and drain storage servers")
     _leaf(server, "list", "SERVER.LIST", [])
     _leaf(server, "drain", "SERVER.DRAIN", ["id"])
+    _leaf(server, "undrain", "SERVER.UNDRAIN", ["id"])
+    move = _group(commands, "move", "look at slots on their way between storage servers")
+    _leaf(move, "list", "MOVE.LIST", [])
     _add_events(commands)
 
 

@@ -46,6 +46,7 @@ from pocketkv.scaling_rules import (
     SERVERS_MAX,
     ScalingRules,
     add_scaling_arguments,
+    parse_seconds,
     scaling_rules,
 )
 from pocketkv.tokens import SECRET_BYTES
@@ -72,6 +73,8 @@ ROUTER_PORT: Final = 6379
 
 CONTROLLER_PORT: Final = 7379
 STORAGE_PORT: Final = 7380
+# Whoever ends processes, as Kubernetes does, usually gives them 30 s.
+DRAIN_TIMEOUT_S: Final = 20.0
 
 MEMORY_SHARE: Final = 0.5
 """Part of the machine's memory that values may take if nothing is said; the rest is for
@@ -119,6 +122,7 @@ class StorageConfig(ProcessConfig):
     secret: bytes | None = field(repr=False)
     require_auth: bool
     advertise_host: str | None
+    drain_timeout_s: float = DRAIN_TIMEOUT_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +227,7 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _SECRET_FILE.add_to(parser, "none")
     _REQUIRE_AUTH.add_to(parser, "no")
     _ADVERTISE_HOST.add_to(parser, "--host")
+    _DRAIN_TIMEOUT.add_to(parser, f"{DRAIN_TIMEOUT_S:g}")
 
 
 def storage_config(
@@ -254,6 +259,7 @@ def storage_config(
         secret=_secret(given),
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
+        drain_timeout_s=given(_DRAIN_TIMEOUT, DRAIN_TIMEOUT_S),
     )
     if config.tier == "dram":
         for option, value in ((_DIR, config.dir), (_CAPACITY, config.capacity_bytes)):
@@ -555,6 +561,12 @@ _ROUTER_ID: Final = Option("router-id", parse_identifier, "id of this router", "
 _MACHINE: Final = Option("machine", parse_identifier, "machine that this server shares", "NAME")
 _MACHINE_TYPE: Final = Option(
     "machine-type", parse_identifier, "what the catalog calls this machine, for costs", "NAME"
+)
+_DRAIN_TIMEOUT: Final = Option(
+    "drain-timeout",
+    parse_seconds,
+    "how long a server that is told to end may give away what it has; 0: not at all",
+    "SECONDS",
 )
 _REQUIRE_AUTH: Final = Option(
     "require-auth", parse_switch, "serve only connections that have authenticated", is_switch=True

@@ -21,9 +21,10 @@ MODULES = """
     controller.probe controller.backends.kubernetes router.probe tiers.probe tiers.s3.client
     tiers.volume.checksums
     controller.accounts controller.books controller.changes controller.fleet controller.listings
-    controller.members controller.retention
-    controller.messages controller.overview controller.placements controller.policy
-    controller.state controller.tenants
+    controller.draining controller.elastic controller.events controller.loads controller.members
+    controller.messages controller.moving controller.overview controller.placements
+    controller.policy.probe controller.rates controller.retention controller.scaling
+    controller.state controller.tenants controller.traffic controller.transit
     observability.http observability.metrics observability.process observability.probe
     serving.probe engine.probe
     resp.byte_sink resp.client_connection resp.connection resp.encoder resp.errors resp.frames

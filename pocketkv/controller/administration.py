@@ -1,4 +1,4 @@
-"""JOB, TIER, SERVER and EVENTS: who may send them, what they do, and what they answer.
+"""JOB, TIER, SERVER, MOVE and EVENTS: who may send them, what they do, and what they answer.
 
 Where an administrator's password is set, only the administrator may send them; but a job may look
 at itself, renew, update and end itself. Without a password, everybody may administer.
@@ -19,7 +19,7 @@ from pocketkv.controller.core import Core
 from pocketkv.controller.errors import RefusedError
 from pocketkv.controller.members import MemberError
 from pocketkv.controller.messages import (
-    DrainEnded,
+    DrainCancelled,
     JobDeregistered,
     JobPurged,
     JobRegistered,
@@ -28,7 +28,6 @@ from pocketkv.controller.messages import (
     ServerDrained,
     TierScaled,
 )
-from pocketkv.controller.settling import Settler
 from pocketkv.engine.errors import CommandError
 from pocketkv.jobs import JOB_ID_RANDOM_BYTES, Hints, Job, JobError, parse_hints
 from pocketkv.resp.replies import OK, Reply
@@ -75,14 +74,12 @@ class Administration:
 
     Args:
         core: The controller's core.
-        settler: Empties servers that are to go.
         secret: The cluster's secret, for tokens.
         is_closed: Whether there is an administrator's password.
     """
 
-    def __init__(self, core: Core, settler: Settler, secret: bytes, *, is_closed: bool) -> None:
+    def __init__(self, core: Core, secret: bytes, *, is_closed: bool) -> None:
         self._core = core
-        self._settler = settler
         self._secret = secret
         self._is_closed = is_closed
 
@@ -125,8 +122,6 @@ class Administration:
             raise RefusedError("there is no hint to change")
         epoch = await self._core.tell(JobUpdated(job_id, hints))
         await self._core.wait_acknowledged(epoch)
-        # If nothing has been stored yet, it may go where it now had better be.
-        await self._settler.settle(job_id)
         return {b"id": job_id.encode(), **listings.placed(self._core.state, job_id)}
 
     async def _deregister(self, request: list[bytes], caller: Caller) -> Reply:
@@ -162,55 +157,26 @@ class Administration:
         if core.backend is not None and count > core.backend.servers_max:
             raise RefusedError(f"a tier has at most {core.backend.servers_max} servers here")
         core.state.check_scale(tier, count)
-        drained = await self._drain_surplus(tier, count)
-        try:
-            epoch = await core.tell(TierScaled(tier, count))
-        finally:
-            for server_id in drained:
-                if server_id in core.state.fleet.members:
-                    await core.tell(DrainEnded(server_id, retire=False))
+        epoch = await core.tell(TierScaled(tier, count))
         await core.wait_acknowledged(epoch)
         return listings.tier(core.state, tier)
-
-    async def _drain_surplus(self, tier: str, count: int) -> list[str]:
-        """Try to empty as many servers as a tier has too many; returns those that are draining."""
-        state = self._core.state
-        managed = [member.server.id for member in state.fleet.managed(tier)]
-        busy = [name for name in managed if state.placements.jobs_on(name)]
-        idle = len(managed) - len(busy)
-        draining: list[str] = []
-        if state.has_backend:
-            for server_id in busy[: max(0, len(managed) - count - idle)]:
-                try:
-                    await self._core.tell(ServerDrained(server_id))
-                except RefusedError:
-                    break  # It is the last one; the scaling will be refused.
-                draining.append(server_id)
-            for server_id in draining:
-                await self._empty(server_id)
-        return draining
-
-    async def _empty(self, server_id: str) -> None:
-        for job_id in self._core.state.placements.jobs_on(server_id):
-            await self._settler.settle(job_id)
 
     async def _servers(self, request: list[bytes], caller: Caller) -> Reply:
         return listings.servers(self._core.state, self._core.now_ms())
 
     async def _drain(self, request: list[bytes], caller: Caller) -> Reply:
-        server_id, core = _text(request[1]), self._core
-        await core.tell(ServerDrained(server_id))
-        await self._empty(server_id)
-        jobs = core.state.placements.jobs_on(server_id)
-        epoch = await core.tell(DrainEnded(server_id, retire=True))
-        await core.wait_acknowledged(epoch)
-        if jobs:
-            raise RefusedError(
-                f"server '{server_id}' holds data of {len(jobs)} jobs ({', '.join(jobs[:3])}"
-                f"{', ...' if len(jobs) > 3 else ''}), which needs live moves, and they do not"
-                " exist yet"
-            )
+        """Accepted: how far it is, SERVER.LIST shows."""
+        epoch = await self._core.tell(ServerDrained(_text(request[1])))
+        await self._core.wait_acknowledged(epoch)
         return OK
+
+    async def _undrain(self, request: list[bytes], caller: Caller) -> Reply:
+        epoch = await self._core.tell(DrainCancelled(_text(request[1])))
+        await self._core.wait_acknowledged(epoch)
+        return OK
+
+    async def _moves(self, request: list[bytes], caller: Caller) -> Reply:
+        return listings.moves(self._core.state, self._core.now_ms())
 
     async def _events(self, request: list[bytes], caller: Caller) -> Reply:
         since, count = _events_options(request[1:])
@@ -258,5 +224,7 @@ _COMMANDS: Final[dict[str, tuple[Right, _Handler]]] = {
     "tier.scale": (Right.ADMINISTRATOR, Administration._scale),
     "server.list": (Right.ADMINISTRATOR, Administration._servers),
     "server.drain": (Right.ADMINISTRATOR, Administration._drain),
+    "server.undrain": (Right.ADMINISTRATOR, Administration._undrain),
+    "move.list": (Right.ADMINISTRATOR, Administration._moves),
     "events.list": (Right.ADMINISTRATOR, Administration._events),
 }

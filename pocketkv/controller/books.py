@@ -7,16 +7,14 @@ and accounts in step whatever happens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 
 from pocketkv.catalog import Catalog
 from pocketkv.controller.accounts import rate_per_hour
 from pocketkv.controller.changes import Changes
 from pocketkv.controller.errors import UnknownJobError
-from pocketkv.controller.fleet import Fleet, Member
-from pocketkv.controller.messages import StopServer
-from pocketkv.controller.placements import Placements, held_slots
+from pocketkv.controller.fleet import Fleet
+from pocketkv.controller.placements import Placements
 from pocketkv.controller.policy import (
     NO_SUPPLY,
     NOTHING,
@@ -25,12 +23,12 @@ from pocketkv.controller.policy import (
     Resident,
     Rooms,
     Supply,
-    commitments,
     decide,
 )
 from pocketkv.controller.tenants import Leases, Tenant
+from pocketkv.controller.transit import planned_slots, reserved
 from pocketkv.jobs import Hints
-from pocketkv.placement import PlacementMap, ServerState, assign_slots
+from pocketkv.placement import PlacementMap, assign_slots
 
 
 class Books:
@@ -48,7 +46,9 @@ class Books:
         placements: The maps, by job id.
         rooms: What is free on every server; as of the last decision or `_refresh_rooms`.
         supply: Servers that could be started, for jobs to ask for.
-        unsettled: Jobs that a better placement might be had for, if their servers are empty.
+        unsettled: Jobs that a better plan might be had for, the most urgent first; with whether
+            there are servers that they might spread over.
+        placeless: Jobs that are to have slots and have none.
         is_started: Whether jobs are given servers.
     """
 
@@ -60,7 +60,8 @@ class Books:
         self.placements = Placements()
         self.rooms = Rooms()
         self.supply: Supply = NO_SUPPLY
-        self.unsettled: set[str] = set()
+        self.unsettled: dict[str, bool] = {}
+        self.placeless: set[str] = set()
         self.is_started = False
         self._leases = Leases()
 
@@ -84,20 +85,8 @@ class Books:
                 usage[server_id] = member.report.jobs[job_id].used_bytes
         return usage
 
-    def _decide(self, job_id: str, held: Mapping[str, int], hints: Hints | None = None) -> Decision:
-        """Return where a job should be, of which `held` slots stay where they are."""
-        self._refresh_rooms()
-        return decide(
-            self.tenants[job_id].hints if hints is None else hints,
-            self.catalog,
-            self.rooms,
-            held,
-            own=self.own(job_id),
-            supply=self.supply,
-        )
-
     def _decide_new(self, hints: Hints) -> Decision:
-        """Return where a job that begins should be."""
+        """Return where a job that has no slots should be."""
         self._refresh_rooms()
         return decide(hints, self.catalog, self.rooms, supply=self.supply)
 
@@ -110,8 +99,8 @@ class Books:
         }
 
     def resident(self, job_id: str) -> Resident:
-        """Return a placed job as `plan_drain` and `relieve` want it."""
-        slots = held_slots(self.placements[job_id])
+        """Return a placed job as `plan_drain` and `relieve` want it, when its moves are over."""
+        slots = planned_slots(self.placements[job_id])
         return Resident(job_id, self.tenants[job_id].hints, slots, self.own(job_id))
 
     def _refresh_rooms(self) -> None:
@@ -123,7 +112,7 @@ class Books:
 
     def _refresh_room(self, server_id: str) -> None:
         member = self.fleet.members.get(server_id)
-        if member is None:
+        if member is None or member.is_stale:
             self.rooms.remove(server_id)
             return
         # What a job uses beyond what it keeps is not free for others either.
@@ -135,29 +124,32 @@ class Books:
         taken = self.placements.committed.get(server_id, NOTHING) + Commitment(beyond)
         self.rooms.put(member.server, taken, member.condition)
 
-    def _put(
-        self,
-        job_id: str,
-        decision: Decision,
-        previous: PlacementMap | None,
-        now_ms: int,
-        changes: Changes,
-    ) -> None:
-        """Make a decision the job's map, under a new epoch."""
-        self._stamp(changes)
+    def _place(self, job_id: str, decision: Decision, now_ms: int, changes: Changes) -> None:
+        """Make a decision the map of a job that has no slots yet."""
         slots = decision.slots if self.is_started else {}
-        ranges = assign_slots(slots, previous) if slots else ()
+        ranges = assign_slots(slots, None) if slots else ()
         quotas = {name: quota for name, quota in decision.quotas.items() if name in slots}
         weights = {name: float(count) for name, count in slots.items()}
-        self._keep(PlacementMap(job_id, self.epoch, ranges, quotas, weights))
+        self._put(PlacementMap(job_id, self.epoch, ranges, quotas, weights), now_ms, changes)
+        self._note_shortages(job_id, decision, changes)
+
+    def _put(self, placement: PlacementMap, now_ms: int, changes: Changes) -> None:
+        """Have a job's map, under a new epoch, and tell everybody."""
+        self._stamp(changes)
+        self._keep(replace(placement, epoch=self.epoch))
+        self._account(placement.job_id, now_ms)
+        changes.placements.add(placement.job_id)
+        changes.jobs.add(placement.job_id)
+
+    def _note_shortages(self, job_id: str, decision: Decision, changes: Changes) -> None:
+        """Remember what a job gets too little of, and say so if that is new."""
+        before = self.tenants[job_id].shortages
         self.tenants[job_id] = replace(
             self.tenants[job_id], shortages=decision.shortages, asks=decision.asks
         )
-        self._account(job_id, now_ms)
-        changes.placements.add(job_id)
-        changes.jobs.add(job_id)
-        for shortage in decision.shortages if self.is_started else ():
-            changes.log(logging.WARNING, "job gets too little", job=job_id, short=str(shortage))
+        if self.is_started and decision.shortages != before:
+            for shortage in decision.shortages:
+                changes.log(logging.WARNING, "job gets too little", job=job_id, short=str(shortage))
 
     def _stamp(self, changes: Changes) -> None:
         """Give this event an epoch, if it has none yet."""
@@ -168,7 +160,11 @@ class Books:
     def _keep(self, placement: PlacementMap) -> None:
         """Have a map, and know what its job keeps of which servers."""
         hints = self.tenants[placement.job_id].hints
-        self.placements.put(placement, commitments(hints, self.catalog, placement))
+        self.placements.put(placement, reserved(hints, self.catalog, placement))
+        if placement.ranges or placement.read_only:
+            self.placeless.discard(placement.job_id)
+        else:
+            self.placeless.add(placement.job_id)
 
     def _set_tenant(self, job_id: str, tenant: Tenant) -> None:
         self.tenants[job_id] = tenant
@@ -189,28 +185,13 @@ class Books:
         tenant = self.tenants.pop(job_id)
         self._stamp(changes)
         self.placements.remove(job_id)
-        self.unsettled.discard(job_id)
+        self.unsettled.pop(job_id, None)
+        self.placeless.discard(job_id)
         changes.jobs.discard(job_id)
         changes.placements.discard(job_id)
         changes.ended.append(job_id)
         cost = round(tenant.account.total(now_ms), 6)
         changes.log(logging.INFO, "job ended", job=job_id, reason=reason, cost_usd=cost)
-
-    def _set_server_state(self, member: Member, state: ServerState, changes: Changes) -> None:
-        self.fleet.add(replace(member, server=replace(member.server, state=state)))
-        self._stamp(changes)
-        changes.servers = True
-        changes.records.add(member.server.id)
-
-    def _stop(self, server_id: str, now_ms: int, changes: Changes) -> None:
-        """Have a server that holds nothing stopped."""
-        if self.fleet.remove(server_id, now_ms, has_died=False) is not None:
-            self._stamp(changes)
-            changes.servers = True
-        self.fleet.stopping.add(server_id)
-        changes.records.add(server_id)
-        changes.actions.append(StopServer(server_id))
-        changes.log(logging.INFO, "server is to stop", server=server_id)
 
     def _validate_rooms(self) -> None:
         """Check that what is known of rooms is what it would be if counted anew; for tests."""

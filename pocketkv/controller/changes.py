@@ -54,6 +54,7 @@ class Changes:
             facts = {
                 "wanted": dict(fleet.wanted),
                 "plan_id": fleet.plan_id,
+                "lost": dict(fleet.lost),
                 "purges": dict(purges),
             }
             found.append(self._persist(epoch, facts, fleet, tenants, placements, events))

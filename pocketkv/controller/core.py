@@ -96,7 +96,6 @@ class Core:
 
     Attributes:
         links: Connected members, by id.
-        unsettled: Set when there are jobs that might be placed better.
     """
 
     def __init__(
@@ -115,7 +114,6 @@ class Core:
         self.now_ms = now_ms
         self.log = log
         self.links: dict[str, Link] = {}
-        self.unsettled = trio.Event()
         self._store = store
         self._lock = trio.Lock()
         self._changed = trio.lowlevel.ParkingLot()
@@ -174,8 +172,6 @@ class Core:
         async with self._lock:
             await self._carry_out(self._handle(event))
             then()
-            if self.state.unsettled:
-                self.unsettled.set()
             self._changed.unpark_all()
             return self.state.epoch
 

@@ -11,7 +11,7 @@ the slots that it holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from pocketkv.controller.errors import UnknownServerError
@@ -32,15 +32,32 @@ BUSY_CPU: Final = 0.8
 BUSY_REPORTS: Final = 3
 # A requested server that has not joined by then never will.
 START_TIMEOUT_MS: Final = 20_000
+# Servers that were given up and are remembered, in case they come back.
+LOST_SERVERS_MAX: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Why and since when a server gives everything away.
+
+    One that `leaves` was told to end by somebody else. `is_done` when it has nothing any more.
+    """
+
+    reason: str
+    since_ms: int
+    leaves: bool = False
+    is_done: bool = False
 
 
 @dataclass(frozen=True)
 class Member:
     """A storage server that has joined.
 
-    `managed` ones were started by the backend, so that it may stop and replace them. In its last
-    `busy_reports` its CPU was busy. `retain` is the store in which it can keep what jobs retain, if
-    any.
+    `managed` ones were started by the backend, so that it may stop and replace them. It is
+    draining if and only if it has a `drain`. One that was out and `is_stale` may still have what
+    it had then: it gets no slots until it has reported, which it does when it has heard the maps.
+    In its last `busy_reports` its CPU was busy; `job_commands` is what it executed for each job
+    between the last two. `retain` is the store in which it can keep what jobs retain, if any.
     """
 
     server: Server
@@ -53,8 +70,11 @@ class Member:
     retain: str = ""
     connected: bool = True
     report: Report = field(default_factory=Report)
+    drain: Drain | None = None
+    is_stale: bool = False
     rates: Rates = field(default_factory=Rates)
     busy_reports: int = 0
+    job_commands: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def condition(self) -> Condition:
@@ -103,13 +123,26 @@ class Member:
             "managed": self.managed,
             "pid": self.pid,
             "metrics_port": self.metrics_port,
+            "drain": None if self.drain is None else asdict(self.drain),
+            "is_stale": self.is_stale,
             "retain": self.retain,
         }
+
+    def draining(self, drain: Drain | None) -> Member:
+        """Return the member when it drains, or does not any more."""
+        state = ServerState.UP if drain is None else ServerState.DRAINING
+        return replace(self, server=replace(self.server, state=state), drain=drain)
+
+    @property
+    def ends_soon(self) -> bool:
+        """Whether it will end, with whatever it then has."""
+        return self.drain is not None and self.drain.leaves
 
     @classmethod
     def remembered(cls, record: Mapping[str, Any], now_ms: int) -> Member:
         """Return the member of a remembered record; it has not been heard of in this life."""
-        return cls(
+        drain = record.get("drain")
+        member = cls(
             server=Server.from_json(record["server"]),
             generation=record["generation"],
             managed=record["managed"],
@@ -119,7 +152,9 @@ class Member:
             metrics_port=record["metrics_port"],
             retain=record.get("retain", ""),
             connected=False,
+            is_stale=record.get("is_stale", False),
         )
+        return member.draining(None if drain is None else Drain(**drain))
 
 
 @dataclass(frozen=True)
@@ -145,11 +180,12 @@ class Fleet:
         new_server_id: Gives the id of a server of a tier that is about to be requested.
 
     Attributes:
-        wanted: Servers that the backend is to run, by tier.
+        wanted: Servers that the backend is to run, by tier; those that drain do not count.
         plan_id: Where that comes from.
         members: By id.
         changed: Ids of members that came, went or said something new since this was last emptied.
         stopping: Ids of servers whose processes were told to end, and have not yet.
+        lost: Generations of servers that were given up, by id: what they had is others' by now.
     """
 
     def __init__(self, new_server_id: Callable[[str], str]) -> None:
@@ -159,6 +195,7 @@ class Fleet:
         self.members: dict[str, Member] = {}
         self.changed: set[str] = set()
         self.stopping: set[str] = set()
+        self.lost: dict[str, str] = {}
         self._requests: dict[str, _Request] = {}
         self._deaths: dict[str, _Deaths] = {}
         # Servers that died and left files behind, with their tiers.
@@ -167,8 +204,12 @@ class Fleet:
         self._revivals: dict[str, int] = {}
 
     def up(self) -> list[Server]:
-        """Return the servers that are up, by id."""
-        return [server for server in self.servers() if server.state is ServerState.UP]
+        """Return the servers that may be given slots, by id."""
+        return [server for server in self.candidates() if server.state is ServerState.UP]
+
+    def candidates(self) -> tuple[Server, ...]:
+        """Return the servers that may have slots, by id."""
+        return tuple(m.server for _, m in sorted(self.members.items()) if not m.is_stale)
 
     def servers(self) -> tuple[Server, ...]:
         """Return all servers, by id."""
@@ -190,6 +231,14 @@ class Fleet:
         found = [m for m in self.members.values() if m.managed and m.server.tier == tier]
         return sorted(found, key=lambda m: (-m.joined_ms, m.server.id))
 
+    def staying(self, tier: str) -> list[Member]:
+        """Return the members of a tier that the backend started and that do not drain."""
+        return [member for member in self.managed(tier) if member.drain is None]
+
+    def draining(self) -> list[Member]:
+        """Return the members that are draining, by id."""
+        return [m for _, m in sorted(self.members.items()) if m.drain is not None]
+
     def requested(self, tier: str) -> list[str]:
         """Return the ids of servers of a tier that were asked for and have not joined."""
         return sorted(name for name, r in self._requests.items() if r.tier == tier)
@@ -198,7 +247,7 @@ class Fleet:
     def is_complete(self) -> bool:
         """Whether every server of the plan has joined."""
         return not self._requests and all(
-            len(self.managed(tier)) >= count for tier, count in self.wanted.items()
+            len(self.staying(tier)) >= count for tier, count in self.wanted.items()
         )
 
     # --- changes -------------------------------------------------------------------------------
@@ -228,7 +277,9 @@ class Fleet:
         if report is not None:
             rates = member.rates.after(report, now_ms)
             busy = member.busy_reports + 1 if report.cpu > BUSY_CPU else 0
+            commands = _commands_since(member.report, report)
             member = replace(member, report=report, rates=rates, busy_reports=busy)
+            member = replace(member, job_commands=commands, is_stale=False)
             self.changed.add(server_id)
         self.members[server_id] = member
 
@@ -265,6 +316,10 @@ class Fleet:
                 self._revivable[server_id] = request.tier
             else:
                 self._revivals.pop(server_id, None)
+        if has_died and member is not None:
+            self.lost[server_id] = member.generation
+            while len(self.lost) > LOST_SERVERS_MAX:
+                del self.lost[next(iter(self.lost))]
         if has_died and member is not None and member.managed:
             # One that is only remembered from an earlier life is not young.
             is_young = 0 <= now_ms - member.joined_ms < YOUNG_MS
@@ -298,7 +353,7 @@ class Fleet:
             deaths = self._deaths.get(tier)
             if deaths is not None and now_ms < deaths.pause_until_ms:
                 continue
-            missing = count - len(self.managed(tier)) - len(self.requested(tier))
+            missing = count - len(self.staying(tier)) - len(self.requested(tier))
             revivable = sorted(name for name, t in self._revivable.items() if t == tier)
             for place in range(missing):
                 if place < len(revivable):
@@ -340,3 +395,16 @@ class Fleet:
         assert not self.stopping & self.members.keys()
         assert all(count >= 0 for count in self.wanted.values())
         assert all(name == m.server.id for name, m in self.members.items())
+        for member in self.members.values():
+            is_draining = member.server.state is ServerState.DRAINING
+            assert is_draining == (member.drain is not None)
+
+
+def _commands_since(before: Report, after: Report) -> dict[str, int]:
+    """Return the commands of each job between two reports; a process counts from 0."""
+    found = {}
+    for job_id, usage in after.jobs.items():
+        known = before.jobs.get(job_id)
+        earlier = 0 if known is None or known.commands > usage.commands else known.commands
+        found[job_id] = usage.commands - earlier
+    return found

@@ -1,15 +1,17 @@
-"""What JOB, TIER, SERVER and EVENTS commands show of the cluster's state, as replies. Pure.
+"""What JOB, TIER, SERVER, MOVE and EVENTS commands show of the state, as replies. Pure.
 
 Tokens are shown by ``JOB.REGISTER`` alone, once.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from pocketkv.catalog import MachineType
 from pocketkv.controller.accounts import rates_per_hour
 from pocketkv.controller.events import ClusterEvent
+from pocketkv.controller.fleet import Member
 from pocketkv.controller.loads import TierView
 from pocketkv.controller.members import JobUsage
 from pocketkv.controller.placements import held_slots
@@ -86,6 +88,8 @@ def job(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply]:
         },
         **placed(state, job_id),
         b"retention": _retention(state, job_id),
+        b"moves": _moves_of(state, job_id, now_ms),
+        b"waiting_slots": sum(len(stretch) for stretch in state.waiting(job_id)),
         b"tier_costs": _tier_costs(state, job_id),
         b"servers": _job_servers(state, job_id),
     }
@@ -163,6 +167,52 @@ def _retention(state: ClusterState, job_id: str) -> dict[bytes, Reply] | None:
         b"is_there": bool(owners),
         b"keys": retention.keys,
         b"moving_from": [name.encode() for name in retention.pending],
+    }
+
+
+def moves(state: ClusterState, now_ms: int) -> list[Reply]:
+    """Return each move that is under way, with how far it is."""
+    return [
+        found for job_id in sorted(state.in_transit) for found in _moves_of(state, job_id, now_ms)
+    ]
+
+
+def _moves_of(state: ClusterState, job_id: str, now_ms: int) -> list[Reply]:
+    found: list[Reply] = []
+    for move in state.placements[job_id].moves:
+        order = state.orders[job_id, move.id]
+        source = state.fleet.members[move.source]
+        done, whole = source.report.moves.get(job_id, {}).get(move.id, (0, order.moved_bytes))
+        age_ms = max(0, now_ms - order.since_ms) if order.since_ms else None
+        found.append(
+            {
+                b"id": move.id.encode(),
+                b"job": job_id.encode(),
+                b"slots": [move.start, move.end],
+                b"source": move.source.encode(),
+                b"target": move.target.encode(),
+                b"done_bytes": done,
+                b"bytes": whole,
+                b"ordered_ms_ago": age_ms,
+            }
+        )
+    return found
+
+
+def _drain_of(state: ClusterState, member: Member, now_ms: int) -> dict[bytes, Reply] | None:
+    """Return how far a server's drain is; None if it does not drain."""
+    drain, server_id = member.drain, member.server.id
+    if drain is None:
+        return None
+    jobs = state.placements.jobs_on(server_id)
+    held = sum(held_slots(state.placements[job_id])[server_id] for job_id in jobs)
+    return {
+        b"reason": drain.reason.encode(),
+        b"since_ms_ago": max(0, now_ms - drain.since_ms),
+        b"jobs_left": len(jobs),
+        b"slots_left": held,
+        b"is_done": drain.is_done,
+        b"obstacle": state.obstacle(server_id).encode("utf-8", "replace"),
     }
 
 
@@ -275,6 +325,8 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
     """Return each storage server, by tier and id."""
     members = sorted(state.fleet.members.values(), key=lambda m: (m.server.tier, m.server.id))
     found: list[Reply] = []
+    ways = [move for _, move in state.moves()]
+    moving_in, moving_out = Counter(m.target for m in ways), Counter(m.source for m in ways)
     for member in members:
         server, report = member.server, member.report
         host, port = server.public_address
@@ -292,6 +344,9 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
                 b"machine": server.machine.encode(),
                 b"machine_type": machine.name.encode(),
                 b"managed": member.managed,
+                b"drain": _drain_of(state, member, now_ms),
+                b"moves_in": moving_in[server.id],
+                b"moves_out": moving_out[server.id],
                 b"heard_ms_ago": max(0, now_ms - member.heard_ms),
                 b"jobs": len(state.placements.jobs_on(server.id)),
                 b"keys": report.keys,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pocketkv.catalog import TIER_NAMES
@@ -48,6 +48,7 @@ class Report:
         steal: The part of the machine's time that the hypervisor gave to others.
         received_bytes, sent_bytes, disk_read_bytes, disk_written_bytes: Since it started.
         medium_error: Why its medium takes no writes, if so.
+        moves: By job and move, how many bytes were sent and how many there are to send.
     """
 
     used_bytes: int = 0
@@ -64,6 +65,7 @@ class Report:
     connections: int = 0
     medium_error: str = ""
     jobs: Mapping[str, JobUsage] = field(default_factory=dict)
+    moves: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, document: str | bytes) -> Report:
@@ -74,14 +76,34 @@ class Report:
         """
         fields = _object(document)
         jobs = fields.get("jobs") or {}
-        if not isinstance(jobs, dict):
-            raise MemberError("the jobs of a report are not an object")
+        moves = fields.get("moves") or {}
+        if not isinstance(jobs, dict) or not isinstance(moves, dict):
+            raise MemberError("the jobs or moves of a report are not an object")
         return cls(
             **{name: _amount(fields, name) for name in _REPORTED},
             cpu=_fraction(fields, "cpu"),
             steal=min(1.0, _fraction(fields, "steal")),
             medium_error=_text(fields, "medium_error") if fields.get("medium_error") else "",
             jobs={name: _usage(usage) for name, usage in jobs.items()},
+            moves={name: _progress(progress) for name, progress in moves.items()},
+        )
+
+    def after_move(
+        self, job_id: str, *, keys: int, used_bytes: int, retained_keys: int = 0
+    ) -> Report:
+        """Return the report as it would be with so much more of a job; less if negative."""
+        usage = self.jobs.get(job_id, JobUsage())
+        changed = replace(
+            usage,
+            keys=max(0, usage.keys + keys),
+            used_bytes=max(0, usage.used_bytes + used_bytes),
+            retained_keys=max(0, usage.retained_keys + retained_keys),
+        )
+        return replace(
+            self,
+            jobs={**self.jobs, job_id: changed},
+            keys=max(0, self.keys + keys),
+            used_bytes=max(0, self.used_bytes + used_bytes),
         )
 
 
@@ -236,6 +258,51 @@ def _usage(fields: object) -> JobUsage:
         _amount(fields, "commands"),
         _amount(fields, "retained_keys"),
     )
+
+
+def _progress(fields: object) -> dict[str, tuple[int, int]]:
+    if not isinstance(fields, dict):
+        raise MemberError("the moves of a job are not an object")
+    found = {}
+    for move_id, amounts in fields.items():
+        if not isinstance(amounts, list) or len(amounts) != 2:
+            raise MemberError("the progress of a move is not a pair")
+        done, whole = ({"bytes": amount} for amount in amounts)
+        found[move_id] = (_amount(done, "bytes"), _amount(whole, "bytes"))
+    return found
+
+
+@dataclass(frozen=True)
+class MoveOutcome:
+    """What a server tells of a move that it takes part in.
+
+    With a `reason` it was not carried out, and nothing has changed, unless the `code` is `LOST`:
+    then the target is gone with what it had taken, `keys` of them.
+    """
+
+    job_id: str
+    move_id: str
+    keys: int = 0
+    moved_bytes: int = 0
+    reason: str = ""
+    code: str = ""
+
+    @classmethod
+    def from_json(cls, document: str | bytes) -> MoveOutcome:
+        """Return what a JSON text says.
+
+        Raises:
+            MemberError: not such a document.
+        """
+        fields = _object(document)
+        return cls(
+            _text(fields, "job"),
+            _text(fields, "move"),
+            _amount(fields, "keys"),
+            _amount(fields, "bytes"),
+            str(fields.get("reason") or "")[:_TEXT_CHARACTERS_MAX],
+            str(fields.get("code") or "")[:_TEXT_CHARACTERS_MAX],
+        )
 
 
 @dataclass(frozen=True)

@@ -70,11 +70,29 @@ class JobDeregistered:
 
 
 @dataclass(frozen=True)
-class JobSettled:
-    """A job may be placed anew: the servers in `empty` hold no keys of it, and take no writes."""
+class SlotsMoved:
+    """A move was carried out, as its source or target says: `keys` with `moved_bytes`."""
 
+    member_id: str
     job_id: str
-    empty: frozenset[str]
+    move_id: str
+    keys: int = 0
+    moved_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class MoveFailed:
+    """A move was not carried out, and nothing has changed.
+
+    With the code `LOST` it was, but the target died with what it had taken: `keys` are lost.
+    """
+
+    member_id: str
+    job_id: str
+    move_id: str
+    reason: str
+    code: str = ""
+    keys: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,20 +149,21 @@ class TierScaled:
 
 @dataclass(frozen=True)
 class ServerDrained:
-    """A storage server is to go: it gets no more slots."""
+    """A storage server is to give everything away, and then to go.
 
-    server_id: str
-
-
-@dataclass(frozen=True)
-class DrainEnded:
-    """What could be done to drain a server was done; with `retire`, it stops if it is empty.
-
-    Otherwise, it may be given slots again.
+    One that `leaves` was told to end: it goes with what is left when its time is over.
     """
 
     server_id: str
-    retire: bool
+    reason: str = "asked for"
+    leaves: bool = False
+
+
+@dataclass(frozen=True)
+class DrainCancelled:
+    """A storage server that is draining is to stay."""
+
+    server_id: str
 
 
 @dataclass(frozen=True)
@@ -168,7 +187,8 @@ Event: TypeAlias = (
     | JobUpdated
     | JobRenewed
     | JobDeregistered
-    | JobSettled
+    | SlotsMoved
+    | MoveFailed
     | JobRetains
     | JobRetired
     | JobRetireRefused
@@ -176,7 +196,7 @@ Event: TypeAlias = (
     | StorePurged
     | TierScaled
     | ServerDrained
-    | DrainEnded
+    | DrainCancelled
     | ProcessDied
     | Tick
 )

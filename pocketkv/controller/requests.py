@@ -15,14 +15,25 @@ from typing import Final, TypeVar
 from pocketkv.controller.administration import Administration, Caller
 from pocketkv.controller.core import UPDATE_PUSH, Core, Link
 from pocketkv.controller.errors import RefusedError
-from pocketkv.controller.members import ROUTER, Joining, MemberError, Report, Retirement
+from pocketkv.controller.members import (
+    ROUTER,
+    STORAGE,
+    Joining,
+    MemberError,
+    MoveOutcome,
+    Report,
+    Retirement,
+)
 from pocketkv.controller.messages import (
     Event,
     JobRetains,
     JobRetired,
     JobRetireRefused,
     Joined,
+    MoveFailed,
     Reported,
+    ServerDrained,
+    SlotsMoved,
     StorePurged,
 )
 from pocketkv.engine import gate
@@ -41,6 +52,7 @@ _NOT_JOINED: Final = b"ERR join first: MEMBER.CHALLENGE, then MEMBER.JOIN"
 _DEFECT: Final = b"ERR internal error of the controller, which has logged it"
 _STOPPING: Final = b"ERR the controller is starting or stopping"
 _ONLY_ROUTERS: Final = b"NOPERM only routers pass commands on"
+_ONLY_STORAGE: Final = b"NOPERM only storage servers are drained"
 
 
 class ControllerHandler(RequestHandler):
@@ -181,6 +193,32 @@ class ControllerHandler(RequestHandler):
             JobRetired(told.job_id, link.member_id, told.target, told.keys, told.lost_keys)
         )
 
+    def _moved(self, request: list[bytes]) -> Reply:
+        """Source or target of a move has seen it carried out."""
+        link = self._joined()
+        told = _checked(MoveOutcome.from_json, request[1])
+        return self._tell(
+            SlotsMoved(link.member_id, told.job_id, told.move_id, told.keys, told.moved_bytes)
+        )
+
+    def _move_failed(self, request: list[bytes]) -> Reply:
+        """A move was not carried out."""
+        link = self._joined()
+        told = _checked(MoveOutcome.from_json, request[1])
+        reason = told.reason or "no reason was given"
+        return self._tell(
+            MoveFailed(link.member_id, told.job_id, told.move_id, reason, told.code, told.keys)
+        )
+
+    def _drain(self, request: list[bytes]) -> Reply:
+        """A storage server was told to end, and wants to be rid of what it has before."""
+        link = self._joined()
+        if self._joining is None or self._joining.role != STORAGE:
+            raise CommandError(_ONLY_STORAGE)
+        if link.member_id not in self._core.state.fleet.members:
+            return OK  # It has nothing.
+        return self._tell(ServerDrained(link.member_id, "it was told to end", leaves=True))
+
     def _purges(self, request: list[bytes]) -> Reply:
         """Jobs whose keys this member is to delete from the store that it has."""
         link = self._joined()
@@ -265,6 +303,9 @@ _MEMBER_COMMANDS: Final[
     b"MEMBER.REPORT": (2, ControllerHandler._report),
     b"MEMBER.RETAIN": (2, ControllerHandler._retain),
     b"MEMBER.RETIRED": (2, ControllerHandler._retired),
+    b"MEMBER.MOVED": (2, ControllerHandler._moved),
+    b"MEMBER.MOVE_FAILED": (2, ControllerHandler._move_failed),
+    b"MEMBER.DRAIN": (2, ControllerHandler._drain),
     b"MEMBER.PURGES": (1, ControllerHandler._purges),
     b"MEMBER.PURGED": (2, ControllerHandler._purged),
     b"MEMBER.FORWARD": (-3, ControllerHandler._forward),

@@ -18,7 +18,7 @@ to do so until one has told that it has (`purges`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -179,7 +179,7 @@ class RetainingBooks(Books):
         job = replace(tenant.job, phase=Phase.RETAINED, lease_expires_ms=None)
         retention = Retention(None, placement.owners())
         self.tenants[job_id] = replace(tenant, job=job, shortages=(), asks=(), retention=retention)
-        self.unsettled.discard(job_id)
+        self.unsettled.pop(job_id, None)
         self.retiring.add(job_id)
         target = self._keeper(job_id, ())
         changes.log(logging.INFO, "job retires", job=job_id, reason=reason, target=target)
@@ -302,12 +302,15 @@ class RetainingBooks(Books):
         for job_id in sorted(self.retiring):
             retention = self.tenants[job_id].retention
             assert retention is not None  # Or it would not be retiring.
-            if retention.target in self.fleet.members or not self.placements[job_id].ranges:
+            keeper = self.fleet.members.get(retention.target or "")
+            if not self.placements[job_id].ranges:
+                continue
+            if keeper is not None and keeper.drain is None:
                 continue
             if is_store(retention.target):
                 continue
             target = self._keeper(job_id, ())
-            if target is not None:
+            if target is not None and target != retention.target:
                 self._redirect(job_id, retention, target, now_ms, changes)
 
     def _keys_at_stake(self, job_id: str, member: Member) -> int:
@@ -353,12 +356,17 @@ class RetainingBooks(Books):
         stores = {self.fleet.members[name].retain for name in owners}
         return stores.pop() or None if len(stores) == 1 else None
 
-    def _reader(self, store: str) -> Member | None:
+    def _reader(self, store: str, leaving: Collection[str] = ()) -> Member | None:
         """Return the server that is to read what is in a store; None if there is none.
 
-        What is read takes nothing but memory for the index.
+        What is read takes nothing but memory for the index, and is not what a server held before
+        it was out.
         """
-        able = [s for s in self.fleet.up() if self.fleet.members[s.id].retain == store]
+        able = [
+            member.server
+            for name, member in self.fleet.members.items()
+            if member.retain == store and member.drain is None and name not in leaving
+        ]
         most = max(able, key=lambda s: (self._free_bytes(s), s.id), default=None)
         return None if most is None else self.fleet.members[most.id]
 

@@ -28,7 +28,6 @@ from pocketkv.controller.core import Core
 from pocketkv.controller.errors import SnapshotError
 from pocketkv.controller.figures import figures
 from pocketkv.controller.requests import ControllerHandler
-from pocketkv.controller.settling import Settler
 from pocketkv.controller.state import ClusterState
 from pocketkv.controller.store import Store, StoreError
 from pocketkv.engine import handlers
@@ -64,9 +63,8 @@ class Controller:
         self.core = core
         self._plan = plan
         self._on_ready = on_ready
-        self._settler = Settler(core, node.secret)
         self._administration = Administration(
-            core, self._settler, node.secret, is_closed=bool(node.admin_password)
+            core, node.secret, is_closed=bool(node.admin_password)
         )
 
     def handler_of(self, session: Session) -> ControllerHandler:
@@ -82,7 +80,6 @@ class Controller:
         assert shell.endpoint is not None  # set before background tasks start
         async with trio.open_nursery() as nursery:
             await nursery.start(self.core.run, (shell.endpoint.host, shell.endpoint.port))
-            nursery.start_soon(self._settler.run)
             if self._plan is not None:
                 await self.core.wait_until(self._is_complete)
             self._on_ready(shell.endpoint)
@@ -95,7 +92,6 @@ class Controller:
             and state.fleet.is_complete
             and self._plan is not None
             and len(state.routers) >= self._plan.routers
-            and not state.unsettled
             and not self.core.behind(state.epoch)
         )
 

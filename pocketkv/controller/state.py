@@ -8,7 +8,10 @@ What holds after each event (`validate` checks it): every job has a map; the map
 by servers that are in, as soon as one server is in; the epoch only grows, each changed map has
 the new one; what has ended holds nothing. Slots that a server held when it died go to others at
 once, and what they held is lost: it says how many keys. Otherwise slots change their owner only
-when their owner was shown to hold no keys (`JobSettled`): data cannot be moved yet.
+when source or target of an order to move them says that it was carried out (`SlotsMoved`).
+
+What changes when is here; how maps, moves, drains and retained keys change is in the books that
+the state is made of: `books`, `retention`, `moving`, `draining`.
 
 It does not know whether instructions were carried out; what came of them returns as events.
 """
@@ -30,7 +33,7 @@ from pocketkv.controller.events import Events
 from pocketkv.controller.fleet import Fleet, Member
 from pocketkv.controller.members import ROUTER, Joining, Router
 from pocketkv.controller.messages import (
-    DrainEnded,
+    DrainCancelled,
     Event,
     Instruction,
     JobDeregistered,
@@ -40,13 +43,14 @@ from pocketkv.controller.messages import (
     JobRetains,
     JobRetired,
     JobRetireRefused,
-    JobSettled,
     JobUpdated,
     Joined,
     Left,
+    MoveFailed,
     ProcessDied,
     Reported,
     ServerDrained,
+    SlotsMoved,
     Snapshot,
     StartServer,
     StopServer,
@@ -56,11 +60,10 @@ from pocketkv.controller.messages import (
     Update,
     WatchServer,
 )
-from pocketkv.controller.placements import held_slots
-from pocketkv.controller.policy import commitments
 from pocketkv.controller.tenants import Tenant
-from pocketkv.jobs import DEFAULT_JOB_ID
-from pocketkv.placement import PlacementMap, ServerState
+from pocketkv.controller.transit import reserved
+from pocketkv.jobs import DEFAULT_JOB_ID, infer
+from pocketkv.placement import PlacementMap
 from pocketkv.scaling_rules import ScalingRules
 
 # A storage server that has not been heard of for so long is out.
@@ -117,6 +120,7 @@ class ClusterState(ElasticBooks):
                 is_known = snapshot.facts.get("plan_id") == plan_id
                 self.fleet.plan_id = plan_id
                 self.fleet.wanted = dict(snapshot.facts["wanted"] if is_known else plan)
+            self.fleet.lost = {str(k): str(v) for k, v in snapshot.facts.get("lost", {}).items()}
             self.events = Events.remembered(snapshot.events, now_ms)
             self.purges = dict(snapshot.facts.get("purges", {}))
             self._remember(snapshot, now_ms)
@@ -139,7 +143,8 @@ class ClusterState(ElasticBooks):
                 self.retiring.add(job_id)
         for job_id in snapshot.placements:
             placement = PlacementMap.from_json(snapshot.placements[job_id])
-            if job_id not in self.tenants or set(placement.owners()) - self.fleet.members.keys():
+            named = {*placement.owners(), *(move.target for move in placement.moves)}
+            if job_id not in self.tenants or named - self.fleet.members.keys():
                 raise ValueError(f"the map of {job_id!r} names what is not there")
             self._keep(placement)
         if DEFAULT_JOB_ID not in self.tenants:
@@ -148,7 +153,8 @@ class ClusterState(ElasticBooks):
             if job_id not in self.placements:
                 self._keep(PlacementMap(job_id, self.epoch, (), {}, {}))
         self.is_started = any(placement.ranges for placement in self.placements.maps())
-        self._resume_drains()
+        # Why they were not where they should be is not remembered, and found out anew.
+        self._unsettle(self.tenants, spread=False)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -169,20 +175,12 @@ class ClusterState(ElasticBooks):
             if member.managed and member.pid is not None
         ]
 
-    def settling_sources(self, job_id: str) -> list[str]:
-        """Return the servers that would have to be empty for a job to have its best placement."""
-        if job_id not in self.placements or not self.is_started:
-            return []
-        if self.tenants[job_id].retention is not None:
-            return []
-        held = held_slots(self.placements[job_id])
-        wanted = self._decide(job_id, {}).slots
-        return sorted(name for name, count in held.items() if wanted.get(name, 0) < count)
-
     # --- events --------------------------------------------------------------------------------
 
     def handle(self, event: Event, now_ms: int) -> list[Instruction]:
         """Take an event; returns what is to be done about it, in order.
+
+        A report has no consequences of its own: it changes nothing that is remembered or told.
 
         Raises:
             RefusedError: it cannot be; nothing has changed.
@@ -192,16 +190,21 @@ class ClusterState(ElasticBooks):
         _HANDLERS[type(event)](self, event, now_ms, changes)
         if not isinstance(event, Reported):
             # Nothing but lines for the log comes of a report.
-            self._go_on(now_ms, changes)
+            self._go_on(event, now_ms, changes)
         self.events.add(changes.logs, now_ms)
         return changes.instructions(
             self.epoch, self.fleet, self.tenants, self.placements, self.events, self.purges
         )
 
-    def _go_on(self, now_ms: int, changes: Changes) -> None:
+    def _go_on(self, event: Event, now_ms: int, changes: Changes) -> None:
         """Do what may be due whatever has happened."""
+        if isinstance(event, SlotsMoved | MoveFailed) and not changes.stamped:
+            return  # It was told for the second time, as most of them are.
         if not self.is_started:
             self._start_if_complete(now_ms, changes)
+        self._place_the_placeless(now_ms, changes)
+        self._advance(now_ms, changes)
+        self._finish_drains(now_ms, changes)
         if self.has_backend:
             for server_id, tier in self.fleet.request_missing(now_ms):
                 changes.records.add(server_id)
@@ -238,11 +241,16 @@ class ClusterState(ElasticBooks):
         managed = self.fleet.expects(joining.id) or (known is not None and known.managed)
         member = Member.joined(joining, bandwidth_bytes_s, managed=managed, now_ms=now_ms)
         if known is not None and known.generation == member.generation:
-            server = replace(member.server, state=known.server.state)
-            member = replace(member, server=server, joined_ms=known.joined_ms)
-            member = replace(member, report=known.report, rates=known.rates)
+            member = replace(member, joined_ms=known.joined_ms, report=known.report)
+            member = replace(member, rates=known.rates, is_stale=known.is_stale)
+            member = member.draining(known.drain)
         elif known is not None:
             self._count_losses(known, "it was started anew", changes)
+            is_over = known.drain is None or known.drain.leaves or known.drain.is_done
+            member = member.draining(None if is_over else known.drain)
+            self._forget_setbacks(joining.id)
+        elif self.fleet.lost.pop(joining.id, None) == member.generation:
+            member = replace(member, is_stale=True)
         self.fleet.add(member)
         changes.records.add(joining.id)
         if managed and member.pid is not None:
@@ -250,15 +258,24 @@ class ClusterState(ElasticBooks):
         if known is None or known.server != member.server:
             self._stamp(changes)
             changes.servers = True
-            self._place_the_placeless(now_ms, changes)
             self._unsettle_after_growth()
         self._return_retained(member, now_ms, changes)
 
     def _on_left(self, event: Left, now_ms: int, changes: Changes) -> None:
         if self.routers.pop(event.member_id, None) is not None:
             changes.log(logging.INFO, "router left", member=event.member_id)
-        elif event.member_id in self.fleet.members:
-            self.fleet.disconnect(event.member_id)
+            return
+        member = self.fleet.members.get(event.member_id)
+        if member is None:
+            return
+        self.fleet.disconnect(event.member_id)
+        if member.drain is not None and member.drain.leaves and member.drain.is_done:
+            self.fleet.remove(event.member_id, now_ms, has_died=False)
+            self._stamp(changes)
+            changes.servers = True
+            changes.records.add(event.member_id)
+            changes.log(logging.INFO, "server left", server=event.member_id)
+        else:
             changes.log(logging.INFO, "server disconnected", server=event.member_id)
 
     def _on_reported(self, event: Reported, now_ms: int, changes: Changes) -> None:
@@ -270,6 +287,8 @@ class ClusterState(ElasticBooks):
         if member is None:
             return
         before = member.report.jobs
+        if member.is_stale:
+            self._unsettle_after_growth()
         self._note_medium(member, event.report.medium_error, changes)
         self.fleet.hear(event.member_id, now_ms, event.report)
         for job_id, usage in event.report.jobs.items():
@@ -309,7 +328,7 @@ class ClusterState(ElasticBooks):
         # The catalog may refuse, so this comes before anything changes.
         decision = self._decide_new(job.hints)
         self._set_tenant(job.id, Tenant(job, Account(now_ms)))
-        self._put(job.id, decision, None, now_ms, changes)
+        self._place(job.id, decision, now_ms, changes)
         changes.log(logging.INFO, "job registered", job=job.id, servers=len(decision.slots))
 
     def _on_updated(self, event: JobUpdated, now_ms: int, changes: Changes) -> None:
@@ -317,12 +336,17 @@ class ClusterState(ElasticBooks):
         if tenant.job is None:
             raise RefusedError(f"the job '{event.job_id}' has no hints")
         updated = replace(tenant, job=tenant.job.updated(event.hints, now_ms))
-        previous = self.placements[event.job_id]
-        decision = self._decide(event.job_id, held_slots(previous), updated.hints)
+        # The catalog may refuse, so this comes before anything changes.
+        infer(updated.hints, self.catalog)
         self._set_tenant(event.job_id, updated)
-        self._put(event.job_id, decision, previous, now_ms, changes)
-        self.unsettled.add(event.job_id)
+        changes.jobs.add(event.job_id)
         changes.log(logging.INFO, "job updated", job=event.job_id)
+        # What it keeps, and pays for, follows from its hints, whether its map changes or not.
+        self._keep(self.placements[event.job_id])
+        self._account(event.job_id, now_ms)
+        if self.placements[event.job_id].ranges:
+            decision = self._decide(event.job_id, now_ms)
+            self.want(event.job_id, decision, now_ms, changes, "its hints changed")
 
     def _on_renewed(self, event: JobRenewed, now_ms: int, changes: Changes) -> None:
         tenant = self._active(event.job_id)
@@ -335,66 +359,6 @@ class ClusterState(ElasticBooks):
         if self._active(event.job_id).job is None:
             raise RefusedError(f"the job '{event.job_id}' never ends")
         self._end_or_retain(event.job_id, "deregistered", now_ms, changes)
-
-    def _on_settled(self, event: JobSettled, now_ms: int, changes: Changes) -> None:
-        tenant = self.tenant(event.job_id)
-        self.unsettled.discard(event.job_id)
-        if not self.is_started or tenant.retention is not None:
-            return
-        previous = self.placements[event.job_id]
-        slots = held_slots(previous)
-        held = {name: n for name, n in slots.items() if name not in event.empty}
-        decision = self._decide(event.job_id, held)
-        if dict(decision.slots) == slots:
-            return
-        self._put(event.job_id, decision, previous, now_ms, changes)
-        changes.log(logging.INFO, "job placed anew", job=event.job_id, servers=len(decision.slots))
-
-    # --- administration ------------------------------------------------------------------------
-
-    def _on_scaled(self, event: TierScaled, now_ms: int, changes: Changes) -> None:
-        if not self.has_backend:
-            raise RefusedError("this controller starts no servers itself, so it cannot scale them")
-        self.check_scale(event.tier, event.count)
-        managed = self.fleet.managed(event.tier)
-        surplus = len(managed) - event.count
-        idle = [m.server.id for m in managed if not self.placements.jobs_on(m.server.id)]
-        if surplus > len(idle):
-            raise RefusedError(
-                f"{event.tier} cannot shrink to {event.count} servers: {len(managed) - len(idle)}"
-                f" of {len(managed)} hold slots of jobs, and live moves do not exist yet"
-            )
-        self.fleet.wanted[event.tier] = event.count
-        changes.facts = True
-        changes.log(logging.INFO, "tier scaled", tier=event.tier, wanted=event.count)
-        if self.scaler is not None:
-            self.scaler.note_change(event.tier, now_ms)
-        for server_id in idle[: max(0, surplus)]:
-            self._stop(server_id, now_ms, changes)
-        pending = self.fleet.requested(event.tier)
-        still_wanted = max(0, event.count - len(self.fleet.managed(event.tier)))
-        for server_id in pending[still_wanted:]:
-            self._stop(server_id, now_ms, changes)
-
-    def _on_drained(self, event: ServerDrained, now_ms: int, changes: Changes) -> None:
-        member = self.fleet.member(event.server_id)
-        jobs = self.placements.jobs_on(event.server_id)
-        if jobs and not [s for s in self.fleet.up() if s.id != event.server_id]:
-            raise RefusedError("there is no other server that could take its slots")
-        self._set_server_state(member, ServerState.DRAINING, changes)
-        changes.log(logging.INFO, "server draining", server=event.server_id, jobs=len(jobs))
-
-    def _on_drain_ended(self, event: DrainEnded, now_ms: int, changes: Changes) -> None:
-        member = self.fleet.member(event.server_id)
-        jobs = self.placements.jobs_on(event.server_id)
-        if jobs or not event.retire:
-            self._set_server_state(member, ServerState.UP, changes)
-            changes.log(logging.INFO, "drain given up", server=event.server_id, jobs=len(jobs))
-        elif member.managed:
-            tier = member.server.tier
-            self.fleet.wanted[tier] = max(0, self.fleet.wanted.get(tier, 0) - 1)
-            changes.facts = True
-            self._stop(event.server_id, now_ms, changes)
 
     # --- time ----------------------------------------------------------------------------------
 
@@ -446,21 +410,13 @@ class ClusterState(ElasticBooks):
         is_late = now_ms - self._started_ms > START_GRACE_MS
         if self.fleet.up() and (self.fleet.is_complete or is_late):
             self.is_started = True
-            self._place_the_placeless(now_ms, changes)
 
     def _place_the_placeless(self, now_ms: int, changes: Changes) -> None:
-        if not self.is_started or not self.fleet.up():
+        if not self.is_started or not self.placeless or not self.fleet.up():
             return
-        for placement in self.placements.maps():
-            job_id = placement.job_id
-            if not placement.ranges and self.tenants[job_id].retention is None:
-                decision = self._decide(job_id, {})
-                self._put(job_id, decision, None, now_ms, changes)
-
-    def _unsettle_after_growth(self) -> None:
-        """A new server may help the job `default`, and those that got too little."""
-        self.unsettled.add(DEFAULT_JOB_ID)
-        self.unsettled.update(name for name, t in self.tenants.items() if t.shortages or t.asks)
+        for job_id in sorted(self.placeless):
+            decision = self._decide_new(self.tenants[job_id].hints)
+            self._place(job_id, decision, now_ms, changes)
 
     def _lose(self, server_id: str, reason: str, now_ms: int, changes: Changes) -> None:
         """Take a server out whose data is gone, and give its slots to others."""
@@ -473,15 +429,12 @@ class ClusterState(ElasticBooks):
         self._stamp(changes)
         changes.servers = True
         self._count_losses(member, reason, changes)
-        for job_id in self.placements.jobs_on(server_id):
+        self._forget_setbacks(server_id)
+        for job_id in self.placements.jobs_naming(server_id):
             if self.tenants[job_id].retention is not None:
                 self._lose_retained(job_id, server_id, now_ms, changes)
-                continue
-            previous = self.placements[job_id]
-            held = held_slots(previous)
-            del held[server_id]
-            self._put(job_id, self._decide(job_id, held), previous, now_ms, changes)
-            self.unsettled.add(job_id)
+            else:
+                self._reassign(job_id, server_id, now_ms, changes)
 
     # --- checking ------------------------------------------------------------------------------
 
@@ -497,13 +450,15 @@ class ClusterState(ElasticBooks):
             assert set(placement.owners()) <= members
             retention = self.tenants[placement.job_id].retention
             assert placement.read_only == (retention is not None)
+            self._validate_moves(placement)
             if retention is None:
-                assert bool(placement.ranges) == (self.is_started and bool(members))
+                assert self.is_started or not placement.ranges
+                assert (placement.job_id in self.placeless) == (not placement.ranges)
             else:
                 self._validate_retained(placement, retention)
+        assert self.orders.keys() == {(job_id, move.id) for job_id, move in self.moves()}
         self.placements.validate(
-            commitments(self.tenants[p.job_id].hints, self.catalog, p)
-            for p in self.placements.maps()
+            reserved(self.tenants[p.job_id].hints, self.catalog, p) for p in self.placements.maps()
         )
 
 
@@ -518,7 +473,8 @@ _HANDLERS: Final[Mapping[type, _Handler]] = {
     JobUpdated: ClusterState._on_updated,
     JobRenewed: ClusterState._on_renewed,
     JobDeregistered: ClusterState._on_deregistered,
-    JobSettled: ClusterState._on_settled,
+    SlotsMoved: ClusterState._on_slots_moved,
+    MoveFailed: ClusterState._on_move_failed,
     JobRetains: ClusterState._on_retains,
     JobRetired: ClusterState._on_retired,
     JobRetireRefused: ClusterState._on_retire_refused,
@@ -526,6 +482,6 @@ _HANDLERS: Final[Mapping[type, _Handler]] = {
     StorePurged: ClusterState._on_store_purged,
     TierScaled: ClusterState._on_scaled,
     ServerDrained: ClusterState._on_drained,
-    DrainEnded: ClusterState._on_drain_ended,
+    DrainCancelled: ClusterState._on_drain_cancelled,
     Tick: ClusterState._on_tick,
 }

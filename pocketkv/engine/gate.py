@@ -53,8 +53,8 @@ def check_slots(session: Session, command: Command, request: list[bytes]) -> Non
     Raises:
         CommandError: MOVED to the owner of all keys, CROSSSLOT if they have several owners,
             CLUSTERDOWN if nobody is known to own them.
-        NotResident: It is not known yet which keys there are.
         Held: They are about to go to another server.
+        NotResident: It is not known yet which keys there are.
     """
     space = session.space
     if space.owns_all:
@@ -190,8 +190,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
                 check_memory(session, request)
     except CommandError as error:
         return refuse(session, request, command, error)
-    except (NoRoom, NotResident, Held) as lack:
-        return _wait(session, command, request, lack)
+    except (NoRoom, NotResident, Held) as reason:
+        return _wait(session, command, request, reason)
     if node.pauses and holds(session, command):
         return hold(session, request, run)
     if session.space.incoming_bytes:
@@ -207,8 +207,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
             reply = command.handler(session, request)
     except CommandError as error:
         reply = ErrorReply(error.text)
-    except (NoRoom, NotResident, Held) as lack:
-        return _wait(session, command, request, lack)
+    except (NoRoom, NotResident, Held) as reason:
+        return _wait(session, command, request, reason)
     finally:
         if at_hand:
             forget(at_hand)
@@ -223,16 +223,17 @@ def _wait(
     session: Session,
     command: Command | None,
     request: list[bytes],
-    lack: NoRoom | NotResident | Held,
+    reason: NoRoom | NotResident | Held,
 ) -> Deferred:
-    """Have a request executed when nothing is in its way any more."""
-    if isinstance(lack, Held):
-        return lack.hold.keep(session, request, run)
-    if isinstance(lack, NoRoom):
-        return _hold_for_room(session, request, lack)
+    """Have a request executed when it can be: there is room, or it is at hand what it reads."""
+    if isinstance(reason, Held):
+        # Its slots have gone then, or stay.
+        return reason.hold.keep(session, request, run)
+    if isinstance(reason, NoRoom):
+        return _hold_for_room(session, request, reason)
     assert command is not None  # Without one, nothing was looked for.
     try:
-        return fetch(session, command, request, lack, run)
+        return fetch(session, command, request, reason, run)
     except NoRoom as no_room:
         return _hold_for_room(session, request, no_room)
 

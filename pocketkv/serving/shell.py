@@ -99,6 +99,7 @@ class Shell:
         sinks_of: Tells where large arguments of a session's requests go; a plane may set it.
         ready: Whether it can do its work (``/readyz``); a plane may lower it.
         stop: Set to end the process in an orderly way.
+        leave: What is to be done before that when a signal asks for it; a plane may set it.
     """
 
     def __init__(self, node: Node, log: logging.Logger, sampler: ProcessSampler) -> None:
@@ -116,6 +117,7 @@ class Shell:
         self.endpoint: Ready | None = None
         self.ready = False
         self.stop = trio.Event()
+        self.leave: Callable[[], Awaitable[None]] | None = None
 
     def _on_round(self) -> None:
         self.node.clock.set(time.time_ns() // 1_000_000)
@@ -200,12 +202,22 @@ class Shell:
             await trio.sleep(1.0)
 
     async def watch_signals(self, task_status: trio.TaskStatus[None]) -> None:
-        """Stop on SIGINT and SIGTERM."""
+        """Stop on SIGINT and SIGTERM; on the second one at once."""
+        is_leaving = False
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.started()
-            async for number in signals:
-                self.log.info("stopping", extra={"signal": signal.Signals(number).name})
-                self.stop.set()
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                async for number in signals:
+                    self.log.info("stopping", extra={"signal": signal.Signals(number).name})
+                    if is_leaving or self.leave is None:
+                        self.stop.set()
+                    else:
+                        is_leaving = True
+                        nursery.start_soon(self._leave, self.leave)
+
+    async def _leave(self, leave: Callable[[], Awaitable[None]]) -> None:
+        await leave()
+        self.stop.set()
 
     async def watch_lifeline(self) -> None:
         """Stop when the parent is gone."""

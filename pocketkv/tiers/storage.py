@@ -42,6 +42,7 @@ from pocketkv.slots import SLOT_COUNT
 from pocketkv.tiers.figures import FileMedium
 from pocketkv.tiers.file_store import FileStore
 from pocketkv.tiers.kept_setup import open_kept, use_kept
+from pocketkv.tiers.leaving import Leaver
 from pocketkv.tiers.memfd import Memfd
 from pocketkv.tiers.moves import Mover
 from pocketkv.tiers.readers import Readers, depth_of
@@ -217,6 +218,8 @@ class StorageServer:
             log=self.log,
         )
         shell.reactor.on_stall = partial(self._confirm, membership)
+        timeout_s = self.config.drain_timeout_s
+        shell.leave = Leaver(self.node, membership, timeout_s, self.log).leave
         self.retirer = Retirer(self.node, membership.call, self.log, self.kept)
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)

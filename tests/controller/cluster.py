@@ -10,16 +10,17 @@ from typing import Any, TypeVar
 from pocketkv.controller.messages import (
     Event,
     Instruction,
-    JobSettled,
     Joined,
     Log,
     Persist,
     SendUpdate,
+    SlotsMoved,
     Snapshot,
     StartServer,
     Tick,
 )
 from pocketkv.controller.state import ClusterState
+from pocketkv.placement import SlotMove
 from pocketkv.scaling_rules import ScalingRules
 from tests.controller.builders import CATALOG, counted_ids, joining
 
@@ -85,6 +86,17 @@ class Cluster:
             counts[r.server_id] = counts.get(r.server_id, 0) + len(r)
         return counts
 
+    def moves(self) -> list[tuple[str, SlotMove]]:
+        return list(self.state.moves())
+
+    def carry_out_moves(self) -> list[Instruction]:
+        """Sources carry out all that is ordered, and what is ordered then."""
+        done = []
+        while ordered := self.moves():
+            for job_id, move in ordered:
+                done += self(SlotsMoved(move.source, job_id, move.id))
+        return done
+
     def tick_until(self, after_ms: int) -> list[Instruction]:
         """Let time pass in steps that a controller's ticks have."""
         done = []
@@ -110,7 +122,7 @@ def two_servers() -> Cluster:
     cluster = Cluster()
     cluster(Joined(joining("a")))
     cluster(Joined(joining("b")))
-    cluster(JobSettled("default", frozenset({"a"})))
+    cluster.carry_out_moves()
     return cluster
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ import trio
 
 from pocketkv.controller.members import Report
 from pocketkv.controller.messages import Reported
+from pocketkv.controller.placements import held_slots
 from pocketkv.resp.peer import Peer, RemoteError
 from pocketkv.tokens import job_token
 from tests.controller.builders import GIB, MIB
-from tests.controller.running import LOG, SECRET, Running, in_trio, plain, running
+from tests.controller.running import LOG, SECRET, Member, Running, in_trio, plain, running
 
 PASSWORD = "correct horse"
 
@@ -270,24 +272,77 @@ async def test_a_medium_that_fails_is_logged_once_and_listed(
     ]
 
 
-@in_trio
-async def test_a_server_that_cannot_be_asked_whether_it_is_empty_is_not_drained() -> None:
-    async with running() as controller:
-        client = await cluster(controller)
-        error = await refused(client, "SERVER.DRAIN", "a")
-        assert error.startswith("ERR server 'a' holds data of 1 jobs (default), which needs live")
-        assert {s.state.value for s in controller.core.state.fleet.servers()} == {"up"}
+def is_full_of_moves(controller: Running, count: int) -> Callable[[], bool]:
+    return lambda: len(list(controller.core.state.moves())) == count
+
+
+async def carry_out(controller: Running, members: dict[str, Member], count: int) -> None:
+    """The members' part in moves: wait until some are ordered, and tell that they are over."""
+    await controller.core.wait_until(is_full_of_moves(controller, count))
+    for job_id, move in list(controller.core.state.moves()):
+        text = json.dumps({"job": job_id, "move": move.id, "keys": 2, "bytes": 10})
+        # Both tell of it, in whichever order.
+        await members[move.target].peer.call("MEMBER.MOVED", text)
+        await members[move.source].peer.call("MEMBER.MOVED", text)
 
 
 @in_trio
-async def test_a_server_that_holds_nothing_is_drained() -> None:
+async def test_a_drain_is_accepted_seen_and_done() -> None:
     async with running() as controller:
-        client = await cluster(controller)
-        held = {r.server_id for r in controller.core.state.placements["default"].ranges}
-        (idle,) = {"a", "b"} - held
-        assert await client.call("SERVER.DRAIN", idle) == b"OK"
-        (listed,) = [s for s in plain(await client.call("SERVER.LIST")) if s["id"] == idle]
-        assert listed["state"] == "draining"
+        members = {name: await controller.joined(name) for name in "ab"}
+        await carry_out(controller, members, 1)
+        client = await controller.connect()
+        assert await client.call("SERVER.DRAIN", "a") == b"OK"
+        assert await client.call("SERVER.DRAIN", "a") == b"OK"
+        listed, other = plain(await client.call("SERVER.LIST"))
+        assert (listed["state"], other["state"]) == ("draining", "up")
+        assert (listed["moves_out"], other["moves_in"], other["drain"]) == (1, 1, None)
+        drain = listed["drain"]
+        assert (drain["slots_left"], drain["jobs_left"], drain["is_done"]) == (8192, 1, False)
+        (move,) = plain(await client.call("MOVE.LIST"))
+        assert (move["job"], move["source"], move["target"]) == ("default", "a", "b")
+        assert move["done_bytes"] == 0
+        progress = {"moves": {"default": {move["id"]: [30, 100]}}}
+        await members["a"].peer.call("MEMBER.REPORT", json.dumps(progress))
+        (move,) = plain(await client.call("JOB.INFO", "default"))["moves"]
+        assert (move["done_bytes"], move["bytes"]) == (30, 100)
+        await carry_out(controller, members, 1)
+        listed, _ = plain(await client.call("SERVER.LIST"))
+        assert listed["drain"]["is_done"] is True
+        assert await client.call("SERVER.UNDRAIN", "a") == b"OK"
+        assert "is not draining" in await refused(client, "SERVER.UNDRAIN", "a")
+        await carry_out(controller, members, 1)
+        slots = held_slots(controller.core.state.placements["default"])
+        assert slots == {"a": 8192, "b": 8192}
+
+
+@in_trio
+async def test_a_drain_that_does_not_fit_is_refused_with_the_figures() -> None:
+    async with running() as controller:
+        members = {name: await controller.joined(name) for name in "ab"}
+        client = await controller.connect()
+        await client.call("JOB.REGISTER", "sort", "CAPACITY", "1792mb")
+        text = await refused(client, "SERVER.DRAIN", "a")
+        assert "dram: 896mb to move, 128mb free" in text
+        assert not controller.core.state.fleet.draining()
+        await members["b"].peer.call("MEMBER.DRAIN", json.dumps({"deadline_s": 10}))
+        assert "no other server" in await refused(client, "SERVER.DRAIN", "a")
+        assert "will" in await refused(client, "SERVER.UNDRAIN", "b")
+
+
+@in_trio
+async def test_what_members_tell_of_moves_is_checked() -> None:
+    async with running() as controller:
+        member = await controller.joined("a")
+        router = await controller.joined("r", "router")
+        for command in ("MEMBER.MOVED", "MEMBER.MOVE_FAILED"):
+            for broken in ("[]", "{}", '{"job": "default"}', '{"job": "j", "move": 3}', "x"):
+                await refused(member.peer, command, broken)
+            told = json.dumps({"job": "nobody", "move": "1-2", "reason": "x", "code": "LOST"})
+            assert await member.peer.call(command, told) == b"OK"
+        for broken in ('{"moves": 3}', '{"moves": {"j": []}}', '{"moves": {"j": {"1-2": [1]}}}'):
+            await refused(member.peer, "MEMBER.REPORT", broken)
+        assert "only storage servers" in await refused(router.peer, "MEMBER.DRAIN", "{}")
 
 
 # --- who may -----------------------------------------------------------------------------------
@@ -306,6 +361,8 @@ async def test_where_there_is_a_password_only_the_administrator_administers() ->
             ("TIER.SCALE", "dram", 1),
             ("SERVER.LIST",),
             ("SERVER.DRAIN", "a"),
+            ("SERVER.UNDRAIN", "a"),
+            ("MOVE.LIST",),
             ("EVENTS.LIST",),
         ):
             text = await refused(client, *command)

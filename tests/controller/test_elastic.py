@@ -12,10 +12,10 @@ from pocketkv.controller.members import JobUsage, Report
 from pocketkv.controller.messages import (
     Instruction,
     JobRegistered,
-    JobSettled,
     Joined,
     ProcessDied,
     Reported,
+    ServerDrained,
     StartServer,
     StopServer,
     Tick,
@@ -23,7 +23,7 @@ from pocketkv.controller.messages import (
 )
 from pocketkv.controller.rates import Rates
 from pocketkv.controller.state import ClusterState
-from pocketkv.placement import ServerState
+from pocketkv.jobs import Latency
 from pocketkv.scaling_rules import ScalingRules, TierRange
 from tests.controller.builders import CATALOG, GIB, MIB, counted_ids, job, joining
 from tests.controller.cluster import Cluster, events, of, served
@@ -47,10 +47,7 @@ def live(cluster: Cluster, reports: dict[str, Report], seconds: int) -> list[Ins
             done += (ticked := cluster(Tick(), 250))
             for start in of(StartServer, ticked):
                 done += cluster(Joined(joining(start.server_id, start.tier)))
-            # As the settler does, where no server holds anything.
-            for name in sorted(cluster.state.unsettled):
-                empty = {n for n, m in cluster.state.fleet.members.items() if not m.report.keys}
-                done += cluster(JobSettled(name, frozenset(empty)))
+            done += cluster.carry_out_moves()
     return done
 
 
@@ -88,34 +85,12 @@ def test_why_is_an_event_with_figures() -> None:
     }
 
 
-def test_a_server_that_holds_keys_is_not_taken_away_yet() -> None:
+def test_a_server_that_holds_what_does_not_fit_elsewhere_is_not_taken_away() -> None:
     cluster = scaled(servers=2)
-    holding = Report(used_bytes=10, keys=1, jobs={"default": JobUsage(10, 1, 1)})
-    names = list(cluster.state.fleet.members)
-    done = live(cluster, dict.fromkeys(names, holding), 40)
+    # It would fit, but only if nothing were kept free for what the other was promised.
+    cluster(JobRegistered(job(capacity_bytes=GIB + GIB // 2)))
+    done = live(cluster, {}, 40)
     assert of(StopServer, done) == []
-    assert events(done) == ["tier is not scaled"]
-
-
-def test_a_drain_that_meets_keys_is_given_up_and_tried_again() -> None:
-    cluster = scaled(servers=2)
-    names = sorted(cluster.state.fleet.members)
-    for _ in range(40):
-        for name in names:
-            cluster(Reported(name, IDLE))
-        cluster(Tick(), 250)
-        if cluster.state.drains:
-            break
-    (leaving,) = cluster.state.drains
-    assert cluster.state.fleet.members[leaving].server.state is ServerState.DRAINING
-    # A key was written since it was last heard of, so it is not empty when it is asked.
-    cluster(JobSettled("default", frozenset()))
-    done = cluster(Tick(), 250)
-    assert events(done) == ["drain given up"]
-    assert cluster.state.fleet.members[leaving].server.state is ServerState.UP
-    assert cluster.state.fleet.wanted == {"dram": 2}
-    done = live(cluster, {}, 12)
-    assert len(of(StopServer, done)) == 1
 
 
 def test_a_drain_outlives_the_controller() -> None:
@@ -140,7 +115,6 @@ def test_a_server_that_dies_while_it_is_drained_is_no_longer_drained() -> None:
         cluster(Tick(), 250)
     (leaving,) = cluster.state.drains
     cluster(ProcessDied(leaving, "killed by SIGKILL"))
-    cluster(Tick(), 250)
     assert cluster.state.drains == {}
 
 
@@ -156,6 +130,17 @@ def test_a_job_that_gets_too_little_has_servers_added_at_once() -> None:
     assert of(StopServer, live(cluster, {}, 30)) == []
 
 
+def test_of_the_tiers_that_a_job_takes_the_one_grows_that_costs_least() -> None:
+    rules = ScalingRules({"dram": TierRange(1, 8), "hdd": TierRange(1, 8)}, down_after_s=5.0)
+    cluster = served({"dram": 1, "hdd": 1}, rules)
+    cluster(JobRegistered(job(capacity_bytes=4 * GIB, latency=Latency.TOLERANT)))
+    assert cluster.state.tenants[job().id].shortages
+    started = [start.tier for start in of(StartServer, live(cluster, {}, 3))]
+    cheapest = min(("dram", "hdd"), key=lambda t: CATALOG.tier(t).server_price_per_hour)
+    assert set(started) == {cheapest}
+    assert cluster.state.tenants[job().id].shortages == ()
+
+
 def test_a_tier_without_a_server_gets_one_for_a_job_that_asks_for_it() -> None:
     rules = ScalingRules({"nvme": TierRange(0, 2)}, down_after_s=5.0)
     cluster = served({"dram": 1}, rules)
@@ -169,15 +154,36 @@ def test_a_tier_without_a_server_gets_one_for_a_job_that_asks_for_it() -> None:
     assert reason == "jobs need 1 server, the plan has 0"
 
 
-def test_a_hot_server_is_an_event_once() -> None:
+def test_a_hot_server_is_relieved_by_moves_and_not_by_servers() -> None:
     cluster = scaled(servers=3)
-    hot, *_ = sorted(cluster.state.fleet.members)
-    done = live(cluster, {hot: BUSY}, 40)
+    hot, *cool = sorted(cluster.state.fleet.members)
+    done = []
+    for second in range(8):
+        usage = JobUsage(100, 1, commands=1000 * second)
+        busy = Report(cpu=0.95, used_bytes=100, keys=1, jobs={"default": usage})
+        done += live(cluster, {hot: busy}, 1)
     assert events(done).count("server is hot") == 1
     assert cluster.state.relieving.keys() == {hot}
     assert of(StartServer, done) == []
+    assert "slots moved" in events(done)
+    slots = cluster.slots()
+    assert slots[hot] < min(slots[name] for name in cool)
     live(cluster, {}, 2)
-    assert cluster.state.relieving == {}
+    assert (cluster.state.relieving, cluster.state.hot) == ({}, frozenset())
+    # It is not undone when it has helped.
+    assert cluster.slots() == slots
+
+
+def test_what_is_on_its_way_is_not_asked_for_twice() -> None:
+    cluster = scaled(servers=2, most=4)
+    for number in range(8):
+        cluster(JobRegistered(job(number=number, capacity_bytes=60 * MIB)))
+    leaving, _ = sorted(cluster.state.fleet.members)
+    cluster(ServerDrained(leaving))
+    assert cluster.moves()
+    dram = next(view for view in cluster.state.tier_views() if view.tier == "dram")
+    assert dram.asked == 1
+    assert (dram.wanted, dram.leaving) == (2, 1)
 
 
 def test_what_a_controller_has_scaled_its_successor_goes_on_with() -> None:

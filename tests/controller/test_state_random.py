@@ -10,24 +10,26 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pocketkv.controller.errors import RefusedError
 from pocketkv.controller.members import JobUsage, Report
 from pocketkv.controller.messages import (
-    DrainEnded,
+    DrainCancelled,
     Event,
     JobDeregistered,
     JobRegistered,
     JobRenewed,
-    JobSettled,
     JobUpdated,
     Joined,
+    Left,
+    MoveFailed,
     ProcessDied,
     Reported,
     SendUpdate,
     ServerDrained,
+    SlotsMoved,
     StartServer,
     Tick,
     TierScaled,
 )
 from pocketkv.jobs import Hints
-from pocketkv.placement import PlacementMap
+from pocketkv.placement import PlacementMap, SlotMove
 from pocketkv.scaling_rules import ScalingRules, TierRange
 from tests.controller.builders import GIB, MIB, job, joining, router
 from tests.controller.cluster import Cluster
@@ -44,7 +46,7 @@ class Machine(RuleBasedStateMachine):
         self.running: dict[str, str] = {}
         self.numbers = iter(range(10**9))
         self.epoch = 0
-        self.map_epochs: dict[str, int] = {}
+        self.known_moves: dict[str, tuple[str, SlotMove]] = {}
         self.tell(Tick(), 0)
 
     def tell(self, event: Event, after_ms: int) -> None:
@@ -64,9 +66,20 @@ class Machine(RuleBasedStateMachine):
                 self.epoch = update.epoch
                 for placement in update.placements:
                     assert placement.epoch == update.epoch
+                    self._check_moves(placement, before.get(placement.job_id))
         changed = {n for n, p in self._maps().items() if before.get(n) != p}
         told = {p.job_id for i in done if isinstance(i, SendUpdate) for p in i.update.placements}
         assert changed == told
+
+    def _check_moves(self, placement: PlacementMap, before: PlacementMap | None) -> None:
+        """New moves go to servers that may be given slots, and have ids that there never were."""
+        known = set() if before is None else {move.id for move in before.moves}
+        targets = {server.id for server in self.cluster.state.fleet.up()}
+        for move in placement.moves:
+            if move.id not in known:
+                assert f"{placement.job_id} {move.id}" not in self.known_moves
+                assert move.target in targets
+                self.known_moves[f"{placement.job_id} {move.id}"] = (placement.job_id, move)
 
     def _maps(self) -> dict[str, PlacementMap]:
         return {p.job_id: p for p in self.cluster.state.placements.maps()}
@@ -92,20 +105,67 @@ class Machine(RuleBasedStateMachine):
         )
         self.tell(JobRegistered(new), after_ms)
 
-    @rule(data=st.data(), kind=st.integers(0, 3), after_ms=st.integers(0, 400))
+    @rule(data=st.data(), kind=st.integers(0, 2), after_ms=st.integers(0, 400))
     def change_job(self, data: st.DataObject, kind: int, after_ms: int) -> None:
         name = self._pick(data, self.cluster.state.tenants)
         if kind == 0:
             self.tell(JobDeregistered(name), after_ms)
         elif kind == 1:
             self.tell(JobRenewed(name), after_ms)
-        elif kind == 2:
-            update = Hints(capacity_bytes=data.draw(st.sampled_from([0, MIB, 3 * GIB])))
-            self.tell(JobUpdated(name, update), after_ms)
         else:
-            owners = sorted(self.cluster.slots(name))
-            empty = data.draw(st.sets(st.sampled_from(owners))) if owners else set()
-            self.tell(JobSettled(name, frozenset(empty)), after_ms)
+            update = Hints(capacity_bytes=data.draw(st.sampled_from([0, MIB, GIB, 3 * GIB])))
+            self.tell(JobUpdated(name, update), after_ms)
+
+    @precondition(lambda self: self.known_moves)
+    @rule(data=st.data(), is_target=st.booleans(), keys=st.integers(0, 9))
+    def carry_out(self, data: st.DataObject, is_target: bool, keys: int) -> None:
+        """A move is over, as one of the two says: maybe once more, maybe much too late."""
+        job_id, move = self.known_moves[self._pick(data, self.known_moves)]
+        teller = move.target if is_target else move.source
+        self.tell(SlotsMoved(teller, job_id, move.id, keys, keys * 100), 0)
+
+    @precondition(lambda self: self.known_moves)
+    @rule(data=st.data(), code=st.sampled_from(["", "LOST"]), after_ms=st.integers(0, 400))
+    def fail(self, data: st.DataObject, code: str, after_ms: int) -> None:
+        job_id, move = self.known_moves[self._pick(data, self.known_moves)]
+        self.tell(MoveFailed(move.source, job_id, move.id, "broken", code, 3), after_ms)
+
+    @precondition(lambda self: self.cluster.state.in_transit)
+    @rule(data=st.data())
+    def interfere(self, data: st.DataObject) -> None:
+        """Somebody tells of a move that is none of its business, or of one that never was."""
+        before = self._maps()
+        for job_id, move in self.cluster.moves()[:1]:
+            others = self.cluster.state.fleet.members.keys() - {move.source, move.target}
+            for name in [*others, "nobody"]:
+                self.tell(SlotsMoved(name, job_id, move.id), 0)
+        job_id = self._pick(data, self.cluster.state.in_transit)
+        self.tell(SlotsMoved("x", job_id, "0-0"), 0)
+        after = self._maps()
+        assert all(after[j].ranges == before[j].ranges for j in before)
+
+    @rule()
+    def come_to_rest(self) -> None:
+        """When everything is carried out, everything is where it is to be."""
+        cluster = self.cluster
+        for _ in range(100):
+            for job_id, move in cluster.moves():
+                self.tell(SlotsMoved(move.target, job_id, move.id), 0)
+            for name in cluster.state.fleet.members:
+                self.tell(Reported(name, Report()), 0)
+            self.tell(Tick(), 900)
+            if not cluster.state.in_transit and not cluster.state.unsettled:
+                break
+        state = cluster.state
+        assert not state.in_transit
+        if state.fleet.up():
+            assert not state.placeless or not state.is_started
+            for member in state.fleet.draining():
+                left = state.placements.jobs_naming(member.server.id)
+                active = [job_id for job_id in left if state.tenants[job_id].retention is None]
+                # One that does not have to go stays, and says why.
+                is_stuck = not member.ends_soon and state.obstacle(member.server.id)
+                assert not active or is_stuck, (member, state.placements[active[0]])
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), generation=st.sampled_from("11112"), after_ms=st.integers(0, 400))
@@ -147,10 +207,15 @@ class Machine(RuleBasedStateMachine):
         self.tell(ProcessDied(name, "killed"), after_ms)
 
     @precondition(lambda self: self.cluster.state.fleet.members)
-    @rule(data=st.data(), retire=st.booleans(), begin=st.booleans())
-    def drain(self, data: st.DataObject, retire: bool, begin: bool) -> None:
+    @rule(data=st.data(), leaves=st.booleans(), begin=st.booleans())
+    def drain(self, data: st.DataObject, leaves: bool, begin: bool) -> None:
         name = self._pick(data, self.cluster.state.fleet.members)
-        self.tell(ServerDrained(name) if begin else DrainEnded(name, retire), 0)
+        self.tell(ServerDrained(name, leaves=leaves) if begin else DrainCancelled(name), 0)
+
+    @precondition(lambda self: self.cluster.state.fleet.members)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        self.tell(Left(self._pick(data, self.cluster.state.fleet.members)), 0)
 
     @rule(tier=st.sampled_from(["dram", "nvme", "ssd"]), count=st.integers(0, 4))
     def scale(self, tier: str, count: int) -> None:
@@ -201,14 +266,6 @@ class ScaledMachine(Machine):
         wanted, limits = self.cluster.state.fleet.wanted, self.scaling.tiers
         assert all(wanted.get(tier, 0) <= limits[tier].most for tier in limits)
         assert sum(wanted.values()) <= 5
-
-    @invariant()
-    def drains_what_is_there(self) -> None:
-        fleet = self.cluster.state.fleet
-        for name in self.cluster.state.drains:
-            member = fleet.members.get(name)
-            # One that died is forgotten with the next tick.
-            assert member is None or member.managed
 
 
 TestScaledMachine = ScaledMachine.TestCase

@@ -35,8 +35,8 @@ def tables() -> dict[str, Iterable[Name]]:
         "everywhere": metrics.EVERYWHERE,
         "storage": metrics.ON_STORAGE,
         "medium": names_of(medium),
-        "kept": names_of(kept),
         "moves": names_of(move_metrics),
+        "kept": names_of(kept),
         "router": names_of(router),
         "controller": names_of(controller),
     }

@@ -85,6 +85,7 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "router-id": ("r1", "r.2", "r1", "r.2"),
     "machine": ("m1", "node.example", "m1", "node.example"),
     "machine-type": ("r6i.2xlarge", "rack-7", "r6i.2xlarge", "rack-7"),
+    "drain-timeout": ("10s", "0", 10.0, 0.0),
     "advertise-host": ("kv.example", "10.1.2.3", "kv.example", "10.1.2.3"),
     "state": ("/var/state.db", "s", Path("/var/state.db"), Path("s")),
     "catalog": ("own.toml", "c", Path("own.toml"), Path("c")),
@@ -98,6 +99,7 @@ FIELD_NAMES = {
     "memory": "memory_bytes",
     "capacity": "capacity_bytes",
     "value-max": "value_bytes_max",
+    "drain-timeout": "drain_timeout_s",
 }
 SWITCHES = ("require-auth", "reuse-port")
 CONFIDENTIAL = ("secret-file", "admin-password-file")

@@ -1,4 +1,4 @@
-"""JOB, TIER, SERVER and EVENTS: records of the controller's commands.
+"""JOB, TIER, SERVER, MOVE and EVENTS: records of the controller's commands.
 
 They stand in COMMAND everywhere, and routers pass them on to the controller, which executes
 them (`pocketkv.controller`). A storage server serves none of them but JOB.RETAIN, which is about
@@ -59,7 +59,9 @@ _declare("JOB.PURGE", 2, "Delete the keys that a job retained beyond its end.", 
 _declare("TIER.LIST", 1, "All tiers, with their servers and figures of the catalog.")
 _declare("TIER.SCALE", 3, "Set how many servers a tier has.", "tier servers")
 _declare("SERVER.LIST", 1, "All storage servers, with what they hold.")
-_declare("SERVER.DRAIN", 2, "Empty a storage server and stop it.", "id")
+_declare("SERVER.DRAIN", 2, "Move all that a storage server has to others, and stop it.", "id")
+_declare("SERVER.UNDRAIN", 2, "Keep a storage server that is being drained.", "id")
+_declare("MOVE.LIST", 1, "Slots that are on their way between storage servers.")
 _declare(
     "EVENTS.LIST",
     -1,

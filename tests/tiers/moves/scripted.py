@@ -80,6 +80,8 @@ def cluster(
     secret.write_text(SECRET.hex(), encoding="ascii")
     secret.chmod(0o600)
     common = ["--controller", controller.place, "--secret-file", str(secret)]
+    # They are ended at once: nobody orders a drain here.
+    common += ["--drain-timeout", "0"]
     started = []
     with contextlib.ExitStack() as stack:
         stack.callback(controller.close)
