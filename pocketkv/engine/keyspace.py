@@ -272,11 +272,6 @@ class JobSpace:
         for database in self.databases.values():
             database.observer = observer
 
-    def have_left(self, start: int, end: int) -> None:
-        """A range of slots, both ends included, has gone to another server, and no hold is left."""
-        if self.observer is not None:
-            self.observer.left(self, start, end)
-
     def was_cleared(self, database: Database) -> None:
         """All keys of a database are removed, at once."""
         for incoming in self.incoming.values():

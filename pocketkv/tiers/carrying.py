@@ -329,7 +329,9 @@ class Carrier:
         space.foreign_bytes += moved_bytes
         self._on_flip(keys, moved_bytes)
         self._end_hold()
-        space.have_left(move.start, move.end)
+        if space.observer is not None:
+            # Who waits for something there is not held any more when it asks again.
+            space.observer.left(space, move.start, move.end)
         empty_range(space, move.start, move.end)
 
 

@@ -20,7 +20,7 @@ from pocketkv.resp.errors import PeerError
 from pocketkv.tiers.s3.errors import S3Error
 from pocketkv.tiers.s3.packs import PACK_BYTES
 from pocketkv.tiers.s3.retained import ENTRIES_MAX, Retained
-from pocketkv.tiers.sending import pieces
+from pocketkv.tiers.sending import whole_pieces
 
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
@@ -102,7 +102,7 @@ class KeptWriter:
         if entry is None:
             return
         due_ms = db.expiry_ms(key) or 0
-        parts = pieces(db, key, entry)
+        parts = whole_pieces(db, key, entry)
         try:
             kind, total, _, piece = await anext(parts)
         except CommandError as error:

@@ -11,13 +11,14 @@ from typing import Final
 import trio
 
 from pocketkv import limits
-from pocketkv.engine.cold import LARGE, Cold, NotResident, PendingRead
+from pocketkv.engine.cold import CHANGED_STRING, LARGE, STRING, Cold, NotResident, PendingRead
 from pocketkv.engine.database import Database
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.payloads import code_of
 from pocketkv.engine.spilling import NoRoom
 from pocketkv.engine.transfer import Piece, pieces_of
-from pocketkv.engine.values import Entry, Value
+from pocketkv.engine.values import Collection, Entry, Value
 from pocketkv.resp.errors import PeerError
 
 # Of large strings that are copied to be sent, so much is sent at a time.
@@ -43,6 +44,27 @@ async def pieces(db: Database, key: bytes, entry: Entry) -> AsyncGenerator[Piece
     for offset in range(0, total, _PART_BYTES):
         part = await _part(value, offset, min(offset + _PART_BYTES, total))
         yield LARGE, total, offset, part
+
+
+async def whole_pieces(db: Database, key: bytes, entry: Entry) -> AsyncGenerator[Piece, None]:
+    """The same, but that the pieces of any value make its payload, whose size each of them has.
+
+    Raises:
+        CommandError: It cannot be read.
+        PeerError: There is no memory to read it into now.
+    """
+    value = await loaded(db, key, entry) if isinstance(entry, Cold) else entry
+    if isinstance(value, LargeString):
+        async for piece in pieces(db, key, value):
+            yield piece
+        return
+    if isinstance(value, Collection):
+        kind, payload = code_of(value), value.payload()
+    else:
+        kind, payload = (STRING if type(value) is bytes else CHANGED_STRING), bytes(value)
+    # An empty value is one piece, too.
+    for offset in range(0, len(payload) or 1, _PART_BYTES):
+        yield kind, len(payload), offset, payload[offset : offset + _PART_BYTES]
 
 
 async def loaded(db: Database, key: bytes, cold: Cold) -> Value:

@@ -271,7 +271,10 @@ class StorageServer:
             owned[slots.start : slots.end + 1] = b"\x01" * len(slots)
         if placement.read_only:
             self._follow_retained(space, placement)
-        space.own(owned)
+        if self.kept is not None and placement.kept_in == self.kept.url and any(owned):
+            self.kept.follow(space, owned)
+        else:
+            space.own(owned)
         if self.mover is not None:
             self.mover.follow(placement)
         if not placement.read_only:
@@ -281,10 +284,6 @@ class StorageServer:
                 self.log.warning(
                     "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}
                 )
-        if self.kept is not None and placement.kept_in == self.kept.url and any(owned):
-            self.kept.follow(space, owned)
-        else:
-            space.own(owned)
         space.quota_bytes = placement.quotas.get(self.node.id)
         space.epoch = placement.epoch
         if self.retirer is not None:

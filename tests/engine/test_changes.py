@@ -130,7 +130,8 @@ def test_whoever_waits_for_keys_hears_that_their_slots_went() -> None:
     engine.topology.set_placement(gone(engine))
     engine.space.give(0, LAST_SLOT, given=False)
     hold.release()
-    engine.space.have_left(0, LAST_SLOT)
+    assert engine.space.observer is waiting
+    engine.space.observer.left(engine.space, 0, LAST_SLOT)
     assert waiting.told == [(0, LAST_SLOT)]
     reply = waiting.blocked.deferred.reply
     assert isinstance(reply, ErrorReply)

@@ -14,7 +14,7 @@ from pocketkv.engine.errors import CommandError
 from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.set_value import SetValue
-from pocketkv.tiers.sending import pieces
+from pocketkv.tiers.sending import pieces, whole_pieces
 from tests.engine.harness import Client, Engine
 from tests.engine.media import FakeMedium
 from tests.engine.stores import MemoryStore
@@ -88,3 +88,26 @@ def test_what_cannot_be_read_is_told() -> None:
     engine.keyspace.store.damaged.add(client.db.find_stored(b"a"))
     with pytest.raises(CommandError, match="damaged"):
         pieces_of(client, b"a")
+
+
+@pytest.mark.parametrize("make", [Engine, slow])
+def test_whole_pieces_make_the_payload_of_any_value(make: Any) -> None:
+    """A store has them as one object, whose size is told first."""
+    client = make().connect()
+    client("SET", "string", bytes(900_000))
+    client("APPEND", "changed", bytes(70_000))
+    for start in range(0, 30_000, 1000):
+        client("SADD", "set", *(b"a longer member %d" % n for n in range(start, start + 1000)))
+
+    async def collect(key: bytes) -> list[Piece]:
+        entry = client.db.find(key)
+        assert entry is not None
+        return [piece async for piece in whole_pieces(client.db, key, entry)]
+
+    for key in (b"string", b"changed", b"set"):
+        found = trio.run(collect, key)
+        payload = b"".join(piece for _, _, _, piece in found)
+        assert [offset for _, _, offset, _ in found] == list(range(0, len(payload), limits.MIB))
+        assert {total for _, total, _, _ in found} == {len(payload)}
+        if key == b"set":
+            assert len(SetValue.of_payload(payload)) == 30_000
