@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     config.add_controller_arguments(controller)
     controller.set_defaults(run=_controller)
 
-    from pocketkv import admin, calibrate, demo, top
+    from pocketkv import admin, calibrate, demo, simulate, top
 
     admin.add_commands(commands)
 
@@ -85,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     measured = commands.add_parser("calibrate", help="measure a medium for the catalog")
     calibrate.add_arguments(measured)
     measured.set_defaults(run=calibrate.run)
+
+    simulated = commands.add_parser("simulate", help="see what a trace of jobs would cost")
+    simulate.add_arguments(simulated)
+    simulated.set_defaults(run=simulate.run)
 
     shown = commands.add_parser("demo", help="run an inverted index through PocketKV")
     demo.add_arguments(shown)

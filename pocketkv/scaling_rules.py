@@ -1,9 +1,9 @@
 """How far the cluster may be scaled, and by which marks; `--autoscale` and the flags beside it.
 
 A tier that has a range grows when the busiest of its resources is used above `grow_above`, to as
-many servers as would have it at `target`, and shrinks by one when all are used below
-`shrink_below` and those that stay would not be used above `target`. The gap between `target` and
-`grow_above` is what keeps it from flapping.
+many servers as would have it at `target`, and shrinks when all are used below `shrink_below`, to
+the most servers that were needed meanwhile, which would not be used above `target`. The gap
+between `target` and `grow_above` is what keeps it from flapping.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ScalingRules:
         servers_max: Most storage servers of the cluster; None: no limit.
         cost_per_hour_max_usd: What they may cost by the catalog; None: no limit.
         up_after_s: How long a resource must be above its mark before servers are added.
-        down_after_s: How long all must be below theirs before one is taken away.
+        down_after_s: How long all must be below theirs before some are taken away.
         grow_above, shrink_below, target: Parts of what servers can do; see the module.
     """
 
@@ -61,7 +61,7 @@ class ScalingRules:
     servers_max: int | None = None
     cost_per_hour_max_usd: float | None = None
     up_after_s: float = 2.0
-    down_after_s: float = 30.0
+    down_after_s: float = 10.0
     grow_above: float = 0.8
     shrink_below: float = 0.6
     target: float = 0.7
@@ -140,7 +140,7 @@ _SCALE_UP_AFTER: Final = Option(
     "scale-up-after", parse_seconds, "how long load must be high to add servers", "SECONDS"
 )
 _SCALE_DOWN_AFTER: Final = Option(
-    "scale-down-after", parse_seconds, "how long load must be low to take one away", "SECONDS"
+    "scale-down-after", parse_seconds, "how long load must be low to take servers away", "SECONDS"
 )
 
 

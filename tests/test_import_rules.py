@@ -25,6 +25,9 @@ MODULES = """
     controller.messages controller.moving controller.overview controller.placements
     controller.policy.probe controller.rates controller.retention controller.scaling
     controller.state controller.tenants controller.traffic controller.transit
+    simulate.clock simulate.comparing simulate.elastic simulate.fixed simulate.meter simulate.plot
+    simulate.pocket simulate.policies simulate.progress simulate.running simulate.stations
+    simulate.trace simulate.report
     observability.http observability.metrics observability.process observability.probe
     serving.probe engine.probe
     resp.byte_sink resp.client_connection resp.connection resp.encoder resp.errors resp.frames

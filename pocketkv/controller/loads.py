@@ -106,6 +106,10 @@ class TierView:
         """The resource that is used most, and the part of it that is used."""
         return _most(self.uses)
 
+    def above(self, mark: float) -> list[ServerLoad]:
+        """Return the staying servers of which more than a part of some resource is used."""
+        return [server for server in self.staying if server.busiest[1] > mark]
+
 
 def servers_asked(needs: Iterable[tuple[float, float]]) -> int:
     """Return how many servers hold several needs, each given with what one server can."""

@@ -6,7 +6,8 @@ each tier that has a range:
 - `Relieve` a server that is used above the mark while the tier as a whole is not: slots move away
   from it. Only when the tier as a whole is above the mark does moving not help, and servers come.
 - `Grow` the plan to as many servers as would be used at the target; one step, however far.
-- `Shrink` the tier by one server, the one that holds least of those that may go.
+- `Shrink` the tier to what was needed most while it was used little, by load and by what jobs
+  were promised: by the servers that hold least of those that may go.
 - `Hold`, where it would but a limit forbids it: said once, when that begins.
 
 It does not flap: a direction counts when it was the same for some seconds in a row; after each
@@ -17,7 +18,9 @@ requested and what is there are kept apart, so that nothing is asked for twice.
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -89,6 +92,7 @@ class _Memory:
     quiet_until_ms: int = 0
     held: str = ""
     hot: dict[str, int] = field(default_factory=dict)
+    needs: deque[tuple[int, int]] = field(default_factory=deque)
     relieved_ms: dict[str, int] = field(default_factory=dict)
 
     def vote(self, direction: str) -> int:
@@ -96,6 +100,20 @@ class _Memory:
         self.votes = self.votes + 1 if direction == self.direction else 1
         self.direction = direction
         return self.votes
+
+    def note_need(self, servers: int, now_ms: int, since_ms: int) -> None:
+        """Note how many servers were needed at a look, and forget looks before `since_ms`."""
+        # What was needed before is nothing new beside what is needed at least as much now.
+        while self.needs and self.needs[-1][1] <= servers:
+            self.needs.pop()
+        self.needs.append((now_ms, servers))
+        while self.needs[0][0] < since_ms:
+            self.needs.popleft()
+
+    @property
+    def needed(self) -> int:
+        """The most servers that were needed at any of the looks that are remembered."""
+        return self.needs[0][1]
 
 
 @dataclass
@@ -189,6 +207,8 @@ class Autoscaler:
                 self._begin_anew(memory, now_ms)
             memory.count = len(view.staying)
         self._note_hot(view, memory)
+        window_ms = self._votes(self.rules.down_after_s) * CONSIDER_INTERVAL_MS
+        memory.note_need(self._need(view), now_ms, now_ms - window_ms)
         direction = self._direction(view, limits, memory)
         votes = memory.vote(direction)
         wish = self._demanded(view, limits)
@@ -290,18 +310,20 @@ class Autoscaler:
         hot: dict[str, int] = {}
         staying = view.staying
         if len(staying) > 1 and view.busiest[1] <= self.rules.grow_above:
-            for server in staying:
-                if server.busiest[1] > self.rules.grow_above:
-                    hot[server.id] = memory.hot.get(server.id, 0) + 1
+            for server in view.above(self.rules.grow_above):
+                hot[server.id] = memory.hot.get(server.id, 0) + 1
         memory.hot = hot
-        known = {server.id for server in staying}
-        memory.relieved_ms = {n: ms for n, ms in memory.relieved_ms.items() if n in known}
+        if memory.relieved_ms:
+            known = {server.id for server in staying}
+            memory.relieved_ms = {n: ms for n, ms in memory.relieved_ms.items() if n in known}
 
     def _relieve(self, view: TierView, memory: _Memory, now_ms: int) -> list[Decision]:
         """Return the relief of each server that has been hot for long enough."""
+        if not memory.hot:
+            return []
         uses = view.uses
         found: list[Decision] = []
-        for server in view.staying:
+        for server in view.above(self.rules.grow_above):
             last_ms = memory.relieved_ms.get(server.id)
             is_due = last_ms is None or now_ms - last_ms >= RELIEF_INTERVAL_MS
             if is_due and memory.hot.get(server.id, 0) >= self._votes(self.rules.up_after_s):
@@ -317,31 +339,47 @@ class Autoscaler:
         is_steady = not view.requested and view.managed == view.wanted and not view.leaving
         if not is_steady or now_ms < memory.quiet_until_ms:
             return []
+        fewer = 1
         if view.wanted > limits.most:
             reason = f"the most is {_servers(limits.most)}, the plan has {view.wanted}"
         elif memory.direction == "shrink" and votes >= self._votes(self.rules.down_after_s):
-            reason = self._why_shrink(view)
+            fewer = min(len(view.staying) - memory.needed, view.wanted - limits.least)
+            reason = self._why_shrink(view, fewer)
         else:
             return []
-        leaver = min(
+        leavers = heapq.nsmallest(
+            fewer,
             (server for server in view.staying if server.may_go),
             key=lambda server: (server.held_bytes, server.id),
-            default=None,
         )
-        if leaver is None:
+        if not leavers:
+            if fewer <= 0:
+                return []
             return self._hold(view, "shrink", f"{reason}; but no server may go now", memory)
         memory.held = ""
         self._begin_anew(memory, now_ms)
-        held = format_bytes(leaver.held_bytes)
-        return [Shrink(view.tier, leaver.id, f"{reason}; {leaver.id} holds the least, {held}")]
+        return [
+            Shrink(
+                view.tier,
+                leaver.id,
+                f"{reason}; {leaver.id} holds the least, {format_bytes(leaver.held_bytes)}",
+            )
+            for leaver in leavers
+        ]
 
-    def _why_shrink(self, view: TierView) -> str:
+    def _need(self, view: TierView) -> int:
+        """Return how many of a tier's servers are needed, whatever its limits are."""
+        by_load = math.ceil(view.busiest[1] * len(view.staying) / self.rules.target - ROUNDING)
+        return max(by_load, view.asked, 1 if view.has_jobs else 0)
+
+    def _why_shrink(self, view: TierView, fewer: int) -> str:
         resource, use = view.busiest
         count = len(view.staying)
         most = f"{resource} is used most, {use:.0%}" if resource else "nothing is used"
         rest = ""
-        if count > 1:
-            rest = f"; {_servers(count - 1)} would be at {use * count / (count - 1):.0%}"
+        if count > fewer:
+            left = count - fewer
+            rest = f"; {_servers(left)} would be at {use * count / left:.0%}"
         return (
             f"{most} on {_servers(count)}, below {self.rules.shrink_below:.0%} for"
             f" {self.rules.down_after_s:g} s{rest}"

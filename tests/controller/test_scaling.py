@@ -49,7 +49,7 @@ class Tier:
         self.history: list[Decision] = []
         self._start_ticks = start_ticks
         self._coming: list[int] = []
-        self._drained = False
+        self._drained = 0
         self.now_ms = 0
 
     def view(self, load: float) -> TierView:
@@ -57,8 +57,8 @@ class Tier:
         return TierView(
             "dram",
             servers=tuple(
-                server(name, load / self.count, is_leaving=self._drained and name == "s0")
-                for name in names
+                server(name, load / self.count, is_leaving=i < self._drained)
+                for i, name in enumerate(names)
             ),
             wanted=self.wanted,
             requested=len(self._coming),
@@ -74,10 +74,9 @@ class Tier:
         self._coming = [ticks - 1 for ticks in self._coming]
         self.count += sum(ticks <= 0 for ticks in self._coming)
         self._coming = [ticks for ticks in self._coming if ticks > 0]
-        if self._drained:
-            self._drained = False
-            self.count -= 1
-            self.wanted -= 1
+        self.count -= self._drained
+        self.wanted -= self._drained
+        self._drained = 0
         decisions = self.scaler.consider([self.view(load), *self.others], self.now_ms)
         for decision in decisions:
             if isinstance(decision, Grow):
@@ -86,8 +85,8 @@ class Tier:
                 self.wanted = decision.servers
                 self._coming += [self._start_ticks] * more
             elif isinstance(decision, Shrink):
-                assert self.count > 1
-                self._drained = True
+                self._drained += 1
+                assert self.count > self._drained
         self.history += decisions
         return decisions
 
@@ -280,20 +279,40 @@ def test_a_tier_without_a_range_is_left_alone() -> None:
 # --- shrinking ---------------------------------------------------------------------------------
 
 
-def test_it_shrinks_by_one_after_votes_and_a_pause() -> None:
+def test_it_shrinks_to_what_is_needed_after_votes() -> None:
     tier = Tier(rules(), 3)
     assert tier.run([0.3] * 4) == []
-    (shrunk,) = tier.tick(0.3)
-    assert shrunk == Shrink(
-        "dram",
-        "s0",
-        "cpu is used most, 10% on 3 servers, below 60% for 5 s; 2 servers would be at 15%;"
-        " s0 holds the least, 0b",
-    )
-    assert tier.run([0.3] * 5) == []
-    assert changes(tier.run([0.3] * 10)) == [Shrink]
-    tier.run([0.3] * 60)
+    why = "cpu is used most, 10% on 3 servers, below 60% for 5 s; 1 server would be at 30%"
+    assert tier.tick(0.3) == [
+        Shrink("dram", "s0", f"{why}; s0 holds the least, 0b"),
+        Shrink("dram", "s1", f"{why}; s1 holds the least, 0b"),
+    ]
+    assert changes(tier.run([0.3] * 60)) == []
     assert tier.wanted == 1
+
+
+def test_it_shrinks_no_further_than_what_was_needed_most_while_it_was_used_little() -> None:
+    tier = Tier(rules(), 8)
+    # Four servers' worth of load at 70 %, seen once among far less: that may come again.
+    assert changes(tier.run([0.1, 2.8, 0.1, 0.1, 0.1])) == [Shrink] * 4
+    assert tier.run([0.1] * 5) == []
+    assert changes(tier.run([0.1] * 8)) == [Shrink] * 3
+    assert tier.wanted == 4 - 3
+
+
+def test_it_shrinks_no_further_than_what_jobs_were_promised() -> None:
+    tier = Tier(rules(), 8)
+    tier.asked = 6
+    assert changes(tier.run([0.1] * 60)) == [Shrink] * 2
+
+
+def test_after_a_change_it_pauses_before_it_shrinks_again() -> None:
+    tier = Tier(rules(), 8)
+    tier.asked = 6
+    tier.run([0.1] * 5)
+    tier.asked = 0
+    assert tier.run([0.1] * 5) == []
+    assert changes(tier.run([0.1] * 10)) == [Shrink] * 5
 
 
 def test_the_one_that_holds_least_of_those_that_may_go() -> None:
@@ -302,7 +321,7 @@ def test_the_one_that_holds_least_of_those_that_may_go() -> None:
         server("b", 0.1, held_bytes=30 << 20),
         server("c", 0.1, held_bytes=20 << 20),
     )
-    view = TierView("dram", servers, wanted=3, managed=3, has_jobs=True)
+    view = TierView("dram", servers, wanted=3, managed=3, asked=2, has_jobs=True)
     scaler = Autoscaler(rules())
     (shrunk,) = [d for i in range(8) for d in scaler.consider([view], i * TICK_MS)]
     assert isinstance(shrunk, Shrink)
@@ -352,7 +371,7 @@ def test_votes_begin_anew_when_somebody_else_changes_the_plan() -> None:
     tier.run([0.3] * 4)
     tier.scaler.note_change("dram", tier.now_ms)
     assert tier.run([0.3] * 4) == []
-    assert changes(tier.run([0.3] * 2)) == [Shrink]
+    assert changes(tier.run([0.3] * 2)) == [Shrink] * 2
 
 
 # --- relieving ---------------------------------------------------------------------------------
