@@ -133,15 +133,25 @@ class RouterConfig(ProcessConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KubernetesConfig:
+    """Where in a Kubernetes cluster the storage servers are: a release in a namespace."""
+
+    namespace: str
+    release: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ControllerConfig(ProcessConfig):
     """The controller. Without `state` it remembers jobs only as long as it runs.
 
-    Without `scaling`, tiers have the servers that they are told to have.
+    Without `scaling`, tiers have the servers that they are told to have. With `kubernetes`, servers
+    are pods, the state is in the cluster's API, and there may be several controllers.
     """
 
     state: Path | None
     catalog: Path | None
     scaling: ScalingRules | None = None
+    kubernetes: KubernetesConfig | None = None
     secret: bytes = field(repr=False)
     admin_password: str | None = field(repr=False)
 
@@ -309,6 +319,9 @@ def add_controller_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `pocketkv controller`; all default to None, which means not given."""
     _add_process_arguments(parser, CONTROLLER_PORT)
     _STATE.add_to(parser, "none: jobs are forgotten when the controller stops")
+    _BACKEND.add_to(parser, "none: storage servers are started by others")
+    _NAMESPACE.add_to(parser, "needed with --backend kubernetes")
+    _RELEASE.add_to(parser, "needed with --backend kubernetes")
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
     add_scaling_arguments(parser)
     _SECRET_FILE.add_to(parser, "needed")
@@ -332,8 +345,28 @@ def controller_config(
         state=given(_STATE, None),
         catalog=given(_CATALOG, None),
         scaling=scaling_rules(given),
+        kubernetes=_kubernetes(given),
         secret=_needed_secret(given),
         admin_password=_admin_password(given),
+    )
+
+
+def _kubernetes(given: Given) -> KubernetesConfig | None:
+    if given(_BACKEND, None) is None:
+        for option in (_NAMESPACE, _RELEASE):
+            if given(option, None) is not None:
+                raise ConfigError(f"{given.source(option)} is for {_BACKEND.flag} kubernetes")
+        return None
+    if given(_STATE, None) is not None:
+        raise ConfigError(
+            f"{given.source(_STATE)}: with {_BACKEND.flag} kubernetes, the state is in its API"
+        )
+    found = {option.name: given(option, None) for option in (_NAMESPACE, _RELEASE)}
+    for option in (_NAMESPACE, _RELEASE):
+        if found[option.name] is None:
+            raise ConfigError(f"{_BACKEND.flag} kubernetes needs {option.either}")
+    return KubernetesConfig(
+        namespace=str(found[_NAMESPACE.name]), release=str(found[_RELEASE.name])
     )
 
 
@@ -542,6 +575,13 @@ _REUSE_PORT: Final = Option(
     "reuse-port", parse_switch, "share the port with others", is_switch=True
 )
 _STATE: Final = Option("state", parse_path, "SQLite file of jobs and placements", "PATH")
+_BACKEND: Final = Option(
+    "backend", parse_choice(("kubernetes",)), "what starts and stops storage servers", "NAME"
+)
+_NAMESPACE: Final = Option("namespace", parse_identifier, "of Kubernetes", "NAME")
+_RELEASE: Final = Option(
+    "release", parse_identifier, "what the names and labels of its objects begin with", "NAME"
+)
 _CATALOG: Final = Option("catalog", parse_path, "TOML file of tiers and their prices", "PATH")
 _DRAM: Final = Option("dram", _count, "number of dram servers", "N")
 _NVME: Final = Option("nvme", _count, "number of nvme servers", "N")
