@@ -40,11 +40,13 @@ from pocketkv.options import (
     parse_spill,
     parse_switch,
 )
+from pocketkv.release import Release, add_release_arguments, release
 from pocketkv.scaling_rules import (
     AUTOSCALE,
     SERVERS_MAX,
     ScalingRules,
     add_scaling_arguments,
+    parse_seconds,
     scaling_rules,
 )
 from pocketkv.tokens import SECRET_BYTES
@@ -102,7 +104,10 @@ class ProcessConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig(ProcessConfig):
-    """A storage server. Without `controller` it is complete by itself, and owns every slot."""
+    """A storage server. Without `controller` it is complete by itself, and owns every slot.
+
+    One that is told to stop first gives what it has to others, for at most `drain_timeout_s`.
+    """
 
     tier: str
     memory_bytes: int
@@ -117,6 +122,7 @@ class StorageConfig(ProcessConfig):
     secret: bytes | None = field(repr=False)
     require_auth: bool
     advertise_host: str | None
+    drain_timeout_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,25 +139,17 @@ class RouterConfig(ProcessConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KubernetesConfig:
-    """Where in a Kubernetes cluster the storage servers are: a release in a namespace."""
-
-    namespace: str
-    release: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class ControllerConfig(ProcessConfig):
     """The controller. Without `state` it remembers jobs only as long as it runs.
 
-    Without `scaling`, tiers have the servers that they are told to have. With `kubernetes`, servers
+    Without `scaling`, tiers have the servers that they are told to have. With a `release`, servers
     are pods, the state is in the cluster's API, and there may be several controllers.
     """
 
     state: Path | None
     catalog: Path | None
     scaling: ScalingRules | None = None
-    kubernetes: KubernetesConfig | None = None
+    release: Release | None = None
     secret: bytes = field(repr=False)
     admin_password: str | None = field(repr=False)
 
@@ -227,6 +225,7 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _SECRET_FILE.add_to(parser, "none")
     _REQUIRE_AUTH.add_to(parser, "no")
     _ADVERTISE_HOST.add_to(parser, "--host")
+    _DRAIN_TIMEOUT.add_to(parser, "0: it stops at once")
 
 
 def storage_config(
@@ -257,7 +256,10 @@ def storage_config(
         secret=_secret(given),
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
+        drain_timeout_s=given(_DRAIN_TIMEOUT, 0.0),
     )
+    if config.drain_timeout_s and config.controller is None:
+        raise ConfigError(f"{given.source(_DRAIN_TIMEOUT)} needs {_CONTROLLER.either}")
     if config.tier == "dram":
         for option, value in ((_DIR, config.dir), (_CAPACITY, config.capacity_bytes)):
             if value is not None:
@@ -319,9 +321,7 @@ def add_controller_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `pocketkv controller`; all default to None, which means not given."""
     _add_process_arguments(parser, CONTROLLER_PORT)
     _STATE.add_to(parser, "none: jobs are forgotten when the controller stops")
-    _BACKEND.add_to(parser, "none: storage servers are started by others")
-    _NAMESPACE.add_to(parser, "needed with --backend kubernetes")
-    _RELEASE.add_to(parser, "needed with --backend kubernetes")
+    add_release_arguments(parser)
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
     add_scaling_arguments(parser)
     _SECRET_FILE.add_to(parser, "needed")
@@ -340,33 +340,17 @@ def controller_config(
         ConfigError: an option is wrong, or one that is needed is missing.
     """
     given = Given(namespace, environ, read_file)
+    place, state = release(given), given(_STATE, None)
+    if place is not None and state is not None:
+        raise ConfigError(f"{given.source(_STATE)}: on Kubernetes, the state is in its API")
     return ControllerConfig(
         **_process(given, CONTROLLER_PORT),
-        state=given(_STATE, None),
+        state=state,
         catalog=given(_CATALOG, None),
         scaling=scaling_rules(given),
-        kubernetes=_kubernetes(given),
+        release=place,
         secret=_needed_secret(given),
         admin_password=_admin_password(given),
-    )
-
-
-def _kubernetes(given: Given) -> KubernetesConfig | None:
-    if given(_BACKEND, None) is None:
-        for option in (_NAMESPACE, _RELEASE):
-            if given(option, None) is not None:
-                raise ConfigError(f"{given.source(option)} is for {_BACKEND.flag} kubernetes")
-        return None
-    if given(_STATE, None) is not None:
-        raise ConfigError(
-            f"{given.source(_STATE)}: with {_BACKEND.flag} kubernetes, the state is in its API"
-        )
-    found = {option.name: given(option, None) for option in (_NAMESPACE, _RELEASE)}
-    for option in (_NAMESPACE, _RELEASE):
-        if found[option.name] is None:
-            raise ConfigError(f"{_BACKEND.flag} kubernetes needs {option.either}")
-    return KubernetesConfig(
-        namespace=str(found[_NAMESPACE.name]), release=str(found[_RELEASE.name])
     )
 
 
@@ -565,6 +549,12 @@ _MACHINE: Final = Option("machine", parse_identifier, "machine that this server 
 _MACHINE_TYPE: Final = Option(
     "machine-type", parse_identifier, "what the catalog calls this machine, for costs", "NAME"
 )
+_DRAIN_TIMEOUT: Final = Option(
+    "drain-timeout",
+    parse_seconds,
+    "how long a server that is told to stop gives what it has to others, and serves meanwhile",
+    "SECONDS",
+)
 _REQUIRE_AUTH: Final = Option(
     "require-auth", parse_switch, "serve only connections that have authenticated", is_switch=True
 )
@@ -575,13 +565,6 @@ _REUSE_PORT: Final = Option(
     "reuse-port", parse_switch, "share the port with others", is_switch=True
 )
 _STATE: Final = Option("state", parse_path, "SQLite file of jobs and placements", "PATH")
-_BACKEND: Final = Option(
-    "backend", parse_choice(("kubernetes",)), "what starts and stops storage servers", "NAME"
-)
-_NAMESPACE: Final = Option("namespace", parse_identifier, "of Kubernetes", "NAME")
-_RELEASE: Final = Option(
-    "release", parse_identifier, "what the names and labels of its objects begin with", "NAME"
-)
 _CATALOG: Final = Option("catalog", parse_path, "TOML file of tiers and their prices", "PATH")
 _DRAM: Final = Option("dram", _count, "number of dram servers", "N")
 _NVME: Final = Option("nvme", _count, "number of nvme servers", "N")

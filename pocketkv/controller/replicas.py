@@ -20,7 +20,7 @@ from typing import Final
 import trio
 
 from pocketkv.catalog import Catalog, CatalogError, load_catalog
-from pocketkv.config import ControllerConfig, KubernetesConfig
+from pocketkv.config import ControllerConfig
 from pocketkv.controller.administration import Administration
 from pocketkv.controller.backends.kubernetes import pods
 from pocketkv.controller.backends.kubernetes.api import (
@@ -49,6 +49,7 @@ from pocketkv.engine.session import Session
 from pocketkv.observability.metrics import Figures, Name
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.options import ConfigError
+from pocketkv.release import Release
 from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import Reply
 from pocketkv.scaling_rules import ScalingRules
@@ -104,7 +105,7 @@ class Replica:
     def __init__(
         self,
         config: ControllerConfig,
-        place: KubernetesConfig,
+        place: Release,
         api: Api,
         node: Node,
         catalog: Catalog,
@@ -124,12 +125,12 @@ class Replica:
         self._on_ready = on_ready
         self._administration: Administration | None = None
         self._door = Door(api)
-        labels = {pods.NAME_LABEL: "pocketkv", pods.INSTANCE_LABEL: place.release}
+        labels = {pods.NAME_LABEL: "pocketkv", pods.INSTANCE_LABEL: place.name}
         self._labels = {**labels, pods.COMPONENT_LABEL: pods.CONTROLLER}
         # With threads of its own: no other request may keep the lease from being renewed.
         self._candidate = Candidate(
             Door(api),
-            f"{place.release}-controller",
+            f"{place.name}-controller",
             pod_name or f"{socket.gethostname()}-{secrets.token_hex(4)}",
             times or LeaseTimes(),
             self._labels,
@@ -167,14 +168,14 @@ class Replica:
                 await trio.sleep(backoff.next_s())
 
     async def _lead(self, endpoint: tuple[str, int]) -> None:
-        store = KubernetesStore(self._api, self._place.release, self._labels)
+        store = KubernetesStore(self._api, self._place.name, self._labels)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_close_at_end, store)
                 snapshot = await trio.to_thread.run_sync(store.read)
-                sets = await read_sets(self._door, self._place.release)
+                sets = await read_sets(self._door, self._place.name)
                 backend = KubernetesBackend(
-                    self._door, self._place.release, sets, self._price, self._log
+                    self._door, self._place.name, sets, self._price, self._log
                 )
                 config = replace(self._config, scaling=self._rules(backend))
                 core = make_core(
@@ -184,9 +185,7 @@ class Replica:
                     backend.watch(server_id, 0)
                 await nursery.start(core.run, endpoint)
                 self._begin(core)
-                jobs = PocketJobs(
-                    self._door, self._place.release, core, self.node.secret, self._log
-                )
+                jobs = PocketJobs(self._door, self._place.name, core, self.node.secret, self._log)
                 nursery.start_soon(self._mark_leader)
                 nursery.start_soon(jobs.run)
         except ConfigError as error:
@@ -226,7 +225,7 @@ class Replica:
         if not self._pod_name:
             return
         path = path_of("api/v1", self._door.namespace, "pods")
-        selector = f"{pods.selector(self._place.release, pods.CONTROLLER)},{pods.LEADER_LABEL}=true"
+        selector = f"{pods.selector(self._place.name, pods.CONTROLLER)},{pods.LEADER_LABEL}=true"
         backoff = Backoff()
         while True:
             try:
@@ -275,16 +274,16 @@ async def run_replica(
     Raises:
         StartError: It cannot start.
     """
-    assert config.kubernetes is not None  # Or it would be no replica.
+    assert config.release is not None  # Or it would be no replica.
     try:
         catalog = load_catalog(None if config.catalog is None else str(config.catalog))
-        api = Api.connected(config.kubernetes.namespace)
+        api = Api.connected(config.release.namespace)
     except (CatalogError, NoClusterError) as error:
         raise StartError(str(error)) from error
     try:
         replica = Replica(
             config,
-            config.kubernetes,
+            config.release,
             api,
             make_node(config),
             catalog,

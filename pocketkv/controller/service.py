@@ -171,7 +171,7 @@ async def run_controller(
     Raises:
         StartError: It cannot start, or cannot write its memory any more.
     """
-    if config.kubernetes is not None:
+    if config.release is not None:
         # Only here, since nobody else may pay for what it imports.
         from pocketkv.controller.replicas import run_replica
 

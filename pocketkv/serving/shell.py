@@ -99,6 +99,8 @@ class Shell:
         sinks_of: Tells where large arguments of a session's requests go; a plane may set it.
         ready: Whether it can do its work (``/readyz``); a plane may lower it.
         stop: Set to end the process in an orderly way.
+        hurry: Set when nothing may be done any more before that.
+        leave: What is to be done before it ends, while it still serves; a plane may set it.
     """
 
     def __init__(self, node: Node, log: logging.Logger, sampler: ProcessSampler) -> None:
@@ -116,6 +118,8 @@ class Shell:
         self.endpoint: Ready | None = None
         self.ready = False
         self.stop = trio.Event()
+        self.hurry = trio.Event()
+        self.leave: Callable[[], Awaitable[None]] | None = None
 
     def _on_round(self) -> None:
         self.node.clock.set(time.time_ns() // 1_000_000)
@@ -203,6 +207,8 @@ class Shell:
             task_status.started()
             async for number in signals:
                 self.log.info("stopping", extra={"signal": signal.Signals(number).name})
+                if self.stop.is_set():
+                    self.hurry.set()
                 self.stop.set()
 
     async def watch_lifeline(self) -> None:
@@ -217,6 +223,7 @@ class Shell:
             raise StartError(f"{LIFELINE_VARIABLE}: {text!r} is no open descriptor") from error
         await trio.lowlevel.wait_readable(fd)
         self.log.warning("the parent process is gone, stopping")
+        self.hurry.set()
         self.stop.set()
 
     async def limit_buffers(self) -> None:
@@ -226,6 +233,15 @@ class Shell:
             share_bytes = limits.CONNECTION_BUFFERS_SHARE * self.node.process.machine_memory_bytes
             allowed_bytes = max(limits.CONNECTION_BUFFERS_MIN_BYTES, int(share_bytes))
             drop_largest(self.reactor, allowed_bytes)
+
+    async def depart(self) -> None:
+        """Do what is to be done before the end, unless it becomes urgent."""
+        if self.leave is None or self.hurry.is_set():
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when, self.hurry, nursery.cancel_scope)
+            await self.leave()
+            nursery.cancel_scope.cancel()
 
     async def finish(self) -> None:
         """Take no new connections, send what is due, then close."""
@@ -246,6 +262,11 @@ class Shell:
             "/readyz": ready,
             "/metrics": self.metrics.scrape,
         }
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 def owes_replies(reactor: Reactor) -> bool:
@@ -337,6 +358,7 @@ async def serve(
         )
         on_ready(shell.endpoint)
         await shell.stop.wait()
+        await shell.depart()
         await shell.finish()
         nursery.cancel_scope.cancel()
     log.info("stopped")

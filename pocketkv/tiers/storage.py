@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import random
 import secrets
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -34,6 +35,7 @@ from pocketkv.engine.topology import Topology, standalone_topology
 from pocketkv.limits import STALL_CONFIRM_TIMEOUT_S
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.placement import PlacementMap, Server
+from pocketkv.resp.errors import PeerError
 from pocketkv.resp.syscalls import MonotonicStopwatch
 from pocketkv.serving.membership import Membership
 from pocketkv.serving.memory import configure_allocator, release_free_memory
@@ -50,6 +52,12 @@ from pocketkv.tiers.upkeep import Upkeep
 from pocketkv.tiers.volume.volume import VolumeError
 
 __all__ = ["handlers", "run_storage"]
+
+
+# A server that is to end and finds nobody who takes anything ends after so long.
+DRAIN_HOPELESS_S: Final = 15.0
+_DRAIN_ASK_INTERVAL_S: Final = 1.0
+_DRAIN_LOOK_INTERVAL_S: Final = 0.05
 
 
 class StorageServer:
@@ -212,7 +220,42 @@ class StorageServer:
             nursery.start_soon(membership.run)
             await membership.wait_joined()
             self._forget_ended()
+            if self.config.drain_timeout_s:
+                shell.leave = partial(self.leave, membership)
             shell.ready = True
+
+    async def leave(self, membership: Membership) -> None:
+        """Have others take what this server has, before it ends."""
+        started_s = heard_s = trio.current_time()
+        asked_s = -math.inf
+        self.log.info("draining", extra={"timeout_s": self.config.drain_timeout_s})
+        with trio.move_on_after(self.config.drain_timeout_s) as waiting:
+            while self._has_slots() and trio.current_time() - heard_s < DRAIN_HOPELESS_S:
+                if trio.current_time() - asked_s > _DRAIN_ASK_INTERVAL_S:
+                    asked_s = trio.current_time()
+                    try:
+                        # Again and again: the controller may have been replaced meanwhile.
+                        await membership.call("MEMBER.DRAIN", "{}")
+                        heard_s = asked_s
+                    except PeerError as error:
+                        self.log.warning("the drain is not begun", extra={"error": str(error)})
+                await trio.sleep(_DRAIN_LOOK_INTERVAL_S)
+        took_s = round(trio.current_time() - started_s, 1)
+        if self._has_slots():
+            self.log.error(
+                "not drained", extra={"took_s": took_s, "timed_out": waiting.cancelled_caught}
+            )
+        else:
+            self.log.info("drained", extra={"took_s": took_s})
+
+    def _has_slots(self) -> bool:
+        """Whether anything is here, or is to come here, by the maps that were heard last."""
+        return any(
+            self.node.id in placement.owners()
+            or placement.retire_to == self.node.id
+            or any(move.target == self.node.id for move in placement.moves)
+            for placement in self.topology.placements.values()
+        )
 
     async def _confirm(self, membership: Membership) -> None:
         """This process stood still: hear whose its slots are, before anything of them is told."""

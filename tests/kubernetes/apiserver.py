@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.kubernetes.objects import Document, Objects, Refusal
+from tests.kubernetes.objects import Document, Objects, RefusalError
 
 _PATH = re.compile(
     r"/(?:api/v1|apis/[^/]+/[^/]+)/namespaces/(?P<namespace>[^/]+)/(?P<kind>[^/]+)"
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     api: ApiServer
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - its base's name
+    def log_message(self, format: str, *arguments: Any) -> None:
         """Nothing: tests look at `ApiServer.requests`."""
 
     def _serve(self) -> None:
@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             status, answer = self._answer(body)
-        except Refusal as refusal:
+        except RefusalError as refusal:
             status, answer = refusal.status, refusal.body
         if fault is not None:
             self._fail(fault)
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(split.query).items()}
         matched = _PATH.fullmatch(split.path)
         if matched is None:
-            raise Refusal(404, "NotFound", f"no such path: {split.path}")
+            raise RefusalError(404, "NotFound", f"no such path: {split.path}")
         namespace, kind = matched["namespace"], matched["kind"]
         name, part = matched["name"], matched["part"] or ""
         objects = self.api.objects
@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, objects.replace(namespace, kind, name, body, part)
             case "PATCH":
                 if self.headers["Content-Type"] != "application/merge-patch+json":
-                    raise Refusal(415, "UnsupportedMediaType", "only merge patches are here")
+                    raise RefusalError(415, "UnsupportedMediaType", "only merge patches are here")
                 return 200, objects.patch(namespace, kind, name, body, part)
             case _:
                 return 200, objects.delete(namespace, kind, name, body)
@@ -234,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         objects = self.api.objects
         after = int(query.get("resourceVersion") or objects.version)
         if after < objects.oldest:
-            raise Refusal(410, "Expired", f"too old resource version: {after}")
+            raise RefusalError(410, "Expired", f"too old resource version: {after}")
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -256,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
                     marked_s = time.monotonic()
                     metadata = {"resourceVersion": str(objects.version)}
                     self._chunk({"type": "BOOKMARK", "object": {"metadata": metadata}})
-        except Refusal as refusal:
+        except RefusalError as refusal:
             self._chunk({"type": "ERROR", "object": refusal.body})
         except OSError:
             self.close_connection = True

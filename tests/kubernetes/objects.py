@@ -28,7 +28,7 @@ KINDS = {
 }
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -64,7 +64,7 @@ class Objects:
         changed: Notified whenever something has happened.
     """
 
-    changed: threading.Condition = field(default_factory=lambda: threading.Condition())
+    changed: threading.Condition = field(default_factory=threading.Condition)
     version: int = 100
     oldest: int = 100
     history: list[Happening] = field(default_factory=list)
@@ -76,13 +76,13 @@ class Objects:
         with self.changed:
             one = self._held.get((namespace, kind), {}).get(name)
             if one is None:
-                raise Refusal(404, "NotFound", f'{kind} "{name}" not found')
+                raise RefusalError(404, "NotFound", f'{kind} "{name}" not found')
             return copy.deepcopy(one)
 
     def find(self, namespace: str, kind: str, name: str) -> Document | None:
         try:
             return self.get(namespace, kind, name)
-        except Refusal:
+        except RefusalError:
             return None
 
     def all(
@@ -100,7 +100,7 @@ class Objects:
         while True:
             with self.changed:
                 if after < self.oldest:
-                    raise Refusal(410, "Expired", f"too old resource version: {after}")
+                    raise RefusalError(410, "Expired", f"too old resource version: {after}")
                 fresh = [h for h in self.history if h.version > after]
                 if not fresh:
                     self.changed.wait(0.05)
@@ -123,11 +123,11 @@ class Objects:
             metadata = one.setdefault("metadata", {})
             name = metadata.get("name") or ""
             if not name:
-                raise Refusal(422, "Invalid", "metadata.name is required")
+                raise RefusalError(422, "Invalid", "metadata.name is required")
             if name in held:
-                raise Refusal(409, "AlreadyExists", f'{kind} "{name}" already exists')
+                raise RefusalError(409, "AlreadyExists", f'{kind} "{name}" already exists')
             if metadata.get("resourceVersion"):
-                raise Refusal(400, "BadRequest", "resourceVersion must not be set on create")
+                raise RefusalError(400, "BadRequest", "resourceVersion must not be set on create")
             metadata |= {
                 "namespace": namespace,
                 "uid": str(uuid.uuid4()),
@@ -149,16 +149,18 @@ class Objects:
             old = self.get(namespace, kind, name)
             wanted = (one.get("metadata") or {}).get("resourceVersion")
             if wanted and wanted != old["metadata"]["resourceVersion"]:
-                raise Refusal(
-                    409, "Conflict", f'Operation cannot be fulfilled on {kind} "{name}": the object'
-                    " has been modified; please apply your changes to the latest version"
+                raise RefusalError(
+                    409,
+                    "Conflict",
+                    f'Operation cannot be fulfilled on {kind} "{name}": the object'
+                    " has been modified; please apply your changes to the latest version",
                 )
             uid = (one.get("metadata") or {}).get("uid")
             if uid and uid != old["metadata"]["uid"]:
-                raise Refusal(409, "Conflict", "Precondition failed: UID")
+                raise RefusalError(409, "Conflict", "Precondition failed: UID")
             new = copy.deepcopy(one)
             if part == "status":
-                new = {**old, "status": new.get("status")}
+                new = {**copy.deepcopy(old), "status": new.get("status")}
             elif kind in WITH_STATUS and "status" in old:
                 new["status"] = old["status"]
             elif kind in WITH_STATUS:
@@ -177,9 +179,9 @@ class Objects:
             metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
             if new == old:
                 return old  # Nothing has changed, and nobody is told.
-            if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
-                if kind != "pods":
-                    return self._remove(namespace, kind, old)
+            is_free = not metadata.get("finalizers") and kind != "pods"
+            if metadata.get("deletionTimestamp") and is_free:
+                return self._remove(namespace, kind, old)
             self._held[namespace, kind][name] = new
             return self._note("MODIFIED", namespace, kind, new, old)
 
@@ -200,7 +202,7 @@ class Objects:
             old = self.get(namespace, kind, name)
             uid = (options.get("preconditions") or {}).get("uid")
             if uid and uid != old["metadata"]["uid"]:
-                raise Refusal(409, "Conflict", "Precondition failed: UID in precondition")
+                raise RefusalError(409, "Conflict", "Precondition failed: UID in precondition")
             grace = options.get("gracePeriodSeconds", 30 if kind == "pods" else 0)
             if old["metadata"].get("finalizers") or (kind == "pods" and grace > 0):
                 if old["metadata"].get("deletionTimestamp"):

@@ -101,9 +101,7 @@ class KubernetesBackend:
         self._wake = trio.Event()
         labels = pods.selector(release, pods.STORAGE)
         self._pods = Mirror(door, self._path("api/v1", "pods"), labels, self._on_pod, log)
-        self._mirror = Mirror(
-            door, self._path(_APPS, "statefulsets"), labels, self._on_set, log
-        )
+        self._mirror = Mirror(door, self._path(_APPS, "statefulsets"), labels, self._on_set, log)
 
     # --- what there is -------------------------------------------------------------------------
 

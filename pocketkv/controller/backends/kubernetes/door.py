@@ -40,7 +40,7 @@ class WatchTimes:
 class Door:
     """Makes requests off trio's thread. One that is cancelled is left to end by itself."""
 
-    def __init__(self, api: Api, times: WatchTimes = WatchTimes()) -> None:  # noqa: B008 - frozen
+    def __init__(self, api: Api, times: WatchTimes = WatchTimes()) -> None:
         self._api = api
         self.times = times
         self.namespace = api.namespace
@@ -70,9 +70,7 @@ class Door:
         return await self._run(partial(self._api.list, path, selector))
 
     async def _run(self, call: Callable[[], Any]) -> Any:
-        return await trio.to_thread.run_sync(
-            call, abandon_on_cancel=True, limiter=self._requests
-        )
+        return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._requests)
 
     @asynccontextmanager
     async def watching(

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import trio
 
+from pocketkv.catalog import CatalogError
 from pocketkv.controller import listings
 from pocketkv.controller.backends.kubernetes import records
 from pocketkv.controller.backends.kubernetes.api import (
@@ -34,7 +35,6 @@ from pocketkv.controller.backends.kubernetes.retrying import Backoff
 from pocketkv.controller.core import Core
 from pocketkv.controller.errors import RefusedError
 from pocketkv.controller.messages import JobDeregistered, JobRegistered, JobUpdated
-from pocketkv.catalog import CatalogError
 from pocketkv.jobs import DEFAULT_JOB_ID, Job, JobError
 from pocketkv.tokens import job_token
 
@@ -167,13 +167,18 @@ class PocketJobs:
             return
         if records.FINALIZER not in finalizers:
             # Before the job is there, so that no deletion can miss it.
-            await self._patch(name, one, {"metadata": {"finalizers": [*finalizers, records.FINALIZER]}})
+            await self._patch(
+                name, one, {"metadata": {"finalizers": [*finalizers, records.FINALIZER]}}
+            )
             return
         try:
             if not is_known:
-                await self._register(one, Job.registered(
-                    str(metadata["name"]), hints, self._core.now_ms(), records.random_of(one)
-                ))
+                await self._register(
+                    one,
+                    Job.registered(
+                        str(metadata["name"]), hints, self._core.now_ms(), records.random_of(one)
+                    ),
+                )
             elif was_there and status.get("observedGeneration") != metadata.get("generation"):
                 await self._core.tell(JobUpdated(job_id, records.update_of(one["spec"])))
         except (RefusedError, CatalogError, JobError) as error:
@@ -229,7 +234,9 @@ class PocketJobs:
             there = await self._door.request("GET", path)
             owners = there["metadata"].get("ownerReferences") or []
             if all(owner.get("uid") != one["metadata"]["uid"] for owner in owners):
-                raise ApiError(f"the Secret {there['metadata']['name']} is somebody else's") from None
+                raise ApiError(
+                    f"the Secret {there['metadata']['name']} is somebody else's"
+                ) from None
             secret["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
             await self._door.request("PUT", path, secret)
 
