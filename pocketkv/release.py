@@ -1,4 +1,4 @@
-"""Where in a Kubernetes cluster the storage servers of a controller are; `--backend` and its flags."""
+"""Where in a Kubernetes cluster a controller's storage servers are: `--backend` and its flags."""
 
 from __future__ import annotations
 

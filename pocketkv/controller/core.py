@@ -1,11 +1,11 @@
 """The controller's core: events go to the state in, one at a time; instructions are carried out.
 
 Events that come while something is written wait, and are then taken together: what they changed is
-remembered, in one batch, before anybody is told, and members are told in the order of the epochs. A controller that cannot write its memory,
-or meets a defect of its own half way, ends: what it would tell could not be undone, and the next
-one goes on from what is remembered. Whoever waits for an update to have arrived
-(`wait_acknowledged`) does not wait long for a member that lags, and not again until it has caught
-up.
+remembered, in one batch, before anybody is told, and members are told in the order of the epochs. A
+controller that cannot write its memory, or meets a defect of its own half way, ends: what it would
+tell could not be undone, and the next one goes on from what is remembered. Whoever waits for an
+update to have arrived (`wait_acknowledged`) does not wait long for a member that lags, and not
+again until it has caught up.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ is taken off the plan; one that leaves by itself is not, and another is started 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from pocketkv.controller.changes import Changes

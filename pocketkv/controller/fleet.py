@@ -338,9 +338,8 @@ class Fleet:
         member = self.members.pop(server_id, None)
         self.waits.pop(server_id, None)
         self.changed.add(server_id)
-        if member is not None and member.managed and self.traits.restarts_in_place:
-            if has_died or (member.drain is not None and member.drain.returns):
-                self._revivable[server_id] = member.server.tier
+        if member is not None and self._comes_back(member, has_died=has_died):
+            self._revivable[server_id] = member.server.tier
         if has_died and request is not None:
             self._count_death(request.tier, now_ms, is_young=True)
             if self.traits.restarts_in_place or (
@@ -360,6 +359,12 @@ class Fleet:
             if member.server.tier != "dram":
                 self._revivable[server_id] = member.server.tier
         return member
+
+    def _comes_back(self, member: Member, *, has_died: bool) -> bool:
+        """Return whether a server that is out is to be started again under its id."""
+        if not member.managed or not self.traits.restarts_in_place:
+            return False
+        return has_died or (member.drain is not None and member.drain.returns)
 
     def _count_death(self, tier: str, now_ms: int, *, is_young: bool) -> None:
         deaths = self._deaths.setdefault(tier, _Deaths())

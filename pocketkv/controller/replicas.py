@@ -72,15 +72,15 @@ class StandbyHandler(RequestHandler):
 
     def execute(self, request: list[bytes]) -> Reply:
         """Answer one request: what is for the leader is refused."""
-        try:
-            if request[0].upper().startswith(b"MEMBER."):
-                raise CommandError(_NOT_LEADING)
-            if find_command(request).route is Route.CONTROL:
+        refusal = CommandError(_NOT_LEADING)
+        if not request[0].upper().startswith(b"MEMBER."):
+            try:
+                if find_command(request).route is not Route.CONTROL:
+                    return gate.run(self.session, request)
                 gate.admit(self.session, request)
-                raise CommandError(_NOT_LEADING)
-        except CommandError as error:
-            return gate.refuse(self.session, request, None, error)
-        return gate.run(self.session, request)
+            except CommandError as error:
+                refusal = error
+        return gate.refuse(self.session, request, None, refusal)
 
     def on_close(self) -> None:
         """The connection is gone."""

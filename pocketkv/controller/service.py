@@ -173,7 +173,7 @@ async def run_controller(
     """
     if config.release is not None:
         # Only here, since nobody else may pay for what it imports.
-        from pocketkv.controller.replicas import run_replica
+        from pocketkv.controller.replicas import run_replica  # noqa: PLC0415 - see above
 
         await run_replica(config, log, on_ready, environ)
         return

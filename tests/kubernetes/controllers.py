@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,7 +109,8 @@ class Controllers:
 
     def call(self, *arguments: Any) -> Any:
         with contextlib.closing(self.client()) as client:
-            return _plain(client.execute_command(*arguments))
+            execute: Callable[..., Any] = client.execute_command
+            return _plain(execute(*arguments))
 
     def servers(self) -> dict[str, Document]:
         return {one["id"]: one for one in self.call("SERVER.LIST")}
@@ -138,8 +140,6 @@ def _plain(value: Any) -> Any:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])
 
@@ -160,12 +160,9 @@ def running(
         yield cluster, controllers
     except BaseException:
         for log in sorted(folder.glob("*.log")):
-            print(f"--- {log.name}\n{log.read_text(encoding='utf-8', errors='replace')[-6000:]}")
+            text = log.read_text(encoding="utf-8", errors="replace")[-6000:]
+            sys.stderr.write(f"--- {log.name}\n{text}\n")
         raise
     finally:
         controllers.close()
         cluster.close()
-
-
-def alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")

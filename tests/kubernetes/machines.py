@@ -267,8 +267,9 @@ def _exchange(
         selector.register(other, selectors.EVENT_READ, one)
         while not stop.is_set():
             for key, _ in selector.select(0.2):
+                source = one if key.data is other else other
                 try:
-                    data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr] - a socket
+                    data = source.recv(1 << 16)
                 except OSError:
                     return
                 if not data:

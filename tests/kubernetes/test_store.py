@@ -201,7 +201,7 @@ def test_closing_ends_a_write_that_is_tried_again_and_again(server: ApiServer) -
 def test_a_damaged_one_is_refused(server: ApiServer, spoilt: Any) -> None:
     store_of(server).read()
     server.objects.patch(NAMESPACE, "configmaps", HEAD, spoilt)
-    with pytest.raises(StoreError, match="damaged|another version"):
+    with pytest.raises(StoreError, match=r"damaged|another version"):
         read(server)
 
 

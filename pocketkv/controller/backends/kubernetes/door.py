@@ -59,7 +59,10 @@ class Door:
         Raises:
             ApiError: It was refused, or not answered.
         """
-        return await self._run(partial(self._api.request, method, path, body, **options))
+        answer: Document = await self._run(
+            partial(self._api.request, method, path, body, **options)
+        )
+        return answer
 
     async def list(self, path: str, selector: str = "") -> tuple[list[Document], str]:
         """List a collection; see `Api.list`.
@@ -67,7 +70,8 @@ class Door:
         Raises:
             ApiError: It could not be listed.
         """
-        return await self._run(partial(self._api.list, path, selector))
+        found: tuple[list[Document], str] = await self._run(partial(self._api.list, path, selector))
+        return found
 
     async def _run(self, call: Callable[[], Any]) -> Any:
         return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._requests)

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -66,8 +66,9 @@ class Observer:
         if seen != self._seen:
             self._seen, self._seen_s = seen, now_s
             held = spec.get("leaseDurationSeconds")
-            known = isinstance(held, int) and held > 0
-            self._held_s = float(held if known else self._times.duration_s)
+            if not isinstance(held, int) or held <= 0:
+                held = self._times.duration_s
+            self._held_s = float(held)
         if not holder or holder == self._identity:
             return True
         return now_s - self._seen_s > self._held_s
@@ -143,7 +144,8 @@ class Candidate:
             deadline_s = self._renewed_s + self._times.deadline_s
             with trio.move_on_after(max(0.0, deadline_s - self._now_s())) as waiting:
                 await trio.sleep(self._times.retry_s)
-                while not await self._renew():
+                # Nothing tells when the API is back.
+                while not await self._renew():  # noqa: ASYNC110
                     await trio.sleep(self._times.retry_s)
             if waiting.cancelled_caught or self.leader != self._identity:
                 self._log.error("leading no more", extra={"leader": self.leader or "unknown"})
@@ -225,7 +227,7 @@ class Candidate:
             return await self._door.request("PUT", self._path(self._name), lease, **self._limit())
         return await self._door.request("POST", self._path(), lease, **self._limit())
 
-    def _limit(self) -> dict[str, float]:
+    def _limit(self) -> dict[str, Any]:
         return {"timeout_s": self._times.deadline_s / 2}
 
     def _path(self, name: str = "") -> str:

@@ -1,8 +1,8 @@
 """PocketJobs: jobs as objects of the API, that `kubectl` applies, lists, edits and deletes.
 
-An object that somebody applies registers a job, whose id follows from the object's, so that a leader
-that died half way is followed by one that registers the same job. Its token and URL are in a
-Secret. Deleting the object ends the job, which a finalizer holds it up for. A job that a client
+An object that somebody applies registers a job, whose id follows from the object's, so that a
+leader that died half way is followed by one that registers the same job. Its token and URL are in
+a Secret. Deleting the object ends the job, which a finalizer holds it up for. A job that a client
 registered gets an object as well, which goes when the job does.
 
 The cluster's state is the truth, and objects follow it, some at a time: nobody who registers a job
@@ -255,10 +255,9 @@ class PocketJobs:
             "costPerHour": round(float(tenant.account.rate_per_hour), 6),
             "observedGeneration": one["metadata"].get("generation", 1),
         }
-        if not self._is_client(one):
+        if not self._is_client(one) and state.routers:
             # Without a router there is no URL yet; it is written when there is one.
-            if state.routers:
-                status["secretName"] = records.secret_name(name)
+            status["secretName"] = records.secret_name(name)
         short = [line.decode("utf-8", "replace") for line in _list(shown[b"short"])]
         found = records.registered(is_so=True, reason="Registered") | records.satisfied(short)
         await self._put_status(name, one, status, found)
@@ -296,7 +295,7 @@ class PocketJobs:
     def _is_ours(self, one: Document) -> bool:
         """Whether an object is of this release: one that names none is."""
         labels = one["metadata"].get("labels") or {}
-        return labels.get(INSTANCE_LABEL, self._release) == self._release
+        return bool(labels.get(INSTANCE_LABEL, self._release) == self._release)
 
     def _is_client(self, one: Document) -> bool:
         labels = one["metadata"].get("labels") or {}

@@ -119,7 +119,8 @@ class KubernetesStore:
         try:
             document = self._api.request("GET", self._path(self._name))
         except NotFoundError:
-            head, inline, document = _Head(), {}, self._object(self._name)
+            head, document = _Head(), self._object(self._name)
+            inline: dict[str, bytes] = {}
         else:
             head, inline = self._parsed(document)
         tables = Tables()
@@ -163,12 +164,9 @@ class KubernetesStore:
 
     def _unpacked(self, packed: bytes) -> Document:
         try:
-            stream = zlib.decompressobj()
-            text = stream.decompress(packed, _MAX_STATE_BYTES)
-            if not stream.eof:
-                raise ValueError("it ends in the middle")
-            batch = json.loads(text)
-            return dict(batch)
+            # Half a stream is no JSON either.
+            text = zlib.decompressobj().decompress(packed, _MAX_STATE_BYTES)
+            return dict(json.loads(text))
         except (zlib.error, ValueError, TypeError, RecursionError) as error:
             raise StoreError(f"{self._name}: damaged: {error}") from error
 
@@ -299,21 +297,23 @@ class KubernetesStore:
 
     def _is_written(self, head: _Head) -> bool:
         """Return whether what the head says now is what was to be written."""
-        backoff = Backoff()
-        while True:
-            try:
-                document = self._api.request("GET", self._path(self._name))
-                break
-            except NotFoundError as error:
-                raise ReplacedError(f"{self._name} was removed") from error
-            except ApiError as error:
-                self._pause(error, backoff)
+        document = self._read_head()
         found, _ = self._parsed(document)
         if found.term != head.term or found.sequence not in {head.sequence, head.sequence - 1}:
             raise ReplacedError(f"{self._name}: another controller leads (term {found.term})")
         # If not: somebody else has touched it, such as with a label.
         self._take_version(document)
         return found.sequence == head.sequence
+
+    def _read_head(self) -> Document:
+        backoff = Backoff()
+        while True:
+            try:
+                return self._api.request("GET", self._path(self._name))
+            except NotFoundError as error:
+                raise ReplacedError(f"{self._name} was removed") from error
+            except ApiError as error:
+                self._pause(error, backoff)
 
     def _pause(self, error: ApiError, backoff: Backoff) -> None:
         if not error.is_passing:
