@@ -79,16 +79,15 @@ async def test_what_is_there_and_what_comes_and_goes(server: ApiServer) -> None:
 
 
 @in_trio
-async def test_long_lists_come_in_pieces(server: ApiServer) -> None:
+async def test_long_lists_come_in_pieces(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = [f"p{i}" for i in range(25)]
     for name in names:
         pod(server, name)
-    page, apis.PAGE = apis.PAGE, 10  # type: ignore[misc] - a test of it
-    try:
-        async with mirrored(server) as seen:
-            await seen.shows(*names)
-    finally:
-        apis.PAGE = page  # type: ignore[misc] - as above
+    monkeypatch.setattr(apis, "PAGE", 10)
+    async with mirrored(server) as seen:
+        await seen.shows(*names)
     assert server.count("continue=") == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ import trio
 from pocketkv.controller.backends.kubernetes.door import Door
 from pocketkv.controller.backends.kubernetes.lease import Candidate, LeaseTimes, Observer
 from tests.controller.running import in_trio
-from tests.kubernetes.apiserver import ApiServer
+from tests.kubernetes.apiserver import ApiServer, Fault
 from tests.kubernetes.connecting import NAMESPACE, api_of
 from tests.kubernetes.objects import Document
 
@@ -67,6 +68,10 @@ def test_the_holder_says_for_how_long_it_holds_it() -> None:
 def test_a_holder_gives_up_before_others_take_over(times: tuple[int, float, float]) -> None:
     with pytest.raises(ValueError, match="retry < deadline < duration"):
         LeaseTimes(*times)
+
+
+def met_once(fault: Fault) -> bool:
+    return fault.met == 1
 
 
 class Replica:
@@ -141,7 +146,7 @@ async def test_faults_that_pass_cost_nothing(server: ApiServer) -> None:
             await until(lambda: a.leads)
         for status in (0, 409, 429, 503):
             with server.fault("PUT .*leases", status=status, times=1) as fault:
-                await until(lambda fault=fault: fault.met == 1)
+                await until(partial(met_once, fault))
             await trio.sleep(0.5)
             assert a.leads, status
         nursery.cancel_scope.cancel()
