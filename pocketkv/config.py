@@ -13,7 +13,6 @@ only I/O here, and a parameter.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,14 @@ from typing import Any, Final
 
 from pocketkv.amounts import format_bytes
 from pocketkv.catalog import TIER_NAMES
+from pocketkv.confidential import (
+    ADMIN_PASSWORD_FILE,
+    SECRET_FILE,
+    SECRET_OPTIONS,
+    admin_password,
+    cluster_secret,
+    needed_secret,
+)
 from pocketkv.limits import FILE_VALUE_BYTES_MAX
 from pocketkv.options import (
     MEMORY_BYTES_MIN,
@@ -37,6 +44,7 @@ from pocketkv.options import (
     parse_number,
     parse_path,
     parse_port,
+    parse_s3_url,
     parse_spill,
     parse_switch,
 )
@@ -49,7 +57,6 @@ from pocketkv.scaling_rules import (
     parse_seconds,
     scaling_rules,
 )
-from pocketkv.tokens import SECRET_BYTES
 
 __all__ = [
     "ConfigError",
@@ -73,6 +80,8 @@ ROUTER_PORT: Final = 6379
 
 CONTROLLER_PORT: Final = 7379
 STORAGE_PORT: Final = 7380
+# Whoever ends processes, as Kubernetes does, usually gives them 30 s.
+DRAIN_TIMEOUT_S: Final = 20.0
 
 MEMORY_SHARE: Final = 0.5
 """Part of the machine's memory that values may take if nothing is said; the rest is for
@@ -104,15 +113,13 @@ class ProcessConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig(ProcessConfig):
-    """A storage server. Without `controller` it is complete by itself, and owns every slot.
-
-    One that is told to stop first gives what it has to others, for at most `drain_timeout_s`.
-    """
+    """A storage server. Without `controller` it is complete by itself, and owns every slot."""
 
     tier: str
     memory_bytes: int
     dir: Path | None
     spill: Path | str | None
+    retain: str | None
     capacity_bytes: int | None
     value_bytes_max: int
     controller: tuple[str, int] | None
@@ -122,7 +129,7 @@ class StorageConfig(ProcessConfig):
     secret: bytes | None = field(repr=False)
     require_auth: bool
     advertise_host: str | None
-    drain_timeout_s: float = 0.0
+    drain_timeout_s: float = DRAIN_TIMEOUT_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +167,9 @@ class ServeConfig(ProcessConfig):
 
     `memory_bytes` is for all storage servers together, `capacity_bytes` for those that keep files:
     without it they share what the disk has. Both are shared by as many servers as there may be, if
-    tiers are scaled. Without `secret`, one is made for as long as the cluster runs. With a
-    `metrics_port` above 0, processes have it and those that follow.
+    tiers are scaled. `spill` is for the dram servers, `retain` for all. Without `secret`, one is
+    made for as long as the cluster runs. With a `metrics_port` above 0, processes have it and those
+    that follow.
     """
 
     dram: int
@@ -172,6 +180,8 @@ class ServeConfig(ProcessConfig):
     memory_bytes: int
     dir: Path | None
     capacity_bytes: int | None
+    spill: Path | str | None
+    retain: str | None
     state: Path | None
     catalog: Path | None
     require_auth: bool
@@ -216,16 +226,17 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _MEMORY.add_to(parser, "half of the machine's")
     _DIR.add_to(parser, "a temporary one")
     _SPILL.add_to(parser, "none: writes are refused when memory is used up")
+    _RETAIN.add_to(parser, "none: they go to the slowest file tier")
     _CAPACITY.add_to(parser, "what the disk has")
     _VALUE_MAX.add_to(parser, "5gb")
     _CONTROLLER.add_to(parser, "none: a server by itself, that owns every slot")
     _SERVER_ID.add_to(parser, "a new one")
     _MACHINE.add_to(parser, "its host name")
     _MACHINE_TYPE.add_to(parser, "the catalog's reference of the tier")
-    _SECRET_FILE.add_to(parser, "none")
+    SECRET_FILE.add_to(parser, "none")
     _REQUIRE_AUTH.add_to(parser, "no")
     _ADVERTISE_HOST.add_to(parser, "--host")
-    _DRAIN_TIMEOUT.add_to(parser, "0: it stops at once")
+    _DRAIN_TIMEOUT.add_to(parser, f"{DRAIN_TIMEOUT_S:g}")
 
 
 def storage_config(
@@ -247,29 +258,30 @@ def storage_config(
         memory_bytes=given(_MEMORY, _memory_share(machine_memory_bytes)),
         dir=given(_DIR, None),
         spill=given(_SPILL, None),
+        retain=given(_RETAIN, None),
         capacity_bytes=given(_CAPACITY, None),
         value_bytes_max=given(_VALUE_MAX, FILE_VALUE_BYTES_MAX),
         controller=given(_CONTROLLER, None),
         server_id=given(_SERVER_ID, None),
         machine=given(_MACHINE, None),
         machine_type=given(_MACHINE_TYPE, None),
-        secret=_secret(given),
+        secret=cluster_secret(given),
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
-        drain_timeout_s=given(_DRAIN_TIMEOUT, 0.0),
+        drain_timeout_s=given(_DRAIN_TIMEOUT, DRAIN_TIMEOUT_S),
     )
-    if config.drain_timeout_s and config.controller is None:
-        raise ConfigError(f"{given.source(_DRAIN_TIMEOUT)} needs {_CONTROLLER.either}")
     if config.tier == "dram":
         for option, value in ((_DIR, config.dir), (_CAPACITY, config.capacity_bytes)):
             if value is not None:
                 raise ConfigError(f"{given.source(option)} is for the tiers that keep files")
     elif config.spill is not None:
         raise ConfigError(f"{given.source(_SPILL)} is for the tier dram, others keep files anyway")
+    if config.retain is not None and config.controller is None:
+        raise ConfigError(f"{given.source(_RETAIN)} is for servers of a cluster, which have jobs")
     if config.secret is None and config.controller is not None:
-        raise ConfigError(f"{given.source(_CONTROLLER)} needs {_SECRET_OPTIONS}")
+        raise ConfigError(f"{given.source(_CONTROLLER)} needs {SECRET_OPTIONS}")
     if config.secret is None and config.require_auth:
-        raise ConfigError(f"{given.source(_REQUIRE_AUTH)} needs {_SECRET_OPTIONS}")
+        raise ConfigError(f"{given.source(_REQUIRE_AUTH)} needs {SECRET_OPTIONS}")
     if config.controller and config.host in _WILDCARD_HOSTS and not config.advertise_host:
         raise ConfigError(
             f"{given.source(_HOST)}: {config.host} is no address for clients;"
@@ -283,11 +295,11 @@ def add_router_arguments(parser: argparse.ArgumentParser) -> None:
     _add_process_arguments(parser, ROUTER_PORT)
     _CONTROLLER.add_to(parser, "needed")
     _ROUTER_ID.add_to(parser, "a new one")
-    _SECRET_FILE.add_to(parser, "needed")
+    SECRET_FILE.add_to(parser, "needed")
     _REQUIRE_AUTH.add_to(parser, "no")
     _ADVERTISE_HOST.add_to(parser, "--host")
     _REUSE_PORT.add_to(parser, "no")
-    _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
+    ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
 
 
 def router_config(
@@ -309,11 +321,11 @@ def router_config(
         **_process(given, ROUTER_PORT),
         controller=controller,
         router_id=given(_ROUTER_ID, None),
-        secret=_needed_secret(given),
+        secret=needed_secret(given),
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
         reuse_port=given(_REUSE_PORT, False),
-        admin_password=_admin_password(given),
+        admin_password=admin_password(given),
     )
 
 
@@ -324,8 +336,8 @@ def add_controller_arguments(parser: argparse.ArgumentParser) -> None:
     add_release_arguments(parser)
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
     add_scaling_arguments(parser)
-    _SECRET_FILE.add_to(parser, "needed")
-    _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
+    SECRET_FILE.add_to(parser, "needed")
+    ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
 
 
 def controller_config(
@@ -349,8 +361,8 @@ def controller_config(
         catalog=given(_CATALOG, None),
         scaling=scaling_rules(given),
         release=place,
-        secret=_needed_secret(given),
-        admin_password=_admin_password(given),
+        secret=needed_secret(given),
+        admin_password=admin_password(given),
     )
 
 
@@ -366,11 +378,13 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     _MEMORY.add_to(parser, "half of the machine's, for all servers together")
     _DIR.add_to(parser, "a temporary one")
     _CAPACITY.add_to(parser, "what the disk has, for all servers together")
+    _SPILL.add_to(parser, "none: writes are refused when memory is used up")
+    _RETAIN.add_to(parser, "none: they go to the slowest file tier")
     _STATE.add_to(parser, "none: jobs are forgotten when the cluster stops")
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
     _REQUIRE_AUTH.add_to(parser, "no")
-    _SECRET_FILE.add_to(parser, "a new secret each time")
-    _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
+    SECRET_FILE.add_to(parser, "a new secret each time")
+    ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
 
 
 def serve_config(
@@ -399,12 +413,18 @@ def serve_config(
         memory_bytes=given(_MEMORY, _memory_share(machine_memory_bytes)),
         dir=given(_DIR, None),
         capacity_bytes=given(_CAPACITY, None),
+        spill=given(_SPILL, None),
+        retain=given(_RETAIN, None),
         state=given(_STATE, None),
         catalog=given(_CATALOG, None),
         require_auth=given(_REQUIRE_AUTH, False),
-        secret=_secret(given),
-        admin_password=_admin_password(given),
+        secret=cluster_secret(given),
+        admin_password=admin_password(given),
     )
+    if config.spill is not None and not counts["dram"] and scaling is None:
+        raise ConfigError(
+            f"{given.source(_SPILL)} is for servers of the tier dram, and there is none"
+        )
     servers = config.servers_max
     if config.server_memory_bytes < MEMORY_BYTES_MIN:
         raise ConfigError(
@@ -476,35 +496,6 @@ def _memory_share(machine_memory_bytes: int) -> int:
     return max(MEMORY_BYTES_MIN, int(machine_memory_bytes * MEMORY_SHARE))
 
 
-def _secret(given: Given) -> bytes | None:
-    found = given.confidential(_SECRET_FILE, "POCKETKV_SECRET")
-    if found is None:
-        return None
-    source, text = found
-    # The text itself stays out of the message: messages end up in logs.
-    digits = text.strip()
-    if not re.fullmatch(rf"[0-9a-fA-F]{{{2 * SECRET_BYTES}}}", digits):
-        raise ConfigError(f"{source}: a secret is {2 * SECRET_BYTES} hexadecimal digits")
-    return bytes.fromhex(digits)
-
-
-def _needed_secret(given: Given) -> bytes:
-    secret = _secret(given)
-    if secret is None:
-        raise ConfigError(f"{_SECRET_OPTIONS} is needed")
-    return secret
-
-
-def _admin_password(given: Given) -> str | None:
-    found = given.confidential(_ADMIN_PASSWORD_FILE, "POCKETKV_ADMIN_PASSWORD")
-    if found is None:
-        return None
-    source, text = found
-    if not text:
-        raise ConfigError(f"{source}: the password is empty")
-    return text
-
-
 _WILDCARD_HOSTS: Final = ("0.0.0.0", "::")  # an address to listen on, not to be told to clients
 
 _count = parse_number("a number of processes", 0, LOCAL_SERVERS_MAX)
@@ -536,6 +527,13 @@ _SPILL: Final = Option(
     "where values go when memory is used up: a directory, or s3://bucket/prefix",
     "PATH|URL",
 )
+_RETAIN: Final = Option(
+    "retain",
+    parse_s3_url,
+    "where keys go that outlive their job (JOB.RETAIN): s3://bucket/prefix, the same for all"
+    " servers of a cluster",
+    "URL",
+)
 _CAPACITY: Final = Option(
     "capacity", parse_memory, "what may be stored in --dir, such as 100gb", "SIZE"
 )
@@ -552,7 +550,7 @@ _MACHINE_TYPE: Final = Option(
 _DRAIN_TIMEOUT: Final = Option(
     "drain-timeout",
     parse_seconds,
-    "how long a server that is told to stop gives what it has to others, and serves meanwhile",
+    "how long a server that is told to end may give away what it has; 0: not at all",
     "SECONDS",
 )
 _REQUIRE_AUTH: Final = Option(
@@ -573,17 +571,4 @@ _HDD: Final = Option("hdd", _count, "number of hdd servers", "N")
 _COUNTS: Final = {"dram": (_DRAM, 2), "nvme": (_NVME, 1), "ssd": (_SSD, 0), "hdd": (_HDD, 0)}
 _ROUTERS: Final = Option(
     "routers", parse_number("a number of processes", 1, LOCAL_SERVERS_MAX), "number of routers", "N"
-)
-_SECRET_FILE: Final = Option(
-    "secret-file",
-    parse_path,
-    f"file with the cluster's secret, {2 * SECRET_BYTES} hexadecimal digits; or POCKETKV_SECRET",
-    "PATH",
-)
-_SECRET_OPTIONS: Final = f"{_SECRET_FILE.flag} or POCKETKV_SECRET"
-_ADMIN_PASSWORD_FILE: Final = Option(
-    "admin-password-file",
-    parse_path,
-    "file with the password that administration of jobs needs; or POCKETKV_ADMIN_PASSWORD",
-    "PATH",
 )

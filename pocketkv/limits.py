@@ -82,6 +82,8 @@ REPLY_BACKLOG_HIGH_BYTES: Final = 8 * MIB
 REQUEST_BACKLOG_MAX_BYTES: Final = 256 * MIB
 # A client that takes none of its waiting replies for so long is dropped.
 REPLY_STALL_TIMEOUT_S: Final = 30.0
+# Writers of large values wait so long for a medium that is behind; then they are refused.
+LARGE_HOLD_MAX_S: Final = 10.0
 # A request that has begun and not ended for so long is answered with an error and dropped.
 PARTIAL_REQUEST_TIMEOUT_S: Final = 300.0
 # The same for a connection that has not authenticated although it must.

@@ -243,12 +243,23 @@ def parse_path(text: str) -> Path:
 
 def parse_spill(text: str) -> Path | str:
     """Return a path, or an URL of S3, of which nothing is looked up."""
-    scheme, separator, rest = text.partition("://")
-    if not separator:
+    if "://" not in text:
         return parse_path(text)
-    if scheme.lower() != "s3" or not rest.partition("/")[0]:
+    if not _is_s3_url(text):
         raise ValueError(f"{quoted(text)} is neither a path nor s3://bucket/prefix")
     return text
+
+
+def parse_s3_url(text: str) -> str:
+    """Return an URL of S3, of which nothing is looked up."""
+    if not _is_s3_url(text):
+        raise ValueError(f"{quoted(text)} is not of the form s3://bucket/prefix")
+    return text
+
+
+def _is_s3_url(text: str) -> bool:
+    scheme, separator, rest = text.partition("://")
+    return scheme == "s3" and bool(separator) and bool(rest.partition("/")[0])
 
 
 def parse_switch(text: str) -> bool:

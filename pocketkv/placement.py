@@ -24,10 +24,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from pocketkv.catalog import TIER_NAMES
 from pocketkv.slots import SLOT_COUNT
+
+STORE_SCHEME: Final = "s3://"
+"""What the URL of a store of the whole cluster begins with, and no id of a server."""
+
+
+def is_store(target: str | None) -> bool:
+    """Return whether keys that outlive their job go to a store, and not to a server."""
+    return target is not None and target.startswith(STORE_SCHEME)
 
 
 class PlacementError(ValueError):
@@ -148,8 +156,10 @@ class PlacementMap:
     `moves` are ordered and not carried out yet, as far as is known; `flips` are the ids of those
     that the controller ordered in a map of this epoch and that were carried out since.
 
-    A job that has ended and left keys behind is `read_only`. While they are on their way to the
-    server that keeps them, `retire_to` names it; the owners send it what they have of them.
+    A job that has ended and left keys behind is `read_only`. While they are on their way to what
+    keeps them, `retire_to` names it, a server or the URL of a store (`is_store`); the owners send
+    it what they have of them. Once all of them are in a store, it is `kept_in`, and who owns the
+    slots then reads them there.
     """
 
     job_id: str
@@ -159,6 +169,7 @@ class PlacementMap:
     weights: Mapping[str, float]
     read_only: bool = False
     retire_to: str | None = None
+    kept_in: str | None = None
     moves: tuple[SlotMove, ...] = ()
     flips: frozenset[str] = frozenset()
 
@@ -168,6 +179,8 @@ class PlacementMap:
             raise PlacementError("read_only is neither true nor false")
         if self.retire_to is not None:
             _check_text(self.retire_to, "server that keeps what a job left")
+        if self.kept_in is not None and not is_store(self.kept_in):
+            raise PlacementError("what keeps what a job left is no store")
         if type(self.epoch) is not int or self.epoch < 0:
             raise PlacementError("the epoch is not 0 or more")
         _check_ranges(self.ranges)
@@ -252,6 +265,8 @@ class PlacementMap:
             document["read_only"] = True
         if self.retire_to is not None:
             document["retire_to"] = self.retire_to
+        if self.kept_in is not None:
+            document["kept_in"] = self.kept_in
         if self.moves:
             document["moves"] = [[m.id, m.start, m.end, m.source, m.target] for m in self.moves]
         if self.flips:

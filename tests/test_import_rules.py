@@ -18,12 +18,13 @@ RULES = ROOT / ".importlinter"
 # Everything that the rules name, as empty modules.
 MODULES = """
     __main__ cli admin calibrate demo top client
-    controller.probe controller.backends.kubernetes router.probe tiers.probe tiers.s3.client
+    controller.probe controller.backends.kubernetes.api router.probe tiers.probe tiers.s3.client
     tiers.volume.checksums
     controller.accounts controller.books controller.changes controller.fleet controller.listings
-    controller.members controller.retention
-    controller.messages controller.overview controller.placements controller.policy
-    controller.state controller.tenants
+    controller.draining controller.elastic controller.events controller.loads controller.members
+    controller.messages controller.moving controller.overview controller.placements
+    controller.policy.probe controller.rates controller.retention controller.scaling
+    controller.state controller.tenants controller.traffic controller.transit
     observability.http observability.metrics observability.process observability.probe
     serving.probe engine.probe
     resp.byte_sink resp.client_connection resp.connection resp.encoder resp.errors resp.frames
@@ -75,7 +76,7 @@ FORBIDDEN = [
 ALLOWED = [
     ("admin", "redis"),
     ("client", "redis"),
-    ("controller.backends.kubernetes", "kubernetes"),
+    ("controller.backends.kubernetes.api", "kubernetes"),
     ("controller.probe", "pocketkv.observability.metrics"),
     ("demo", "pocketkv.client"),
     ("demo", "rich"),

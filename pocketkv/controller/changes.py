@@ -19,7 +19,7 @@ class Changes:
 
     Attributes:
         stamped: Whether it has an epoch of its own, so that members are told.
-        servers, facts: Whether the list of servers, or the plan, changed.
+        servers, facts: Whether the list of servers changed, or the plan, or what is to be deleted.
         jobs, placements, records: Ids of jobs, maps and servers to be remembered anew.
         ended: Ids of jobs that are over.
         logs, actions: What else is to be done.
@@ -46,11 +46,18 @@ class Changes:
         tenants: Mapping[str, Tenant],
         placements: Placements,
         events: Events,
+        purges: Mapping[str, str],
     ) -> list[Instruction]:
         """Return what is to be done: remember, then tell, then act."""
         found: list[Instruction] = []
         if self.stamped or self.facts or self.jobs or self.records:
-            found.append(self._persist(epoch, fleet, tenants, placements, events))
+            facts = {
+                "wanted": dict(fleet.wanted),
+                "plan_id": fleet.plan_id,
+                "lost": dict(fleet.lost),
+                "purges": dict(purges),
+            }
+            found.append(self._persist(epoch, facts, fleet, tenants, placements, events))
         found += self.logs
         if self.stamped:
             maps = tuple(placements[job_id] for job_id in sorted(self.placements))
@@ -61,6 +68,7 @@ class Changes:
     def _persist(
         self,
         epoch: int,
+        facts: Mapping[str, Any],
         fleet: Fleet,
         tenants: Mapping[str, Tenant],
         placements: Placements,
@@ -69,11 +77,7 @@ class Changes:
         records = {name: fleet.record(name) for name in sorted(self.records)}
         return Persist(
             epoch=epoch,
-            facts={
-                "wanted": dict(fleet.wanted),
-                "plan_id": fleet.plan_id,
-                "lost": dict(fleet.lost),
-            },
+            facts=facts,
             jobs={name: tenants[name].as_json() for name in sorted(self.jobs)},
             placements={name: placements[name].as_json() for name in sorted(self.placements)},
             servers={name: record for name, record in records.items() if record is not None},

@@ -21,6 +21,7 @@ from pocketkv.controller.fleet import Drain, Member
 from pocketkv.controller.messages import DrainCancelled, ServerDrained, StopServer, TierScaled
 from pocketkv.controller.moving import MovingBooks
 from pocketkv.controller.policy import plan_drain
+from pocketkv.placement import is_store
 
 
 class DrainingBooks(MovingBooks):
@@ -88,7 +89,12 @@ class DrainingBooks(MovingBooks):
         self._unsettle(job_ids, spread=False, is_urgent=True)
         for job_id in job_ids:
             retention = self.tenants[job_id].retention
-            if retention is not None and not retention.pending:
+            if retention is None or retention.pending:
+                continue
+            if is_store(retention.target):
+                # It only reads what is in the store, as others can.
+                self._settle_retained(job_id, now_ms, changes)
+            else:
                 # It keeps what the job left: somebody else is to, and gets it like at its end.
                 self.retiring.add(job_id)
                 self._redirect(job_id, retention, self._keeper(job_id, ()), now_ms, changes)
@@ -131,7 +137,14 @@ class DrainingBooks(MovingBooks):
     def _check_keeper(self, job_id: str, leaving: Collection[str]) -> None:
         retention = self.tenants[job_id].retention
         assert retention is not None  # The caller has looked.
-        if not retention.pending and self._keeper(job_id, leaving) is None:
+        if retention.pending:
+            return
+        if retention.target is not None and is_store(retention.target):
+            if self._reader(retention.target, leaving) is None:
+                raise RefusedError(
+                    f"no other server has the store that the job '{job_id}' left its keys in"
+                )
+        elif self._keeper(job_id, leaving) is None:
             raise RefusedError(
                 f"no other server with files could keep what the job '{job_id}' retained"
             )
@@ -248,6 +261,9 @@ class DrainingBooks(MovingBooks):
         for job_id in self.placements.jobs_naming(server_id):
             if self.tenants[job_id].retention is not None:
                 return f"keys that the job '{job_id}' retained are handed over"
+            if self.tenants[job_id].shortages and job_id not in self.in_transit:
+                short = self.tenants[job_id].shortages[0]
+                return f"the job '{job_id}' finds no room elsewhere: {short}"
             for (name, target), setback in self.setbacks.items():
                 if name == job_id and target != server_id:
                     return f"moving slots of '{job_id}' to {target} failed: {setback.reason}"

@@ -8,7 +8,7 @@ go leaves the plan and is drained, and stops when no job is placed on it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from pocketkv.catalog import Catalog
@@ -18,7 +18,8 @@ from pocketkv.controller.errors import RefusedError
 from pocketkv.controller.fleet import Fleet, Member
 from pocketkv.controller.loads import ServerLoad, TierView, servers_asked
 from pocketkv.controller.messages import TierScaled
-from pocketkv.controller.policy import Commitment
+from pocketkv.controller.policy import NOTHING, Commitment, placing, relieve, share_of
+from pocketkv.controller.policy import ServerLoad as PolicyLoad
 from pocketkv.controller.scaling import (
     CONSIDER_INTERVAL_MS,
     Autoscaler,
@@ -28,12 +29,12 @@ from pocketkv.controller.scaling import (
     Relieve,
     Shrink,
 )
+from pocketkv.controller.transit import planned_commitments
 from pocketkv.placement import ServerState
 from pocketkv.scaling_rules import ScalingRules
 
 # A machine whose hypervisor takes everything can still do something.
 _CPU_MIN: Final = 0.1
-_NOTHING: Final = Commitment()
 
 
 class ElasticBooks(DrainingBooks):
@@ -104,12 +105,24 @@ class ElasticBooks(DrainingBooks):
                     missing = shortage.wanted - shortage.available
                     lack = lacks[tier]
                     lack[shortage.resource] = lack.get(shortage.resource, 0) + missing
-        return {tier: self._servers_for(tier, lack) for tier, lack in lacks.items()}
+        twice: dict[str, Commitment] = {}
+        for job_id in self.in_transit:
+            hints, placement = self.tenants[job_id].hints, self.placements[job_id]
+            planned = planned_commitments(hints, self.catalog, placement)
+            for name, kept in self.placements.kept(job_id).items():
+                more = kept - planned.get(name, NOTHING)
+                twice[name] = twice.get(name, NOTHING) + more
+        return {tier: self._servers_for(tier, lack, twice) for tier, lack in lacks.items()}
 
-    def _servers_for(self, tier: str, lack: dict[str, int]) -> int:
-        """Return how many servers of a tier hold what jobs have there and what they lack."""
+    def _servers_for(self, tier: str, lack: dict[str, int], twice: Mapping[str, Commitment]) -> int:
+        """Return how many servers of a tier hold what jobs have there and what they lack.
+
+        What is on its way is kept at both ends, and `twice` by those that it goes away from.
+        """
         servers = [m.server for m in self.fleet.members.values() if m.server.tier == tier]
-        kept = [self.placements.committed.get(s.id, _NOTHING) for s in servers]
+        kept = [
+            self.placements.committed.get(s.id, NOTHING) - twice.get(s.id, NOTHING) for s in servers
+        ]
         reference = self.catalog.tier(tier)
         # What servers say of themselves, if there are some to ask.
         count = len(servers)
@@ -179,6 +192,7 @@ class ElasticBooks(DrainingBooks):
             for name, decision in self.relieving.items()
             if self.scaler.is_hot(decision.tier, name)
         }
+        self.hot = frozenset(self.relieving)
 
     def _follow(self, decision: Decision, now_ms: int, changes: Changes) -> None:
         tier, reason = decision.tier, decision.reason
@@ -203,8 +217,50 @@ class ElasticBooks(DrainingBooks):
                         logging.INFO, "server is hot", tier=tier, server=server_id, reason=reason
                     )
                 self.relieving[server_id] = decision
+                self._relieve(decision, now_ms, changes)
             case Hold():
                 changes.log(logging.WARNING, "tier is not scaled", tier=tier, reason=reason)
+
+    def _relieve(self, decision: Relieve, now_ms: int, changes: Changes) -> None:
+        """Have slots move away from a hot server."""
+        assert self.scaler is not None  # It has decided it.
+        self._refresh_rooms()
+        # What is on its way already has not helped yet, and may be enough.
+        residents = [
+            self.resident(job_id)
+            for job_id in self.placements.jobs_on(decision.server_id)
+            if self.tenants[job_id].retention is None and job_id not in self.in_transit
+        ]
+        members = self.fleet.members.values()
+        loads = {
+            m.server.id: _policy_load(m)
+            for m in members
+            if m.server.tier == decision.tier and m.drain is None and m.rates.since is not None
+        }
+        relief = relieve(residents, loads, self.rooms, mark=self.scaler.rules.grow_above)
+        for job_id, slots in sorted(relief.slots.items()):
+            self.want(job_id, self._decision_of(job_id, slots), now_ms, changes, decision.reason)
+
+    def _decision_of(self, job_id: str, slots: Mapping[str, int]) -> placing.Decision:
+        """Return the decision that a job is to have these slots, with nothing else changed."""
+        tenant, own = self.tenants[job_id], self.own(job_id)
+        capacity_bytes = tenant.hints.capacity_bytes
+        quotas: dict[str, int | None] = dict.fromkeys(slots)
+        if capacity_bytes:
+            for name, n in slots.items():
+                free_bytes = self.rooms[name].free_bytes + own.get(name, NOTHING).capacity_bytes
+                quotas[name] = min(share_of(capacity_bytes, n), free_bytes)
+        return placing.Decision(slots, quotas, tenant.shortages, tenant.asks)
+
+
+def _policy_load(member: Member) -> PolicyLoad:
+    """Return a server's load with what each job has of it, by its last two reports."""
+    report = member.report
+    used = {job_id: usage.used_bytes for job_id, usage in report.jobs.items()}
+    cpu = report.cpu / max(_CPU_MIN, 1.0 - report.steal)
+    return PolicyLoad.shared(
+        cpu, member.rates.network_bytes_s, report.used_bytes, member.job_commands, used
+    )
 
 
 def _load(member: Member, *, may_go: bool) -> ServerLoad:

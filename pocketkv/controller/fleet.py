@@ -79,7 +79,8 @@ class Member:
     `managed` ones were started by the backend, so that it may stop and replace them. It is
     draining if and only if it has a `drain`. One that was out and `is_stale` may still have what
     it had then: it gets no slots until it has reported, which it does when it has heard the maps.
-    In its last `busy_reports` its CPU was busy.
+    In its last `busy_reports` its CPU was busy; `job_commands` is what it executed for each job
+    between the last two. `retain` is the store in which it can keep what jobs retain, if any.
     """
 
     server: Server
@@ -89,12 +90,14 @@ class Member:
     heard_ms: int
     pid: int | None = None
     metrics_port: int | None = None
+    retain: str = ""
     connected: bool = True
     report: Report = field(default_factory=Report)
     drain: Drain | None = None
     is_stale: bool = False
     rates: Rates = field(default_factory=Rates)
     busy_reports: int = 0
+    job_commands: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def condition(self) -> Condition:
@@ -132,6 +135,7 @@ class Member:
             heard_ms=now_ms,
             pid=joining.pid,
             metrics_port=joining.metrics_port,
+            retain=joining.retain,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -144,6 +148,7 @@ class Member:
             "metrics_port": self.metrics_port,
             "drain": None if self.drain is None else asdict(self.drain),
             "is_stale": self.is_stale,
+            "retain": self.retain,
         }
 
     def draining(self, drain: Drain | None) -> Member:
@@ -168,6 +173,7 @@ class Member:
             heard_ms=now_ms,
             pid=record["pid"],
             metrics_port=record["metrics_port"],
+            retain=record.get("retain", ""),
             connected=False,
             is_stale=record.get("is_stale", False),
         )
@@ -305,8 +311,9 @@ class Fleet:
         if report is not None:
             rates = member.rates.after(report, now_ms)
             busy = member.busy_reports + 1 if report.cpu > BUSY_CPU else 0
+            commands = _commands_since(member.report, report)
             member = replace(member, report=report, rates=rates, busy_reports=busy)
-            member = replace(member, is_stale=False)
+            member = replace(member, job_commands=commands, is_stale=False)
             self.changed.add(server_id)
         self.members[server_id] = member
 
@@ -437,3 +444,13 @@ class Fleet:
         for member in self.members.values():
             is_draining = member.server.state is ServerState.DRAINING
             assert is_draining == (member.drain is not None)
+
+
+def _commands_since(before: Report, after: Report) -> dict[str, int]:
+    """Return the commands of each job between two reports; a process counts from 0."""
+    found = {}
+    for job_id, usage in after.jobs.items():
+        known = before.jobs.get(job_id)
+        earlier = 0 if known is None or known.commands > usage.commands else known.commands
+        found[job_id] = usage.commands - earlier
+    return found

@@ -13,12 +13,13 @@ from pocketkv.controller.accounts import rates_per_hour
 from pocketkv.controller.events import ClusterEvent
 from pocketkv.controller.fleet import Member
 from pocketkv.controller.loads import TierView
+from pocketkv.controller.members import JobUsage
 from pocketkv.controller.placements import held_slots
 from pocketkv.controller.policy import NOTHING, machine_of
 from pocketkv.controller.state import ClusterState
 from pocketkv.controller.tenants import Tenant
 from pocketkv.jobs import infer
-from pocketkv.placement import PlacementMap
+from pocketkv.placement import PlacementMap, is_store
 from pocketkv.resp.replies import Reply
 
 
@@ -134,7 +135,7 @@ def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply
         b"quota_bytes": _quota(placement),
         b"keys": sum(usage.keys for usage in usages),
         b"commands": sum(usage.commands for usage in usages),
-        b"retained_keys": sum(usage.retained_keys for usage in usages),
+        b"retained_keys": _retained_keys(tenant, usages),
         b"lost_keys": tenant.lost_keys,
         b"server_count": len(servers),
         b"tiers": _tiers_of(state, placement),
@@ -142,6 +143,14 @@ def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply
         b"cost_usd": tenant.account.total(now_ms),
         b"cost_usd_per_hour": tenant.account.rate_per_hour,
     }
+
+
+def _retained_keys(tenant: Tenant, usages: list[JobUsage]) -> int:
+    retention = tenant.retention
+    if retention is not None and is_store(retention.target) and not retention.pending:
+        # No server has them any more.
+        return retention.keys
+    return sum(usage.retained_keys for usage in usages)
 
 
 def _hints(state: ClusterState, job_id: str) -> dict[bytes, Reply]:
@@ -161,9 +170,15 @@ def _retention(state: ClusterState, job_id: str) -> dict[bytes, Reply] | None:
     retention = state.tenant(job_id).retention
     if retention is None:
         return None
+    owners = state.placements[job_id].owners()
+    server, store = retention.target, None
+    if is_store(server):
+        # Who reads them there, once all of them are.
+        server, store = owners[0] if owners and not retention.pending else None, server
     return {
-        b"server": None if retention.target is None else retention.target.encode(),
-        b"is_there": bool(state.placements[job_id].ranges),
+        b"server": None if server is None else server.encode(),
+        b"store": None if store is None else store.encode(),
+        b"is_there": bool(owners),
         b"keys": retention.keys,
         b"moving_from": [name.encode() for name in retention.pending],
     }
@@ -363,6 +378,7 @@ def servers(state: ClusterState, now_ms: int) -> list[Reply]:
                 b"disk_read_bytes_s": round(member.rates.disk_read_bytes_s),
                 b"disk_written_bytes_s": round(member.rates.disk_written_bytes_s),
                 b"connections": report.connections,
+                b"retain": member.retain.encode(),
                 b"medium_error": report.medium_error.encode("utf-8", "replace"),
                 b"cost_usd_per_hour": machine.server_price_per_hour,
             }

@@ -45,7 +45,7 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
 
 
 @contextmanager
-def private_directory(parent: Path | None) -> Iterator[Path]:
+def private_directory(parent: Path | None, option: str = "--dir") -> Iterator[Path]:
     """Have a new directory below `parent` (or the system's for such), until the block ends.
 
     Parents that do not exist are made, and removed if nothing else is in them by then.
@@ -63,7 +63,7 @@ def private_directory(parent: Path | None) -> Iterator[Path]:
         directory = Path(tempfile.mkdtemp(prefix="pocketkv-", dir=parent))
     except OSError as error:
         _remove_empty(made)
-        raise StartError(f"--dir {parent}: {error.strerror}") from error
+        raise StartError(f"{option} {parent}: {error.strerror}") from error
     try:
         yield directory
     finally:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pocketkv.catalog import TIER_NAMES
+from pocketkv.placement import is_store
 
 STORAGE: Final = "storage"
 ROUTER: Final = "router"
 
 _AMOUNT_MAX: Final = 2**63 - 1
 _TEXT_CHARACTERS_MAX: Final = 255
+_URL_CHARACTERS_MAX: Final = 1024
 
 
 class MemberError(ValueError):
@@ -125,7 +127,8 @@ class Joining:
 
     `epoch` is the newest that it has heard of, `generation` tells one run of the process from the
     next: what an earlier run held is gone. A router has no tier, and no capacity. `machine_type`
-    is what the catalog calls the machine, empty if the member does not know.
+    is what the catalog calls the machine, empty if the member does not know. `retain` is the URL
+    of the store in which a server can keep what jobs retain, if it has one.
     """
 
     id: str
@@ -141,6 +144,7 @@ class Joining:
     bandwidth_bytes_s: int | None = None
     advertise_host: str | None = None
     machine_type: str = ""
+    retain: str = ""
     epoch: int = 0
 
     @classmethod
@@ -179,6 +183,7 @@ class Joining:
             if fields.get("advertise_host")
             else None,
             machine_type=_text(fields, "machine_type") if fields.get("machine_type") else "",
+            retain=_store(fields),
             epoch=_amount(fields, "epoch"),
         )
 
@@ -212,11 +217,18 @@ def _object(document: str | bytes) -> dict[str, Any]:
     return fields
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
+def _text(fields: Mapping[str, Any], name: str, characters_max: int = _TEXT_CHARACTERS_MAX) -> str:
     value = fields.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= _TEXT_CHARACTERS_MAX:
+    if not isinstance(value, str) or not 0 < len(value) <= characters_max:
         raise MemberError(f"a member's {name} is not a text")
     return value
+
+
+def _store(fields: Mapping[str, Any]) -> str:
+    url = fields.get("retain") or ""
+    if url and not (isinstance(url, str) and is_store(url) and len(url) <= _URL_CHARACTERS_MAX):
+        raise MemberError("a member's retain is not the URL of a store")
+    return url
 
 
 def _amount(fields: Mapping[str, Any], name: str) -> int:
@@ -297,6 +309,8 @@ class MoveOutcome:
 class Retirement:
     """What a server tells of the keys of an ended job that it was to hand over to `target`.
 
+    That is a server or a store.
+
     With a `reason`, the target did not take them.
     """
 
@@ -316,7 +330,7 @@ class Retirement:
         fields = _object(document)
         return cls(
             _text(fields, "job"),
-            _text(fields, "target"),
+            _text(fields, "target", _URL_CHARACTERS_MAX),
             _amount(fields, "keys"),
             _amount(fields, "lost_keys"),
             _text(fields, "reason") if fields.get("reason") else "",

@@ -104,7 +104,7 @@ class JobRetains:
 
 @dataclass(frozen=True)
 class JobRetired:
-    """A server has handed all that it retained of a job over to `target`.
+    """A server has handed all that it retained of a job over to `target`, a server or a store.
 
     `keys` were handed over, `lost_keys` could not be read.
     """
@@ -128,6 +128,13 @@ class JobRetireRefused:
 @dataclass(frozen=True)
 class JobPurged:
     """Nobody needs any more what a job retained."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class StorePurged:
+    """What a job had left in a store is deleted."""
 
     job_id: str
 
@@ -199,6 +206,7 @@ Event: TypeAlias = (
     | JobRetired
     | JobRetireRefused
     | JobPurged
+    | StorePurged
     | TierScaled
     | ServerDrained
     | DrainCancelled

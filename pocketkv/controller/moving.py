@@ -86,6 +86,7 @@ class MovingBooks(RetainingBooks):
         in_transit: Jobs with slots that are on their way, or are to be.
         orders: Moves that are ordered, by job and id.
         setbacks: By job and target.
+        hot: Servers that slots are to move away from soon, since they have too much to do.
     """
 
     def __init__(self, catalog: Catalog, fleet: Fleet, epoch: int) -> None:
@@ -93,6 +94,7 @@ class MovingBooks(RetainingBooks):
         self.in_transit: set[str] = set()
         self.orders: dict[tuple[str, str], Order] = {}
         self.setbacks: dict[tuple[str, str], Setback] = {}
+        self.hot: frozenset[str] = frozenset()
         self._outstanding: dict[str, tuple[PlacementMap, list[Stretch]]] = {}
         self._dropped: dict[tuple[str, str], SlotMove] = {}
         self._lost: dict[tuple[str, str], None] = {}
@@ -191,7 +193,12 @@ class MovingBooks(RetainingBooks):
         if planned is None:
             planned = planned_slots(self.placements[job_id])
         self._refresh_rooms()
-        held = {name: n for name, n in planned.items() if name in self.rooms}
+        # What is on a server that will end anyway goes elsewhere, whether there is room or not.
+        held = {
+            name: n
+            for name, n in planned.items()
+            if name in self.rooms and not self.fleet.members[name].ends_soon
+        }
         hints, own = self.tenants[job_id].hints, self.own(job_id)
         refusing = self._close_refusing(job_id, now_ms)
         if refusing:
@@ -321,8 +328,9 @@ class MovingBooks(RetainingBooks):
             for name, member in self.fleet.members.items()
             if member.drain is not None
         }
+        leaving = {**dict.fromkeys(self.hot, 1), **leaving}
         sources, targets = traffic.busy()
-        # One that is to go itself will not be a target in the next plan.
+        # Those will not be targets in the next plan.
         targets |= leaving.keys()
         for job_id in self.in_transit:
             rank = 1 if self.tenants[job_id].shortages else 3

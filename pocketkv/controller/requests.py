@@ -34,6 +34,7 @@ from pocketkv.controller.messages import (
     Reported,
     ServerDrained,
     SlotsMoved,
+    StorePurged,
 )
 from pocketkv.engine import gate
 from pocketkv.engine.commands import Command, Route, find_command
@@ -218,6 +219,16 @@ class ControllerHandler(RequestHandler):
             return OK  # It has nothing.
         return self._tell(ServerDrained(link.member_id, "it was told to end", leaves=True))
 
+    def _purges(self, request: list[bytes]) -> Reply:
+        """Jobs whose keys this member is to delete from the store that it has."""
+        link = self._joined()
+        return [job_id.encode() for job_id in self._core.state.purges_of(link.member_id)]
+
+    def _purged(self, request: list[bytes]) -> Reply:
+        """They are deleted."""
+        self._joined()
+        return self._tell(StorePurged(request[1].decode("utf-8", "replace")))
+
     def _tell(self, event: Event) -> Deferred:
         async def tell(reply: Deferred) -> None:
             await self._core.tell(event)
@@ -295,5 +306,7 @@ _MEMBER_COMMANDS: Final[
     b"MEMBER.MOVED": (2, ControllerHandler._moved),
     b"MEMBER.MOVE_FAILED": (2, ControllerHandler._move_failed),
     b"MEMBER.DRAIN": (2, ControllerHandler._drain),
+    b"MEMBER.PURGES": (1, ControllerHandler._purges),
+    b"MEMBER.PURGED": (2, ControllerHandler._purged),
     b"MEMBER.FORWARD": (-3, ControllerHandler._forward),
 }

@@ -1,20 +1,24 @@
 """What becomes of a job that has ended and retains keys. Pure.
 
 Such a job is not forgotten: from its end on it is only read. Its servers are told, by its map, to
-send what they retain of it to one server of the slowest file tier that has room, and go on to be
-read meanwhile. Each tells when it is done; after the last one, all slots of the job are on that
-server, and the others free everything. It stays so until the job is purged.
+send what they retain of it to what is to keep it, and go on to be read meanwhile. That is the
+store (S3) that all of them have, if they have one; or else a server of the slowest file tier that
+has room. Each tells when it is done; after the last one, all slots of the job are on one server,
+and the others free everything. It stays so until the job is purged.
 
 Whatever fails is begun anew: a server that died before it was done takes its keys with it, which
 are counted; if the server that is to keep them is lost or has no room, the others send all they
 have, which they still do, to another. Once everything is on one server, the job waits for it
-however long it is away: its keys are on its medium.
+however long it is away: its keys are on its medium. A store is never given up, however long it is
+away, and whoever has the same store can read it: when the server that does so dies, another one
+takes its place. What a job had left in a store is deleted by one of these servers, which are asked
+to do so until one has told that it has (`purges`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -23,11 +27,17 @@ from pocketkv.controller.books import Books
 from pocketkv.controller.changes import Changes
 from pocketkv.controller.errors import RefusedError, UnknownJobError
 from pocketkv.controller.fleet import Fleet, Member
-from pocketkv.controller.messages import JobPurged, JobRetains, JobRetired, JobRetireRefused
+from pocketkv.controller.messages import (
+    JobPurged,
+    JobRetains,
+    JobRetired,
+    JobRetireRefused,
+    StorePurged,
+)
 from pocketkv.controller.placements import held_slots
 from pocketkv.controller.tenants import Retention, Tenant
 from pocketkv.jobs import DEFAULT_JOB_ID, Phase
-from pocketkv.placement import PlacementMap, Server, SlotRange, assign_slots
+from pocketkv.placement import PlacementMap, Server, SlotRange, assign_slots, is_store
 from pocketkv.slots import SLOT_COUNT
 
 # Tiers whose media outlive jobs, those that are preferred first.
@@ -38,12 +48,14 @@ class RetainingBooks(Books):
     """Books in which jobs may leave keys behind.
 
     Attributes:
-        retiring: Jobs whose keys are on their way to the server that keeps them.
+        retiring: Jobs whose keys are on their way to what keeps them.
+        purges: What jobs that are no more have left in stores: the store, by job id.
     """
 
     def __init__(self, catalog: Catalog, fleet: Fleet, epoch: int) -> None:
         super().__init__(catalog, fleet, epoch)
         self.retiring: set[str] = set()
+        self.purges: dict[str, str] = {}
 
     # --- events --------------------------------------------------------------------------------
 
@@ -51,10 +63,12 @@ class RetainingBooks(Books):
         tenant = self._active(event.job_id)
         if event.job_id == DEFAULT_JOB_ID:
             raise RefusedError(f"the job '{DEFAULT_JOB_ID}' never ends")
-        if not any(member.server.tier in FILE_TIERS for member in self.fleet.members.values()):
+        has_files = any(m.server.tier in FILE_TIERS for m in self.fleet.members.values())
+        if not has_files and self._store(event.job_id) is None:
             raise RefusedError(
                 "keys cannot be retained: the cluster has no storage server with files"
-                f" ({', '.join(FILE_TIERS)}) that could keep them"
+                f" ({', '.join(FILE_TIERS)}) that could keep them, and not all servers of the job"
+                " have a store (--retain)"
             )
         if not tenant.retains:
             self.tenants[event.job_id] = replace(tenant, retains=True)
@@ -93,6 +107,8 @@ class RetainingBooks(Books):
         retention = None if tenant is None else tenant.retention
         if retention is None or retention.target != event.target or not retention.pending:
             return
+        if is_store(event.target):
+            return  # It is waited for.
         changes.log(
             logging.WARNING,
             "retained keys refused",
@@ -117,8 +133,26 @@ class RetainingBooks(Books):
                 f"the job '{event.job_id}' has not ended: JOB.DEREGISTER ends it, and frees what"
                 " it does not retain"
             )
-        self.retiring.discard(event.job_id)
-        self._end(event.job_id, "purged", now_ms, changes)
+        self._end_retained(event.job_id, "purged", now_ms, changes)
+
+    def _on_store_purged(self, event: StorePurged, now_ms: int, changes: Changes) -> None:
+        store = self.purges.pop(event.job_id, None)
+        if store is not None:
+            changes.facts = True
+            changes.log(logging.INFO, "retained keys deleted", job=event.job_id, store=store)
+
+    def purges_of(self, member_id: str) -> list[str]:
+        """Return the jobs whose keys this member is to delete from its store.
+
+        Of all members that have a store, one is told: the others would do it a second time.
+        """
+        member = self.fleet.members.get(member_id)
+        if member is None or not member.retain:
+            return []
+        others = [m for m in self.fleet.members.values() if m.retain == member.retain]
+        if member_id != min((m.server.id for m in others if m.connected), default=None):
+            return []
+        return sorted(job_id for job_id, store in self.purges.items() if store == member.retain)
 
     def _active(self, job_id: str) -> Tenant:
         """Return a job that has not ended.
@@ -151,6 +185,16 @@ class RetainingBooks(Books):
         changes.log(logging.INFO, "job retires", job=job_id, reason=reason, target=target)
         self._redirect(job_id, retention, target, now_ms, changes)
 
+    def _end_retained(self, job_id: str, reason: str, now_ms: int, changes: Changes) -> None:
+        """Forget a job that had ended, and have deleted what it may have left in a store."""
+        retention = self.tenants[job_id].retention
+        assert retention is not None  # The callers have looked.
+        self.retiring.discard(job_id)
+        if retention.target is not None and is_store(retention.target):
+            self.purges[job_id] = retention.target
+            changes.facts = True
+        self._end(job_id, reason, now_ms, changes)
+
     def _redirect(
         self,
         job_id: str,
@@ -173,15 +217,19 @@ class RetainingBooks(Books):
         retention = self.tenants[job_id].retention
         assert retention is not None  # The callers have looked.
         if not retention.keys:
-            self._end(job_id, "it retained nothing that is left", now_ms, changes)
+            self._end_retained(job_id, "it retained nothing that is left", now_ms, changes)
             return
-        member = self.fleet.members.get(retention.target or "")
+        if retention.target is not None and is_store(retention.target):
+            member = self._reader(retention.target)
+        else:
+            member = self.fleet.members.get(retention.target or "")
         self._publish(job_id, self._all_slots(member), now_ms, changes)
         changes.log(
             logging.INFO,
             "job retained",
             job=job_id,
-            server=retention.target,
+            target=retention.target,
+            server=None if member is None else member.server.id,
             keys=retention.keys,
             lost_keys=self.tenants[job_id].lost_keys,
         )
@@ -220,7 +268,11 @@ class RetainingBooks(Books):
         server_id = member.server.id
         for job_id, tenant in list(self.tenants.items()):
             retention = tenant.retention
-            if retention is None or retention.target != server_id:
+            if retention is None:
+                continue
+            if self._awaits_reader(job_id, retention) and retention.target == member.retain:
+                self._settle_retained(job_id, now_ms, changes)
+            if retention.target != server_id:
                 continue
             owners = self.placements[job_id].owners()
             if retention.generation != member.generation:
@@ -255,6 +307,8 @@ class RetainingBooks(Books):
                 continue
             if keeper is not None and keeper.drain is None:
                 continue
+            if is_store(retention.target):
+                continue
             target = self._keeper(job_id, ())
             if target is not None and target != retention.target:
                 self._redirect(job_id, retention, target, now_ms, changes)
@@ -288,17 +342,48 @@ class RetainingBooks(Books):
 
     def _count_losses(self, member: Member, reason: str, changes: Changes) -> None:
         for job_id in self.placements.jobs_on(member.server.id):
+            retention = self.tenants[job_id].retention
+            if retention is not None and is_store(retention.target) and not retention.pending:
+                continue  # It has only read them.
             keys = self._keys_at_stake(job_id, member)
             self._lose_keys(job_id, member.server.id, keys, reason, changes)
 
     # --- choosing and telling ------------------------------------------------------------------
 
-    def _keeper(self, job_id: str, refused: Iterable[str]) -> str | None:
-        """Return the server that is to keep what a job left; None if there is none.
+    def _store(self, job_id: str) -> str | None:
+        """Return the store that all servers of a job have; None if there is no such."""
+        owners = self.placements[job_id].owners()
+        stores = {self.fleet.members[name].retain for name in owners}
+        return stores.pop() or None if len(stores) == 1 else None
 
-        It is of the slowest tier where one has room for all that the job uses; if none has, it is
-        the one that has most: what is retained may be less.
+    def _reader(self, store: str, leaving: Collection[str] = ()) -> Member | None:
+        """Return the server that is to read what is in a store; None if there is none.
+
+        What is read takes nothing but memory for the index, and is not what a server held before
+        it was out.
         """
+        able = [
+            member.server
+            for name, member in self.fleet.members.items()
+            if member.retain == store and member.drain is None and name not in leaving
+        ]
+        most = max(able, key=lambda s: (self._free_bytes(s), s.id), default=None)
+        return None if most is None else self.fleet.members[most.id]
+
+    def _awaits_reader(self, job_id: str, retention: Retention) -> bool:
+        """Return whether all of a job's keys are in a store, and nobody reads them."""
+        is_there = is_store(retention.target) and not retention.pending
+        return is_there and not self.placements[job_id].ranges
+
+    def _keeper(self, job_id: str, refused: Iterable[str]) -> str | None:
+        """Return what is to keep what a job left, a store or a server; None if there is none.
+
+        A server is of the slowest tier where one has room for all that the job uses; if none has,
+        it is the one that has most: what is retained may be less.
+        """
+        store = self._store(job_id)
+        if store is not None:
+            return store
         needed_bytes = sum(self.used_bytes(job_id).values())
         owners = self.placements[job_id].owners()
         offered = [s for s in self.fleet.up() if s.tier in FILE_TIERS and s.id not in refused]
@@ -336,6 +421,9 @@ class RetainingBooks(Books):
             weights={},
             read_only=True,
             retire_to=retention.target if retention.pending else None,
+            kept_in=retention.target
+            if is_store(retention.target) and not retention.pending
+            else None,
         )
         weights = {name: float(n) for name, n in held_slots(placement).items()}
         self._keep(replace(placement, weights=weights))
@@ -350,7 +438,13 @@ class RetainingBooks(Books):
         assert (placement.job_id in self.retiring) == bool(retention.pending)
         assert placement.retire_to == (retention.target if retention.pending else None)
         owners = placement.owners()
-        if not owners:
+        if is_store(retention.target) and not retention.pending:
+            assert retention.target is not None
+            assert placement.kept_in == retention.target
+            assert len(owners) <= 1
+            assert owners or self._reader(retention.target) is None
+            assert all(self.fleet.members[name].retain == retention.target for name in owners)
+        elif not owners:
             assert retention.target not in self.fleet.members
         elif retention.pending:
             assert set(retention.pending) <= set(owners)

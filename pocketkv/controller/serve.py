@@ -83,6 +83,7 @@ class Supervisor:
         port: The routers' port, which is reserved.
         lifeline: The reading end of the lifeline; `cut_lifeline` ends it.
         log: The process's log.
+        spill: A directory that dram servers may spill to, for as long as the cluster runs.
     """
 
     def __init__(
@@ -94,12 +95,14 @@ class Supervisor:
         lifeline: int,
         cut_lifeline: Callable[[], None],
         log: logging.Logger,
+        spill: Path | None = None,
     ) -> None:
         self.config = config
         self.port = port
         self.log = log
         self.stop = trio.Event()
         self._directory = directory
+        self._spill_directory = spill
         self._listener = listener
         self._lifeline = lifeline
         self._cut_lifeline = cut_lifeline
@@ -199,6 +202,8 @@ class Supervisor:
             log_format=config.log_format,
             require_auth=config.require_auth,
             metrics_port=self._metrics_port(1 + config.routers),
+            spill=None if config.spill is None else str(self._spill_directory or config.spill),
+            retain=config.retain,
         )
 
     def _server_capacity_bytes(self) -> int:
@@ -391,13 +396,18 @@ async def run_serve(
     with ExitStack() as stack:
         port = stack.enter_context(reserved_port(config.host, config.port))
         directory = stack.enter_context(private_directory(config.dir))
+        spill = None
+        if isinstance(config.spill, Path):
+            spill = stack.enter_context(private_directory(config.spill, "--spill"))
         listener = stack.enter_context(listen(LOOPBACK, 0))
         reading, writing = os.pipe()
         stack.callback(os.close, reading)
         lifeline = stack.enter_context(ExitStack())
         lifeline.callback(os.close, writing)
         adopt_orphans()
-        supervisor = Supervisor(config, directory, listener, port, reading, lifeline.close, log)
+        supervisor = Supervisor(
+            config, directory, listener, port, reading, lifeline.close, log, spill
+        )
 
         def on_ready(lines: Sequence[str]) -> None:
             for line in lines:

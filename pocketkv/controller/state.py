@@ -55,6 +55,7 @@ from pocketkv.controller.messages import (
     Snapshot,
     StartServer,
     StopServer,
+    StorePurged,
     Tick,
     TierScaled,
     Update,
@@ -122,6 +123,7 @@ class ClusterState(ElasticBooks):
                 self.fleet.wanted = dict(snapshot.facts["wanted"] if is_known else plan)
             self.fleet.lost = {str(k): str(v) for k, v in snapshot.facts.get("lost", {}).items()}
             self.events = Events.remembered(snapshot.events, now_ms)
+            self.purges = dict(snapshot.facts.get("purges", {}))
             self._remember(snapshot, now_ms)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"what was remembered is not understood: {error!r}") from error
@@ -192,7 +194,7 @@ class ClusterState(ElasticBooks):
             self._go_on(event, now_ms, changes)
         self.events.add(changes.logs, now_ms)
         return changes.instructions(
-            self.epoch, self.fleet, self.tenants, self.placements, self.events
+            self.epoch, self.fleet, self.tenants, self.placements, self.events, self.purges
         )
 
     def _go_on(self, event: Event, now_ms: int, changes: Changes) -> None:
@@ -503,6 +505,7 @@ _HANDLERS: Final[Mapping[type, _Handler]] = {
     JobRetired: ClusterState._on_retired,
     JobRetireRefused: ClusterState._on_retire_refused,
     JobPurged: ClusterState._on_purged,
+    StorePurged: ClusterState._on_store_purged,
     TierScaled: ClusterState._on_scaled,
     ServerDrained: ClusterState._on_drained,
     DrainCancelled: ClusterState._on_drain_cancelled,

@@ -17,8 +17,8 @@ class Retention:
     """What is known of the keys that a job left behind.
 
     Attributes:
-        target: The server that keeps them, or that they are on their way to; None while there is
-            none that could.
+        target: The server that keeps them, or the store (`pocketkv.placement.is_store`), or what
+            they are on their way to; None while there is none that could.
         pending: The servers that have not handed over yet what they have.
         refused: Servers that had no room.
         keys: How many keys the target was given.

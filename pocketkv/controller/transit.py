@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 
 from pocketkv.catalog import Catalog
 from pocketkv.controller.placements import held_slots
-from pocketkv.controller.policy import NOTHING, Commitment, commitments
+from pocketkv.controller.policy import NOTHING, Commitment, commitments, share_of
 from pocketkv.jobs import Hints
 from pocketkv.placement import PlacementMap, SlotMove, SlotRange, assign_slots, slot_counts
-from pocketkv.slots import SLOT_COUNT
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def quotas_in_transit(
         quota = decided.get(name) or 0
         if slots > planned.get(name, 0):
             # It still has more than it will: as much more as it was promised before, at most.
-            share = _share(capacity_bytes, slots)
+            share = share_of(capacity_bytes, slots)
             before = placement.quotas.get(name)
             quota = max(quota, share if before is None else min(share, before))
         quotas[name] = quota
@@ -160,14 +159,9 @@ def quotas_of_plan(placement: PlacementMap, capacity_bytes: int | None) -> dict[
         return {}
     found: dict[str, int | None] = {}
     for name, slots in planned_slots(placement).items():
-        share, before = _share(capacity_bytes, slots), placement.quotas.get(name)
+        share, before = share_of(capacity_bytes, slots), placement.quotas.get(name)
         found[name] = share if before is None else min(share, before)
     return found
-
-
-def _share(amount: int, slots: int) -> int:
-    """Return the part of `amount` that belongs to so many slots, rounded up."""
-    return -(-amount * slots // SLOT_COUNT)
 
 
 def reserved(hints: Hints, catalog: Catalog, placement: PlacementMap) -> dict[str, Commitment]:
@@ -175,9 +169,9 @@ def reserved(hints: Hints, catalog: Catalog, placement: PlacementMap) -> dict[st
     kept = commitments(hints, catalog, placement)
     if not is_in_transit(placement):
         return kept
-    planned = replace(placement, ranges=assign_slots(placement.weights, None), moves=())
-    for other in (arrived(placement), planned):
-        for name, more in commitments(hints, catalog, other).items():
+    will_be = commitments(hints, catalog, arrived(placement))
+    for other in (will_be, planned_commitments(hints, catalog, placement)):
+        for name, more in other.items():
             known = kept.get(name, NOTHING)
             kept[name] = Commitment(
                 max(known.capacity_bytes, more.capacity_bytes),
@@ -185,6 +179,14 @@ def reserved(hints: Hints, catalog: Catalog, placement: PlacementMap) -> dict[st
                 max(known.jobs, more.jobs),
             )
     return kept
+
+
+def planned_commitments(
+    hints: Hints, catalog: Catalog, placement: PlacementMap
+) -> dict[str, Commitment]:
+    """Return what a job will keep of its servers when everything is where it is to be."""
+    ranges = assign_slots(placement.weights, None) if placement.ranges else ()
+    return commitments(hints, catalog, replace(placement, ranges=ranges, moves=()))
 
 
 def handed_out(slots: int, planned: Mapping[str, int], coming: Mapping[str, int]) -> dict[str, int]:

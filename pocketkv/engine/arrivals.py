@@ -110,8 +110,7 @@ def copy_large(session: Session, request: list[bytes]) -> Reply:
     if isinstance(data, RefusedString):
         incoming.failure = data.text or OUT_OF_MEMORY
         raise CommandError(incoming.failure)
-    if not isinstance(data, LargeString):
-        _check_room(session, incoming, len(data))
+    _check_room(session, incoming, len(data), is_large=isinstance(data, LargeString))
     db = space.database(parse_int(request[2]))
     used_bytes = space.used_bytes
     try:
@@ -192,7 +191,7 @@ def _incoming(session: Session, request: list[bytes]) -> Incoming:
     return incoming
 
 
-def _check_room(session: Session, incoming: Incoming, size: int) -> None:
+def _check_room(session: Session, incoming: Incoming, size: int, *, is_large: bool = False) -> None:
     """See to it that so much finds room; the job's quota has nothing to say about it.
 
     Raises:
@@ -201,7 +200,9 @@ def _check_room(session: Session, incoming: Incoming, size: int) -> None:
     """
     space = incoming.space
     keyspace = space.keyspace
-    if not keyspace.refuses_copy(space.job_id, size):
+    # Of large strings nothing is in memory, where there is a medium.
+    refuses = keyspace.refuses_large if is_large else keyspace.refuses_copy
+    if not refuses(space.job_id, size):
         return
     spilling = keyspace.spilling
     if spilling is not None and None not in spilling.stuck:

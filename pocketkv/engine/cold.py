@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from pocketkv.engine.errors import CommandError
@@ -200,6 +201,10 @@ class PendingRead(Protocol):
         """Have it at hand, or why it cannot be had; false if an error cannot be kept."""
         ...
 
+    def prepare(self) -> Iterator[None]:
+        """What is to be done with it on the serving thread before it is used, step by step."""
+        ...
+
     def forget(self) -> None:
         """It is not needed any more."""
         ...
@@ -216,5 +221,5 @@ class NotResident(Exception):  # noqa: N818 - no error: it is answered by readin
     """
 
     def __init__(self, reads: list[PendingRead]) -> None:
-        super().__init__("a value is not in memory")
+        # No text: it is raised for each value that is read, and never shown.
         self.reads = reads

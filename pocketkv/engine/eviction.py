@@ -7,12 +7,36 @@ queue, as a page does in the CLOCK algorithm. So one pass over many collections 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import Keyspace
+
+# A larger collection is freed in parts.
+_SHED_BYTES: Final = 256 * 1024
+# Of more collections so many are looked at to tell how large all of them are.
+_SAMPLED_KEYS: Final = 512
+
+
+def memory_bytes(keyspace: Keyspace) -> int:
+    """What is accounted for in the memory of a server whose values are on a durable store.
+
+    That is keys with what stands for their values, and the collections that are in use; of many,
+    this is an estimate. What large strings take in memory is next to nothing.
+    """
+    residents = keyspace.residents
+    count = len(residents)
+    size = 0
+    looked = 0
+    for shelf, key in islice(residents, 0, None, 1 + count // _SAMPLED_KEYS):
+        value = shelf.db.find_stored(key)
+        if isinstance(value, Collection):
+            size += value.size_bytes
+        looked += 1
+    return keyspace.index_bytes + (size * count // looked if looked else 0)
 
 
 def evict_some(keyspace: Keyspace, wanted_bytes: int, effort_max: int) -> int:
@@ -43,6 +67,9 @@ def evict_some(keyspace: Keyspace, wanted_bytes: int, effort_max: int) -> int:
         shelf.db.exchange(key, value, cold)
         shelf.db.scans.forget(value)
         keyspace.evictions += 1
+        if value.size_bytes > _SHED_BYTES:
+            # To free it takes long.
+            keyspace.shedding.append(value)
         freed += value.size_bytes
         effort += cold.record_bytes
     return freed

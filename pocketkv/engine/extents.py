@@ -53,6 +53,10 @@ class Medium(Protocol):
         """Give a range room, so that it can be written; false, and no change, if there is none."""
         ...
 
+    def fill(self, offset: int, size: int) -> bool:
+        """`back` for a worker, which others need not wait for."""
+        ...
+
     def punch(self, offset: int, size: int) -> None:
         """Give a range's room back to the system. Bytes on their way out stay as they were."""
         ...
@@ -392,6 +396,11 @@ class Extents:
         extent.backed_pages = pages
         self.reserved_pages -= pages - first
         return True
+
+    def note_backed(self, extent: Extent) -> None:
+        """A worker has had all of an extent backed (`Medium.fill`)."""
+        self.reserved_pages -= extent.pages - extent.backed_pages
+        extent.backed_pages = extent.pages
 
     def extend(self, extent: Extent, pages: int) -> bool:
         """Make a backed extent longer where it is, if what comes after it is free."""

@@ -6,7 +6,8 @@ It must not have changed anything before: a write that names several keys is loo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from pocketkv import limits
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Has things read where that may take long, and is told what was read, or why not.
 Done: TypeAlias = "Callable[[list[bytes | CommandError]], None]"
+# Goes through steps between others' commands, and then calls something.
+Stepper: TypeAlias = "Callable[[Iterator[None], Callable[[], None]], None]"
 Fetcher: TypeAlias = "Callable[[list[PendingRead], Done], None]"
 
 
@@ -38,7 +41,7 @@ def require_resident(session: Session, command: Command, request: list[bytes]) -
         CommandError: IOERR: one cannot be had.
     """
     at_hand: list[PendingRead] = []
-    if command.needs_values and len(command.keys.positions(request)) > 1:
+    if command.needs_values and not command.single_key and len(command.keys.positions(request)) > 1:
         try:
             missing = _missing(session, command, request, at_hand)
         except CommandError:
@@ -82,9 +85,13 @@ def fetch(
     resume: Resume,
 ) -> Deferred:
     """Have values read and the command executed then; its reply, which is still to come."""
-    waiting = _Waiting(session, request, resume)
+    waiting = Waiting(session, request, resume)
     reads = missing.reads
-    if session.db.shelf is not None and len(command.keys.positions(request)) > 1:
+    if (
+        session.db.shelf is not None
+        and not command.single_key
+        and len(command.keys.positions(request)) > 1
+    ):
         # What else it will ask for is read at the same time.
         at_hand: list[PendingRead] = []
         try:
@@ -93,56 +100,73 @@ def fetch(
             # It is looked for again when the command is executed.
             forget(at_hand)
     waiting.begin(reads)
-    return waiting.deferred
+    return waiting
 
 
-class _Waiting:
-    """A command that waits for values."""
+class Waiting(Deferred):
+    """The reply to a command that waits for values; made by `fetch`."""
 
-    __slots__ = ("deferred", "gone", "reads", "request", "resume", "session")
+    __slots__ = ("_gone", "_reads", "_request", "_resume", "_session")
 
     def __init__(self, session: Session, request: list[bytes], resume: Resume) -> None:
-        self.session = session
-        self.request = request
-        self.resume = resume
-        self.reads: list[PendingRead] = []
-        self.gone = False
-        self.deferred = Deferred(exclusive=True, on_abandon=self._abandon)
+        self._begin(True, None)
+        self._session = session
+        self._request = request
+        self._resume = resume
+        self._reads: list[PendingRead] = []
+        self._gone = False
 
     def begin(self, reads: list[PendingRead]) -> None:
-        self.reads = reads
-        fetcher = self.session.node.fetcher
+        """Have these values read, and then the command executed."""
+        self._reads = reads
+        fetcher = self._session.node.fetcher
         assert fetcher is not None  # A node with a store has one.
         fetcher(reads, self._on_read)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """The client is gone: what is being read is of no use."""
-        self.gone = True
+        super().abandon()
+        self._gone = True
 
     def _on_read(self, results: list[bytes | CommandError]) -> None:
-        if self.gone:
+        if self._gone:
             self._forget()
             return
-        for pending, result in zip(self.reads, results, strict=True):
+        for index, pending in enumerate(self._reads):
+            result = results[index]
             if not pending.keep(result):
                 assert isinstance(result, CommandError)
                 self._forget()
-                self.deferred.complete(ErrorReply(result.text))
+                self.complete(ErrorReply(result.text))
                 return
-        reply = self.resume(self.session, self.request)
-        error = self.session.node.commit()
+        # What takes many steps is done between others' commands.
+        steps = chain.from_iterable([pending.prepare() for pending in self._reads])
+        stepper = self._session.node.stepper
+        if stepper is None:
+            for _ in steps:
+                pass
+            self._execute()
+        else:
+            stepper(steps, self._execute)
+
+    def _execute(self) -> None:
+        if self._gone:
+            self._forget()
+            return
+        reply = self._resume(self._session, self._request)
+        error = self._session.node.commit()
         if error is not None:
             reply = error
         if isinstance(reply, Deferred):
             # It needs more than was known, and then all of it.
             reply.listen(self._forget)
+            complete_with(self, reply)
         else:
             self._forget()
-        complete_with(self.deferred, reply)
+            self.complete(reply)
 
     def _forget(self) -> None:
         """What was read is in memory now, or not needed any more."""
-        # This object and its reply refer to each other, so both may stay for long, and what was
-        # read may keep a file open.
-        reads, self.reads = self.reads, []
+        # Whoever reads may refer to this object for long, and what was read may keep a file open.
+        reads, self._reads = self._reads, []
         forget(reads)

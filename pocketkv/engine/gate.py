@@ -54,10 +54,13 @@ def check_slots(session: Session, command: Command, request: list[bytes]) -> Non
         CommandError: MOVED to the owner of all keys, CROSSSLOT if they have several owners,
             CLUSTERDOWN if nobody is known to own them.
         Held: They are about to go to another server.
+        NotResident: It is not known yet which keys there are.
     """
     space = session.space
     if space.owns_all:
         return
+    if space.opening is not None:
+        raise NotResident([space.opening])
     owned = space.owned
     slots = [key_slot(request[position]) for position in command.keys.positions(request)]
     foreign = [slot for slot in slots if not owned[slot]]
@@ -187,8 +190,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
                 check_memory(session, request)
     except CommandError as error:
         return refuse(session, request, command, error)
-    except (NoRoom, Held) as reason:
-        return _wait(session, request, reason)
+    except (NoRoom, NotResident, Held) as reason:
+        return _wait(session, command, request, reason)
     if node.pauses and holds(session, command):
         return hold(session, request, run)
     if session.space.incoming_bytes:
@@ -204,10 +207,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
             reply = command.handler(session, request)
     except CommandError as error:
         reply = ErrorReply(error.text)
-    except NotResident as missing:
-        return _fetch(session, command, request, missing)
-    except (NoRoom, Held) as reason:
-        return _wait(session, request, reason)
+    except (NoRoom, NotResident, Held) as reason:
+        return _wait(session, command, request, reason)
     finally:
         if at_hand:
             forget(at_hand)
@@ -218,23 +219,30 @@ def run(session: Session, request: list[bytes]) -> Reply:
     return reply
 
 
-def _fetch(
-    session: Session, command: Command, request: list[bytes], missing: NotResident
+def _wait(
+    session: Session,
+    command: Command | None,
+    request: list[bytes],
+    reason: NoRoom | NotResident | Held,
 ) -> Deferred:
-    """Have values read that are not in memory, and the request executed then."""
-    try:
-        return fetch(session, command, request, missing, run)
-    except NoRoom as lack:
-        return _wait(session, request, lack)
-
-
-def _wait(session: Session, request: list[bytes], reason: NoRoom | Held) -> Deferred:
-    """Keep a request until there is memory for it, or its slots have gone or stay."""
+    """Have a request executed when it can be: there is room, or it is at hand what it reads."""
     if isinstance(reason, Held):
+        # Its slots have gone then, or stay.
         return reason.hold.keep(session, request, run)
+    if isinstance(reason, NoRoom):
+        return _hold_for_room(session, request, reason)
+    assert command is not None  # Without one, nothing was looked for.
+    try:
+        return fetch(session, command, request, reason, run)
+    except NoRoom as no_room:
+        return _hold_for_room(session, request, no_room)
+
+
+def _hold_for_room(session: Session, request: list[bytes], lack: NoRoom) -> Deferred:
+    """Keep a request until there is memory for it."""
     spilling = session.node.keyspace.spilling
     assert spilling is not None  # Nobody else says that there will be room.
-    return spilling.hold(session, request, run, reason.size)
+    return spilling.hold(session, request, run, lack.size)
 
 
 def refuse(

@@ -27,6 +27,7 @@ cdef class JobSpace:
     cdef public long long flips, foreign_bytes
     cdef public bint owns_all
     cdef public KeyStats stats
+    cdef public object kept, opening
     cdef public long long used_bytes
 
     cpdef account(self, long long grown_bytes)
@@ -42,10 +43,12 @@ cdef class Keyspace:
     cdef public list unwritten
     cdef public bint memory_is_full
     cdef public Clock clock
-    cdef public list discarded
+    cdef public list discarded, shedding
     cdef public object extents
     cdef public long long incoming_bytes, memory_bytes
     cdef public object randomness
     cdef public dict spaces
     cdef public object unfinished
     cdef public long long used_bytes
+
+    cpdef commit(self)

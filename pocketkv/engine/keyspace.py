@@ -15,17 +15,19 @@ from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.errors import CAPACITY_USED, NO_WRITES, OUT_OF_MEMORY
 from pocketkv.engine.extents import Extents
+from pocketkv.engine.kept import KeptShelf
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.shelf import Shelf
 from pocketkv.engine.spilling import FULL, Spilling
-from pocketkv.engine.values import Entry, value_cost
+from pocketkv.engine.values import Collection, Entry, value_cost
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
     from pocketkv.engine.changes import Observer
-    from pocketkv.engine.cold import Journal, Store
+    from pocketkv.engine.cold import Journal, PendingRead, Store
     from pocketkv.engine.database import Table
+    from pocketkv.engine.kept import KeptStore
     from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.sinks import ExtentSink
     from pocketkv.engine.transfer import Partial
@@ -34,6 +36,8 @@ CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
 # 2**11 bytes are about as quick to give back as one more key is to forget.
 _FREEING_SHIFT: Final = 11
+# What it takes to free a part of a collection, in keys.
+_SHED_EFFORT: Final = 2000
 
 
 class Randomness(Protocol):
@@ -119,6 +123,8 @@ class JobSpace:
         flips: How often slots came or went by a move.
         foreign_bytes: What of `used_bytes` is for slots that are on their way in or out, as far as
             that is known: the quota does not count it.
+        kept: Where its keys are in place of the server's own medium, if they are elsewhere.
+        opening: What its commands have to wait for before its keys are known here.
         replaying: Whether what is changed is on the store already.
     """
 
@@ -136,8 +142,10 @@ class JobSpace:
         "incoming",
         "incoming_bytes",
         "job_id",
+        "kept",
         "keyspace",
         "observer",
+        "opening",
         "owned",
         "owns_all",
         "quota_bytes",
@@ -179,6 +187,8 @@ class JobSpace:
         self.read_only = False
         self.retains = False
         self.adopting: dict[tuple[int, bytes], Partial] = {}
+        self.kept: KeptStore | None = None
+        self.opening: PendingRead | None = None
         self.stats = KeyStats()
 
     def database(self, index: int) -> Database:
@@ -286,7 +296,9 @@ class JobSpace:
         self.keyspace.used_bytes += grown_bytes
 
     def shelf(self, database: Database) -> Shelf | None:
-        """What one of its databases keeps on the server's medium, if it has one."""
+        """What one of its databases keeps on a medium, if there is one."""
+        if self.kept is not None:
+            return KeptShelf(database, self.kept.journal(self.job_id))
         store = self.keyspace.store
         if store is None:
             return None
@@ -295,11 +307,19 @@ class JobSpace:
     def clear(self) -> None:
         """Remove every key of the job."""
         self.account(-self.used_bytes)
-        store = self.keyspace.store
+        store = self.keyspace.store if self.kept is None else self.kept
         if store is not None:
             store.drop(self.job_id)
         for database in self.databases.values():
             database.discard(release=False)
+
+    def move_to(self, kept: KeptStore | None) -> None:
+        """Remove every key; those that come next are elsewhere, or ``None``: on this server."""
+        self.clear()
+        self.kept = kept
+        for database in self.databases.values():
+            # Those who are connected have it, and are to find there what comes.
+            database.shelf = self.shelf(database)
 
     def refuses_write(self, request_bytes: int) -> bool:
         """Whether a write of this size would exceed the job's quota or the server's memory."""
@@ -319,7 +339,11 @@ class JobSpace:
         return self.exceeds_quota(size) or self.keyspace.refuses_large(self.job_id, size)
 
     def refuses_copied(self, size: int) -> bool:
-        """The same of one that is moved here: whether the server has no room for it."""
+        """The same of one that is moved here: whether the server will have no room for it."""
+        spilling = self.keyspace.spilling
+        if spilling is not None:
+            # What is too much is moved out; the command waits for it.
+            return None in spilling.stuck or size > self.keyspace.memory_bytes
         return self.keyspace.refuses_large(self.job_id, size)
 
     def exceeds_quota(self, size: int) -> bool:
@@ -378,6 +402,7 @@ class Keyspace:
         spilling: Decides what is moved to a spill medium, where there is one.
         used_bytes, incoming_bytes: What all jobs use (see `JobSpace`).
         unfinished: Large strings that are being received, but for the shorter ones.
+        shedding: Collections that nobody needs, to be freed in the background.
         discarded: Tables that nobody sees any more, to be freed in the background.
     """
 
@@ -396,6 +421,7 @@ class Keyspace:
         "memory_is_full",
         "randomness",
         "residents",
+        "shedding",
         "spaces",
         "spilling",
         "store",
@@ -431,6 +457,7 @@ class Keyspace:
         self.spilling: Spilling | None = None
         if store is not None and not store.durable:
             self.spilling = Spilling(self)
+        self.shedding: list[Collection] = []
         self.discarded: list[tuple[Table, Journal | None]] = []
         self._freeing: Table | None = None
         self._freeing_journal: Journal | None = None
@@ -531,6 +558,10 @@ class Keyspace:
 
         A large value counts as the more keys the larger it is: unmapping it takes the system time.
         """
+        while effort_max > 0 and self.shedding:
+            effort_max -= _SHED_EFFORT
+            if not self.shedding[-1].shed():
+                self.shedding.pop()
         while effort_max > 0 and (self._freeing or self.discarded):
             if not self._freeing:
                 self._freeing, self._freeing_journal = self.discarded.pop()
@@ -548,7 +579,7 @@ class Keyspace:
             while table and effort_max > 0:
                 _, value = table.popitem()
                 effort_max -= 1 + _effort(value)
-        return bool(self._freeing or self.discarded)
+        return bool(self._freeing or self.discarded or self.shedding)
 
 
 def _release_some(table: Table, journal: Journal, effort_max: int) -> int:

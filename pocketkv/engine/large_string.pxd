@@ -8,6 +8,7 @@ cdef class Hold:
     cdef public Extent extent
 
     cpdef view(self, Py_ssize_t offset, Py_ssize_t size)
+    cpdef Py_ssize_t resident(self, Py_ssize_t offset, Py_ssize_t size) except -1
 
 
 cdef class Piece:

@@ -55,6 +55,10 @@ class Hold:
         """A part of the medium."""
         return self.extent.extents.medium.view(offset, size)
 
+    def resident(self, offset: int, size: int) -> int:
+        """How much of it can be sent now: all of it is in memory."""
+        return size
+
 
 class Piece:
     """A part of an extent that is a part of a string: `size` bytes from `offset` on."""
@@ -139,6 +143,14 @@ class LargeString:
         missing = self.missing(start, stop)
         if missing:
             raise NotResident(missing)
+
+    def require_head(self, start: int, stop: int) -> None:
+        """Have at hand what is sent first of these bytes.
+
+        Raises:
+            NotResident: It cannot be had without waiting.
+        """
+        self.require(start, min(stop, start + limits.FETCH_FIRST_BYTES))
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes from `start` up to `stop`, copied."""
@@ -420,7 +432,7 @@ def require_first(value: LargeString, start: int, stop: int) -> None:
     Raises:
         NotResident: It cannot be had without waiting.
     """
-    value.require(start, min(stop, start + limits.FETCH_FIRST_BYTES))
+    value.require_head(start, stop)
 
 
 def _sent_by(extent: Extent, size: int) -> int:

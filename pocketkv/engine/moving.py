@@ -158,7 +158,7 @@ class Outgoing:
 
     __slots__ = (
         "_dirty",
-        "_keys",
+        "_queue",
         "_reached",
         "_tracked",
         "end",
@@ -186,7 +186,7 @@ class Outgoing:
         self._dirty: dict[tuple[int, bytes], int] = {}
         # The keys that are copied next, of the slot that was reached: changes of later slots need
         # no note, since what they are then is copied.
-        self._keys: list[tuple[Database, bytes]] = []
+        self._queue: list[tuple[Database, list[bytes]]] = []
         self._reached = self.start - 1
         self.was_cleared = False
 
@@ -226,19 +226,17 @@ class Outgoing:
 
     def next_copied(self) -> tuple[Database, bytes] | None:
         """The next key to be copied; ``None`` if there are no more."""
-        while not self._keys:
+        while True:
+            while self._queue:
+                database, keys = self._queue[-1]
+                if keys:
+                    return database, keys.pop()
+                self._queue.pop()
             if self._reached >= self.end:
                 return None
-            self._reached = self._next_occupied()
-            if self._reached > self.end:
-                self._reached = self.end
-                return None
+            self._reached = min(self._next_occupied(), self.end)
             for database in self.space.databases.values():
-                table = database.tables[self._reached]
-                if table:
-                    self._keys.extend([(database, key) for key in table])
-            self._keys.reverse()
-        return self._keys.pop()
+                self._queue.append((database, list(database.tables[self._reached] or ())))
 
     def _next_occupied(self) -> int:
         """The next slot that has keys in any database."""

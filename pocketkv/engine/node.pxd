@@ -16,7 +16,7 @@ cdef class Node:
     cdef public object id, role, tier, topology, timer_ns, secret, admin_password, host, medium
     cdef public SlowLog slow_log
     cdef public object settings, timers, idle_sweep, process, defragmenter
-    cdef public object fetcher, moves, retaining, write_error, medium_figures, last_write_error
+    cdef public object fetcher, moves, stepper, retaining, write_error, medium_figures, last_write_error
     cdef public long long write_errors, last_write_error_ms
     cdef public Keyspace keyspace
     cdef public Clock clock
@@ -27,5 +27,8 @@ cdef class Node:
     cdef long long _next_session_id, _changes_seen
     cdef public dict sessions, command_stats, error_stats, pauses
 
+    @cython.locals(changes=cython.longlong)
+    cpdef commit(self)
+    cpdef retry_commit(self)
     @cython.locals(stats=CommandStats, bucket=cython.int, log=SlowLog)
     cpdef record_call(self, Session session, Command command, list request, long long duration_ns, reply)

@@ -25,7 +25,7 @@ from pocketkv.tokens import verify_job_token, verify_password
 
 if TYPE_CHECKING:
     from pocketkv.engine.defragment import Defragmenter
-    from pocketkv.engine.fetching import Fetcher
+    from pocketkv.engine.fetching import Fetcher, Stepper
     from pocketkv.engine.medium import MediumFigures
     from pocketkv.engine.moving import Moves
     from pocketkv.engine.retention import Retaining
@@ -129,9 +129,9 @@ class Node:
         self.process = ProcessFigures()
         # Reads what is not in memory, where there is a store beside it; set by the plane.
         self.fetcher: Fetcher | None = None
-        # Has the controller know that a job retains keys; set by the plane of a member.
+        self.stepper: Stepper | None = None
+        # Has the controller know that a job retains keys, and carries slots; set as the above.
         self.retaining: Retaining | None = None
-        # Carries slots of jobs to other servers, and is told what came; set by a member's plane.
         self.moves: Moves | None = None
         # Why the last commit failed, until one succeeds.
         self.write_error: ErrorReply | None = None

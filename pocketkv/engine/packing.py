@@ -31,9 +31,17 @@ def unpack(payload: bytes) -> list[bytes]:
     Raises:
         PayloadError: It was not.
     """
+    return unpack_some(payload, 0, len(payload))[0]
+
+
+def unpack_some(payload: bytes, position: int, count: int) -> tuple[list[bytes], int]:
+    """At most so many items from a position on, and the position behind them.
+
+    Raises:
+        PayloadError: They were not packed.
+    """
     items: list[bytes] = []
-    position = 0
-    while position < len(payload):
+    while position < len(payload) and len(items) < count:
         start = position + _LENGTH.size
         if start > len(payload):
             raise PayloadError("a length is cut off")
@@ -41,4 +49,4 @@ def unpack(payload: bytes) -> list[bytes]:
         if position > len(payload):
             raise PayloadError("an item is cut off")
         items.append(payload[start:position])
-    return items
+    return items, position

@@ -5,6 +5,7 @@ A collection has a code, which stands in its records.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from pocketkv.engine.cold import FIRST_COLLECTION, Cold
@@ -31,6 +32,18 @@ def collection(code: int, payload: bytes) -> Collection:
     if kind is None:
         raise PayloadError(f"values of type {code} are not known")
     return kind.of_payload(payload)
+
+
+def building(code: int, payload: bytes) -> Iterator[Collection | None]:
+    """`collection` in steps (`Collection.building`).
+
+    Raises:
+        PayloadError: As `collection`.
+    """
+    kind = COLLECTIONS.get(code)
+    if kind is None:
+        raise PayloadError(f"values of type {code} are not known")
+    return kind.building(payload)
 
 
 def type_of(entry: Entry) -> str:

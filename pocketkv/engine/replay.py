@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pocketkv.engine.cold import LARGE, Cold
+from pocketkv.engine.errors import CommandError
 from pocketkv.engine.marks import MARKS_DATABASE
 from pocketkv.engine.values import Collection
 
@@ -135,7 +136,11 @@ class StoredIndex:
         entry = database.find_stored(key)
         if isinstance(entry, Cold) and entry.kind != LARGE:
             # Its changes were found and never used since.
-            value = database.value_of(key, entry)
+            try:
+                value = database.value_of(key, entry)
+            except CommandError:
+                # It is damaged, and stays where it is.
+                return
             if isinstance(value, Collection):
                 database.exchange(key, entry, value)
                 database.shelf.loaded(key, entry)

@@ -9,7 +9,10 @@ from pocketkv.engine.errors import OUT_OF_MEMORY, CommandError
 from pocketkv.engine.large_string import LargeString
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pocketkv.engine.cold import Cold, SpillJournal
+    from pocketkv.engine.extents import Extent
     from pocketkv.engine.shelf import Shelf
 
 
@@ -32,7 +35,8 @@ class LargeRead:
         assert spilling is not None
         assert extents is not None
         spilling.admit_read(cold.length)
-        chain = extents.allocate_backed(cold.length)
+        # Only addresses: to have them backed takes long, and is done by the worker.
+        chain = extents.allocate(cold.length)
         if not chain:
             raise CommandError(OUT_OF_MEMORY)
         self._shelf = shelf
@@ -44,7 +48,9 @@ class LargeRead:
         self._string: LargeString | None = LargeString(extents, chain, cold.length)
         self._string.charge = Charge(shelf.db.space)
         self._string.charge.add(cold.length)
-        self._views = self._string.views(0, cold.length)
+        self._extents = extents
+        self._chain = chain
+        self._filled: list[Extent] = []
         self._spilling = spilling
         spilling.reads += 1
 
@@ -72,17 +78,32 @@ class LargeRead:
                 self._is_read = True
                 self._error = CommandError(b"IOERR what is stored at this key was not read")
                 try:
-                    self._journal.read_into(self._cold, self._views)
+                    self._read()
                 except CommandError as error:
-                    self._error = error
+                    # What it was raised in would keep the extents.
+                    self._error = error.with_traceback(None)
                 else:
                     self._error = None
         if self._error is not None:
             raise self._error
         return b""
 
+    def _read(self) -> None:
+        string = self._string
+        assert string is not None  # Whoever reads is waited for.
+        page_bytes = self._extents.page_bytes
+        for extent in self._chain:
+            missing = extent.pages - extent.backed_pages
+            if missing:
+                offset = (extent.start + extent.backed_pages) * page_bytes
+                if not self._extents.medium.fill(offset, missing * page_bytes):
+                    raise CommandError(OUT_OF_MEMORY)
+                self._filled.append(extent)
+        self._journal.read_into(self._cold, string.views(0, self._cold.length))
+
     def keep(self, result: bytes | CommandError) -> bool:
         """Have it at hand; false if it cannot be had."""
+        self._note_filled()
         string = self._string
         if isinstance(result, CommandError):
             self.forget()
@@ -92,17 +113,28 @@ class LargeRead:
             self._end()
         return True
 
+    def prepare(self) -> Iterator[None]:
+        """There is nothing to do."""
+        return iter(())
+
     def forget(self) -> None:
         """It is a value now, or not needed any more."""
         self._shelf.fetched.pop(self._cold, None)
         self._end()
 
+    def _note_filled(self) -> None:
+        """Have the extents know what the worker has done, before they are used or go back."""
+        filled, self._filled = self._filled, []
+        for extent in filled:
+            self._extents.note_backed(extent)
+
     def _end(self) -> None:
         """It is not under way any more."""
         if getattr(self, "_string", None) is None:
             return
+        self._note_filled()
         self._string = None
-        self._views = []
+        self._chain = []
         self._spilling.reads -= 1
         if self._shelf.reading.get(self._cold) is self:
             del self._shelf.reading[self._cold]

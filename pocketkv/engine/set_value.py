@@ -15,12 +15,13 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from pocketkv.engine.arguments import canonical_integer
-from pocketkv.engine.packing import PayloadError, pack, unpack
+from pocketkv.engine.packing import PayloadError, pack, unpack, unpack_some
 from pocketkv.engine.sizes import DICT_ENTRY_BYTES, bytes_object
 from pocketkv.engine.values import Collection
 
@@ -34,6 +35,11 @@ _SPLIT_ABOVE: Final = 64
 _MERGE_BELOW: Final = 16
 # Random draws that may miss before the segments' sizes are added up instead.
 _DRAWS_MAX: Final = 64
+
+# What is packed, built and freed at a time, each in about a millisecond.
+_STEP_SEGMENTS: Final = 32
+_STEP_MEMBERS: Final = 512
+_SHED_SEGMENTS: Final = 256
 
 # Attributes that are numbers, each an object if it is not small.
 _NUMBERS: Final = ("size_bytes", "_size", "_split_at", "_merge_at", "_largest")
@@ -226,18 +232,51 @@ class SetValue(Collection):
         Raises:
             PayloadError: It is none.
         """
-        kind, rest = payload[:1], payload[1:]
-        if kind == _INTEGERS and len(rest) % 8 == 0:
+        if payload[:1] == _INTEGERS and len(payload) % 8 == 1:
+            rest = payload[1:]
             numbers = cls(b"0")
             numbers._integers = array("q", rest)
             numbers.size_bytes += _INTEGER_BYTES * (len(rest) // 8)
             return numbers
-        if kind != _MEMBERS:
+        *_, made = cls.building(payload)
+        assert isinstance(made, SetValue)  # The last one is the value.
+        return made
+
+    def payload_pieces(self) -> Iterator[bytes]:
+        """The kind, then some segments at a time."""
+        if self._integers is not None:
+            yield self.payload()
+            return
+        yield _MEMBERS
+        for first in range(0, len(self._segments), _STEP_SEGMENTS):
+            segments = self._segments[first : first + _STEP_SEGMENTS]
+            yield pack(member for segment in segments for member in segment)
+
+    @classmethod
+    def building(cls, payload: bytes) -> Iterator[Collection | None]:
+        """The set that was stored, some members at a time.
+
+        Raises:
+            PayloadError: It is none.
+        """
+        if payload[:1] == _INTEGERS and len(payload) % 8 == 1:
+            yield cls.of_payload(payload)
+            return
+        if payload[:1] != _MEMBERS:
             raise PayloadError("not a set")
         made = cls(b"")
-        for member in unpack(rest):
-            made.add(member, 0)
-        return made
+        position = 1
+        while position < len(payload):
+            members, position = unpack_some(payload, position, _STEP_MEMBERS)
+            for member in members:
+                made.add(member, 0)
+            yield None
+        yield made
+
+    def shed(self) -> bool:
+        """Free some segments."""
+        del self._segments[-_SHED_SEGMENTS:]
+        return bool(self._segments)
 
     def part(self, cursor: int, size: int) -> tuple[int, bytes]:
         """Some of the members; all of an intset, which is small."""

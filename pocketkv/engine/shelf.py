@@ -10,12 +10,12 @@ On any other medium (spill) nothing is written but what is moved out of memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from pocketkv.engine.cold import (
     CHANGED_STRING,
+    FIRST_COLLECTION,
     LARGE,
     SPILLED_BYTES,
     SPILLED_LARGE,
@@ -25,13 +25,16 @@ from pocketkv.engine.cold import (
 )
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
-from pocketkv.engine.packing import PayloadError, pack, unpack
-from pocketkv.engine.payloads import code_of, collection
+from pocketkv.engine.packing import PayloadError, pack, unpack, unpack_some
+from pocketkv.engine.payloads import building, code_of, collection
 from pocketkv.engine.returning import LargeRead
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
 from pocketkv.engine.values import Collection, value_cost
+from pocketkv.limits import KIB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pocketkv.engine.cold import Journal, PendingRead
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import Keyspace
@@ -43,23 +46,40 @@ _STRINGS: Final = frozenset({STRING, CHANGED_STRING})
 COLD_BYTES: Final = 80
 # A value is written whole instead of as one more change, when it has so many ...
 _CHANGES_MAX: Final = 32
+# (a large one: one for so many bytes that it has, as a power of two) ...
+_CHANGES_SHIFT: Final = 16
 # ... or when it is no larger than this, or than its changes.
 _WHOLE_BYTES_MAX: Final = 512
+# A collection of more bytes is made of its records in steps, while its client alone waits.
+_STEPPED_BYTES: Final = 64 * KIB
+_STEPPED_ITEMS: Final = 512
 # So many changes has a large string, which are small beside what tells all of it.
 _LARGE_CHANGES_MAX: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
 class StoredRead:
     """A record that has to be read."""
 
-    shelf: Shelf
-    cold: Cold
+    __slots__ = ("cold", "key", "shelf")
+
+    def __init__(self, shelf: Shelf, cold: Cold, key: bytes | None = None) -> None:
+        self.shelf = shelf
+        self.cold = cold
+        # Of a collection that takes many steps to be made, if this is the first of its records.
+        self.key = key
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, StoredRead) and other.cold is self.cold and other.shelf is self.shelf
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.cold)
 
     @property
     def is_coming(self) -> bool:
         """To ask a file for what is not in memory has the system begin to read it."""
-        return self.shelf.durable
+        return self.shelf.durable and self.cold.length <= _STEPPED_BYTES
 
     def try_read(self) -> bytes | None:
         """What it says, if that is in the system's memory now."""
@@ -73,6 +93,10 @@ class StoredRead:
         """Have it at hand."""
         self.shelf.fetched[self.cold] = result
         return True
+
+    def prepare(self) -> Iterator[None]:
+        """Make the collection."""
+        return iter(()) if self.key is None else self.shelf.assembling(self.key, self.cold)
 
     def forget(self) -> None:
         """It is not needed any more."""
@@ -119,7 +143,7 @@ class Shelf:
         self.durable = durable
         self.index_bytes = 0
         self.chains: dict[bytes, list[Cold]] = {}
-        self.fetched: dict[Cold, bytes | LargeString | CommandError] = {}
+        self.fetched: dict[Cold, bytes | LargeString | Collection | CommandError] = {}
         self.reading: WeakValueDictionary[Cold, LargeRead] = WeakValueDictionary()
         self.spilling: dict[bytes, Victim] = {}
         self.spilled_keys = 0
@@ -260,12 +284,56 @@ class Shelf:
 
     def _load_collection(self, key: bytes, cold: Cold) -> Value:
         chain = self.chains.get(key) or [cold]
+        made = self.fetched.get(chain[0])
+        if isinstance(made, Collection):
+            return made
+        if isinstance(made, CommandError):
+            raise made
+        if _takes_steps(chain):
+            raise NotResident(self._stepped_reads(key, chain))
         payloads = [self.read_now(record) for record in chain]
         missing = [record for record, read in zip(chain, payloads, strict=True) if read is None]
         if missing:
             raise NotResident([StoredRead(self, record) for record in missing])
         whole, *changes = [payload for payload in payloads if payload is not None]
         return self.assemble(cold.kind, whole, changes)
+
+    def _stepped_reads(self, key: bytes, chain: list[Cold]) -> list[PendingRead]:
+        return [
+            StoredRead(self, record, None if index else key) for index, record in enumerate(chain)
+        ]
+
+    def assembling(self, key: bytes, cold: Cold) -> Iterator[None]:
+        """Make a collection of what was read of it, step by step, and have it at hand."""
+        if self.db.find_stored(key) is not cold:
+            # Somebody else was first, or it was set anew.
+            return
+        chain = list(self.chains.get(key) or [cold])
+        payloads: list[bytes] = []
+        for record in chain:
+            payload = self.fetched.get(record)
+            if isinstance(payload, bytes):
+                payloads.append(payload)
+            elif isinstance(payload, CommandError):
+                self.fetched[cold] = payload
+        if len(payloads) < len(chain):
+            return
+        try:
+            value: Collection | None = None
+            for made in building(cold.kind, payloads[0]):
+                value = made
+                yield
+            assert value is not None  # The last one is the value.
+            for change in payloads[1:]:
+                yield from _apply(value, change)
+        except PayloadError as error:
+            self.fetched[cold] = CommandError(b"IOERR stored value: " + str(error).encode())
+            return
+        value.changes = [] if self.durable else None
+        # It may have become a chain of others meanwhile, or none that anybody waits for.
+        is_same = self.db.find_stored(key) is cold and (self.chains.get(key) or [cold]) == chain
+        if is_same and cold in self.fetched:
+            self.fetched[cold] = value
 
     def assemble(self, kind: int, whole: bytes, changes: list[bytes]) -> Collection:
         """A collection, of its records.
@@ -298,7 +366,8 @@ class Shelf:
         payload = self.fetched.get(cold)
         if isinstance(payload, CommandError):
             raise payload
-        assert not isinstance(payload, LargeString)  # Those are read by `_load_large`.
+        # Those are taken as they are.
+        assert not isinstance(payload, LargeString | Collection)
         return self.journal.read_now(cold) if payload is None else payload
 
     def read_waiting(self, key: bytes, cold: Cold) -> Value:
@@ -318,7 +387,11 @@ class Shelf:
         What need not is kept in `fetched`, and added to `at_hand`: the caller has it forgotten.
         """
         found: list[PendingRead] = []
-        for record in self.chains.get(key) or [cold]:
+        chain = self.chains.get(key) or [cold]
+        if _takes_steps(chain):
+            made = isinstance(self.fetched.get(chain[0]), Collection | CommandError)
+            return [] if made else self._stepped_reads(key, chain)
+        for record in chain:
             if record in self.fetched:
                 continue
             if record.kind == SPILLED_LARGE:
@@ -354,7 +427,8 @@ class Shelf:
             size = sum(map(len, changes)) + 4 * len(changes)
             size += sum(record.record_bytes for record in chain[1:])
             is_small = value.size_bytes <= _WHOLE_BYTES_MAX
-            if len(chain) <= _CHANGES_MAX and not is_small and size < value.size_bytes:
+            changes_max = max(_CHANGES_MAX, value.size_bytes >> _CHANGES_SHIFT)
+            if len(chain) <= changes_max and not is_small and size < value.size_bytes:
                 value.changes = []
                 chain.append(self.journal.change(self.db.index, key, pack(changes)))
                 return
@@ -471,8 +545,29 @@ class Shelf:
         """Leave a collection to the medium: what takes its place in the table."""
         self.write_changes()
         chain = self.chains.get(key)
-        if chain is None or len(chain) > 1:
+        if chain is None or (len(chain) > 1 and not _takes_steps(chain)):
             self._write_all_of(key, value)
         # Writing it may have counted as a use.
         self.keyspace.residents.pop((self, key), None)
-        return self.chains.pop(key)[0]
+        chain = self.chains[key]
+        if len(chain) == 1:
+            del self.chains[key]
+        # Otherwise its changes stay what they are: to write all of it would take long.
+        return chain[0]
+
+
+def _takes_steps(chain: list[Cold]) -> bool:
+    """Whether what these records make is a collection that is too much to be made at once."""
+    if chain[0].kind < FIRST_COLLECTION:
+        return False
+    return sum(record.length for record in chain) > _STEPPED_BYTES
+
+
+def _apply(value: Collection, change: bytes) -> Iterator[None]:
+    """Apply a change, step by step."""
+    position = 0
+    while position < len(change):
+        items, position = unpack_some(change, position, _STEPPED_ITEMS)
+        for item in items:
+            value.apply_change(item)
+        yield

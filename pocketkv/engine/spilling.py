@@ -3,7 +3,8 @@
 Nothing moves below a mark. Above it, so much is moved that memory is at a lower mark again: of a
 random sample of what could be moved, what was used least lately, as `frequency` tells; so one pass
 over many keys that are used once moves none of those that are used again and again. A value comes
-back for good if it was used more than what was moved out lately, and memory is below the mark.
+back for good if it was used more than what was moved out lately, and memory is below the mark;
+what is above it makes room by what is used less. A job's quota has the same marks, for its values.
 
 What counts as memory is what is accounted to jobs and, since that is an estimate, what the system
 says beyond it, though no more than a part: what the allocator keeps after values were moved out is
@@ -118,6 +119,46 @@ class Victim:
         return self.shelf.db.space.job_id
 
 
+class _Limit:
+    """What was moved out for the sake of one limit, memory's or a job's quota.
+
+    Attributes:
+        hot_bytes: Of values that are used more than those, and found no room to come back.
+    """
+
+    __slots__ = ("_ages", "_level", "hot_bytes")
+
+    def __init__(self) -> None:
+        self.hot_bytes = 0
+        # About how often what was moved out lately had been used, as of so many halvings.
+        self._level = 0.0
+        self._ages = 0
+
+    def note(self, uses: int, ages: int) -> None:
+        """A value that was used so often is moved out."""
+        self._level = self.seldom(ages) + (uses - self._level) * _LEVEL_WEIGHT
+
+    def seldom(self, ages: int) -> float:
+        """About how often what was moved out lately had been used.
+
+        Args:
+            ages: How often all counts of uses were halved so far.
+        """
+        if self._ages != ages:
+            # The uses that are compared with it were halved as well.
+            self._level /= 1 << min(ages - self._ages, 8)
+            self._ages = ages
+        return self._level
+
+    def excess(self, used_bytes: int, limit_bytes: int, wanted_bytes: int) -> int:
+        """How much has to leave; what is used more takes the place of what is used less."""
+        excess = _excess(used_bytes, limit_bytes, wanted_bytes)
+        hot_bytes, self.hot_bytes = self.hot_bytes, 0
+        if hot_bytes:
+            excess = max(excess, min(hot_bytes, used_bytes - int(LOW_SHARE * limit_bytes)))
+        return excess
+
+
 class Spilling:
     """What a server with a spill medium has to decide, and who waits for it.
 
@@ -142,11 +183,9 @@ class Spilling:
         self.overhead_bytes = 0
         self.reads = 0
         self.on_pressed: Callable[[bool], None] = _nothing
-        # About how often what was moved out lately had been used, as of so many halvings.
-        self._level = 0.0
-        self._level_ages = 0
-        # What is used more than that, and found no room to come back.
-        self._hot_bytes = 0
+        # Of memory, and by job id of quotas.
+        self._memory = _Limit()
+        self._quotas: dict[str, _Limit] = {}
         self._pool: list[tuple[Shelf, bytes]] = []
         self._waiting: deque[_Held] = deque()
         self._resumed: _Held | None = None
@@ -180,21 +219,33 @@ class Spilling:
             quota_bytes = space.quota_bytes
             if quota_bytes is None:
                 continue
-            wanted = self._wanted_by(space)
-            excess = _excess(space.used_bytes + space.incoming_bytes, quota_bytes, wanted)
+            used_bytes = space.used_bytes + space.incoming_bytes
+            excess = self._limit_of(space.job_id).excess(
+                used_bytes, quota_bytes, self._wanted_by(space)
+            )
             if excess > 0:
                 found.append((space.job_id, [space], excess))
-        memory_bytes = self.keyspace.memory_bytes
-        excess = _excess(self.pressure_bytes, memory_bytes, self._wanted_by(None))
-        if not found and self._hot_bytes:
-            # What is used more takes the place of what is used less.
-            excess = max(
-                excess, min(self._hot_bytes, self.pressure_bytes - int(LOW_SHARE * memory_bytes))
-            )
-        self._hot_bytes = 0
+        if found:
+            # What leaves for them leaves memory, too.
+            self._memory.hot_bytes = 0
+        excess = self._memory.excess(
+            self.pressure_bytes, self.keyspace.memory_bytes, self._wanted_by(None)
+        )
         if excess > 0:
             found.append((None, spaces, excess))
         return found
+
+    def _limit_of(self, scope: str | None) -> _Limit:
+        """What is known of a job's quota, or of memory."""
+        if scope is None:
+            return self._memory
+        limit = self._quotas.get(scope)
+        if limit is None:
+            # Those of jobs that have ended are of no use.
+            spaces = self.keyspace.spaces
+            self._quotas = {name: one for name, one in self._quotas.items() if name in spaces}
+            limit = self._quotas[scope] = _Limit()
+        return limit
 
     def _wanted_by(self, space: JobSpace | None) -> int:
         """The most that a waiting command needs: of a job, or of any."""
@@ -209,11 +260,19 @@ class Spilling:
 
     # --- what is to leave ----------------------------------------------------------------------
 
-    def pick(self, spaces: list[JobSpace], wanted_bytes: int) -> list[Victim]:
+    def pick(
+        self, spaces: list[JobSpace], wanted_bytes: int, scope: str | None = None
+    ) -> list[Victim]:
         """The values that should leave memory first, about so much of them; none if none can.
 
         They are marked (`Shelf.spilling`) until they are moved, changed, or left.
+
+        Args:
+            spaces: The jobs that they are looked for in.
+            wanted_bytes: How much is to leave.
+            scope: For the sake of which job's quota; ``None``: of memory.
         """
+        limit, ages = self._limit_of(scope), self.uses.ages
         sample = self._sample(spaces, wanted_bytes)
         sample.sort(key=_worth)
         picked: list[Victim] = []
@@ -226,7 +285,7 @@ class Spilling:
                 continue
             resident[id(space)] -= 1
             wanted_bytes -= victim.size
-            self._level = self._seldom() + (victim.uses - self._level) * _LEVEL_WEIGHT
+            limit.note(victim.uses, ages)
             victim.shelf.spilling[victim.key] = victim
             picked.append(victim)
         # What is left of the sample needs no drawing the next time.
@@ -317,31 +376,23 @@ class Spilling:
     def wants_back(self, db: Database, key: bytes, value: Entry) -> bool:
         """Whether a value that was moved out, and has just been read, should stay in memory."""
         size = value_cost(value)
-        uses = self.uses.estimate(key, db.salt)
-        memory_bytes = self.keyspace.memory_bytes
-        pressure_bytes = self.pressure_bytes + size
-        if uses <= 1 or (
-            pressure_bytes > LOW_SHARE * memory_bytes and uses <= self._seldom() + _LEVEL_MARGIN
+        uses, ages = self.uses.estimate(key, db.salt), self.uses.ages
+        space = db.space
+        limits = [(self._memory, self.pressure_bytes + size, self.keyspace.memory_bytes)]
+        if space.quota_bytes is not None:
+            used_bytes = space.used_bytes + space.incoming_bytes + size
+            limits.append((self._limit_of(space.job_id), used_bytes, space.quota_bytes))
+        if uses <= 1 or any(
+            used_bytes > LOW_SHARE * limit_bytes and uses <= limit.seldom(ages) + _LEVEL_MARGIN
+            for limit, used_bytes, limit_bytes in limits
         ):
             return False
-        space = db.space
-        quota_bytes = space.quota_bytes
-        used_bytes = space.used_bytes + space.incoming_bytes + size
-        if quota_bytes is not None and used_bytes > HIGH_SHARE * quota_bytes:
-            return False
-        if pressure_bytes <= HIGH_SHARE * memory_bytes:
-            return True
-        self._hot_bytes += size
-        return False
-
-    def _seldom(self) -> float:
-        """About how often what was moved out lately had been used."""
-        ages = self.uses.ages
-        if self._level_ages != ages:
-            # The uses that are compared with it were halved as well.
-            self._level /= 1 << min(ages - self._level_ages, 8)
-            self._level_ages = ages
-        return self._level
+        has_room = True
+        for limit, used_bytes, limit_bytes in limits:
+            if used_bytes > HIGH_SHARE * limit_bytes:
+                limit.hot_bytes += size
+                has_room = False
+        return has_room
 
     def admit_read(self, size: int) -> None:
         """Make room for a large value that comes back.

@@ -7,6 +7,7 @@ Every other type is a `Collection`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from pocketkv.engine.cold import Cold
@@ -80,6 +81,26 @@ class Collection:
             PayloadError: It is none.
         """
         raise NotImplementedError  # An interface: only a type that makes parts knows them.
+
+    def payload_pieces(self) -> Iterator[bytes]:
+        """`payload` in pieces, each made in about a millisecond.
+
+        If the value is changed before the last one was made, they are of no use.
+        """
+        yield self.payload()
+
+    @classmethod
+    def building(cls, payload: bytes) -> Iterator[Collection | None]:
+        """`of_payload` in steps of about a millisecond: ``None`` for each, and at last the value.
+
+        Raises:
+            PayloadError: As `of_payload`.
+        """
+        yield cls.of_payload(payload)
+
+    def shed(self) -> bool:
+        """Free some of what a value holds that nobody needs; false if the rest may go at once."""
+        return False
 
     def apply_change(self, change: bytes) -> None:
         """Change it again as it was changed when this stood in `changes`."""

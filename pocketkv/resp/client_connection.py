@@ -380,6 +380,8 @@ class ClientConnection(Connection):
             if isinstance(reply, Encoded):
                 encoded = reply
                 self.outbox.write(encoded.raw)
+            elif type(reply) is bytes:
+                self.outbox.encode(reply)
             else:
                 # A reply that cannot be encoded costs this connection, and not whoever knows it.
                 self.reactor.guard(self, partial(self._encode, reply))

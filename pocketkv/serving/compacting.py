@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from pocketkv.engine.defragment import Defragmenter
+from pocketkv.engine.eviction import memory_bytes
 from pocketkv.engine.fragmentation import Fragmentation
 from pocketkv.engine.node import Node
 from pocketkv.observability.process import ProcessSampler
@@ -127,8 +128,10 @@ class Compacting:
 
 
 def accounted_in_objects_bytes(node: Node) -> int:
-    """What is accounted to jobs, but for what is kept in extents."""
+    """What is accounted to jobs of this process's objects: nothing of extents, nor of files."""
     keyspace = node.keyspace
+    if keyspace.store is not None and keyspace.store.durable:
+        return memory_bytes(keyspace)
     accounted_bytes = keyspace.used_bytes + keyspace.incoming_bytes
     if keyspace.extents is not None:
         accounted_bytes -= keyspace.extents.figures().used_bytes

@@ -99,8 +99,7 @@ class Shell:
         sinks_of: Tells where large arguments of a session's requests go; a plane may set it.
         ready: Whether it can do its work (``/readyz``); a plane may lower it.
         stop: Set to end the process in an orderly way.
-        hurry: Set when nothing may be done any more before that.
-        leave: What is to be done before it ends, while it still serves; a plane may set it.
+        leave: What is to be done before that when a signal asks for it; a plane may set it.
     """
 
     def __init__(self, node: Node, log: logging.Logger, sampler: ProcessSampler) -> None:
@@ -118,7 +117,6 @@ class Shell:
         self.endpoint: Ready | None = None
         self.ready = False
         self.stop = trio.Event()
-        self.hurry = trio.Event()
         self.leave: Callable[[], Awaitable[None]] | None = None
 
     def _on_round(self) -> None:
@@ -173,12 +171,14 @@ class Shell:
         """Free discarded keys, a slice at a time, then give the memory back."""
         keyspace = self.node.keyspace
         while True:
-            if keyspace.discarded:
+            if keyspace.discarded or keyspace.shedding:
+                gives_back = bool(keyspace.discarded)
                 while keyspace.free_some(_FREE_ENTRIES_PER_SLICE):
                     await trio.lowlevel.checkpoint()
-                release_free_memory()
-                if self.trimmer is not None:
-                    self.trimmer.hurry()
+                if gives_back:
+                    release_free_memory()
+                    if self.trimmer is not None:
+                        self.trimmer.hurry()
             # The engine knows no events; looking is cheaper than telling on each flush.
             await trio.sleep(_FREE_INTERVAL_S)
 
@@ -202,14 +202,22 @@ class Shell:
             await trio.sleep(1.0)
 
     async def watch_signals(self, task_status: trio.TaskStatus[None]) -> None:
-        """Stop on SIGINT and SIGTERM."""
+        """Stop on SIGINT and SIGTERM; on the second one at once."""
+        is_leaving = False
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.started()
-            async for number in signals:
-                self.log.info("stopping", extra={"signal": signal.Signals(number).name})
-                if self.stop.is_set():
-                    self.hurry.set()
-                self.stop.set()
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                async for number in signals:
+                    self.log.info("stopping", extra={"signal": signal.Signals(number).name})
+                    if is_leaving or self.leave is None:
+                        self.stop.set()
+                    else:
+                        is_leaving = True
+                        nursery.start_soon(self._leave, self.leave)
+
+    async def _leave(self, leave: Callable[[], Awaitable[None]]) -> None:
+        await leave()
+        self.stop.set()
 
     async def watch_lifeline(self) -> None:
         """Stop when the parent is gone."""
@@ -223,7 +231,6 @@ class Shell:
             raise StartError(f"{LIFELINE_VARIABLE}: {text!r} is no open descriptor") from error
         await trio.lowlevel.wait_readable(fd)
         self.log.warning("the parent process is gone, stopping")
-        self.hurry.set()
         self.stop.set()
 
     async def limit_buffers(self) -> None:
@@ -233,15 +240,6 @@ class Shell:
             share_bytes = limits.CONNECTION_BUFFERS_SHARE * self.node.process.machine_memory_bytes
             allowed_bytes = max(limits.CONNECTION_BUFFERS_MIN_BYTES, int(share_bytes))
             drop_largest(self.reactor, allowed_bytes)
-
-    async def depart(self) -> None:
-        """Do what is to be done before the end, unless it becomes urgent."""
-        if self.leave is None or self.hurry.is_set():
-            return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when, self.hurry, nursery.cancel_scope)
-            await self.leave()
-            nursery.cancel_scope.cancel()
 
     async def finish(self) -> None:
         """Take no new connections, send what is due, then close."""
@@ -262,11 +260,6 @@ class Shell:
             "/readyz": ready,
             "/metrics": self.metrics.scrape,
         }
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
 
 
 def owes_replies(reactor: Reactor) -> bool:
@@ -358,7 +351,6 @@ async def serve(
         )
         on_ready(shell.endpoint)
         await shell.stop.wait()
-        await shell.depart()
         await shell.finish()
         nursery.cancel_scope.cancel()
     log.info("stopped")

@@ -16,7 +16,7 @@ import trio
 
 from pocketkv import limits
 from pocketkv.engine.arrivals import FAILED, NO_MOVE, REFUSED, TAKEN
-from pocketkv.engine.emptying import empty_foreign
+from pocketkv.engine.emptying import empty_range
 from pocketkv.engine.errors import BUSY
 from pocketkv.engine.keyspace import CLEARED
 from pocketkv.engine.moving import Hold, Outgoing
@@ -208,6 +208,8 @@ class Carrier:
                 return
             answer = Waiter()
             line.post(["POCKETKV.TAKE", self._move.id], self._on_taken(answer))
+            # Everybody waits: not a turn of the reactor from now.
+            line.send_now()
             await self._taken(answer, sender)
         finally:
             outgoing.is_held = False
@@ -328,7 +330,7 @@ class Carrier:
         self._on_flip(keys, moved_bytes)
         self._end_hold()
         space.have_left(move.start, move.end)
-        empty_foreign(space)
+        empty_range(space, move.start, move.end)
 
 
 def _given_up(error: RemoteError) -> Exception:

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 # What is left free on the device for journals, whatever large values there are.
 RESERVED_BYTES: Final = 16 * 1024 * 1024
 
-# Deletions take about a quarter of what keys take in memory; as much is for collection.
-_DELETIONS_SHARE: Final = 0.6
+# A deletion, and what the index repeats of it, takes some 70 % of what its key takes in memory; the
+# rest is for collection.
+_DELETIONS_SHARE: Final = 1.0
 
 
 class FileStore:
@@ -67,6 +68,8 @@ class FileStore:
         self.volume = Volume(
             directory, index=self._index, capacity_bytes=capacity_bytes, layout=layout_of(tier)
         )
+        # What `pending` looks at, with every turn of every connection.
+        self._state = self.volume.state
         self.pacer = Pacer()
         self._descriptors = Descriptors()
         self._warm = warm_buffer()
@@ -80,7 +83,7 @@ class FileStore:
     @property
     def pending(self) -> bool:
         """Whether `commit` has something to do."""
-        state = self.volume.state
+        state = self._state
         return bool(state.dirty or state.emptied)
 
     @property
@@ -216,17 +219,39 @@ class FileStore:
             (large, large.take_released()) for large in self._large.values() if large.has_released
         ]
 
-    def sync(self, released: list[tuple[LargeFile, list[Range]]]) -> None:
-        """Bring everything to the device, then give back what is free; for one worker.
+    def sync(self) -> None:
+        """Bring everything to the device; for one worker.
 
         Raises:
-            OSError: The device did not take it.
+            OSError: The device did not take all of it.
         """
-        for large in list(self._large.values()):
-            large.sync()
-        self.volume.sync()
+        failure: OSError | None = None
+        for sync in (*[large.sync for large in list(self._large.values())], self.volume.sync):
+            try:
+                sync()
+            except OSError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    @staticmethod
+    def punch(released: list[tuple[LargeFile, list[Range]]]) -> None:
+        """Give back what is free, after `sync`; for one worker.
+
+        Raises:
+            OSError: The device failed.
+        """
         for large, ranges in released:
             large.punch(ranges)
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether the device has lost something that has to be written again."""
+        return self.volume.has_lost or any(large.lost for large in self._large.values())
+
+    def lost_large(self) -> list[tuple[str, LargeFile]]:
+        """The jobs of which large values have lost something, with their files."""
+        return [(job_id, large) for job_id, large in self._large.items() if large.lost]
 
     def used_bytes(self) -> int:
         """What the directory takes on the device."""

@@ -105,6 +105,11 @@ class Line(Connection):
             self.job_id = job_id
             self.post([b"AUTH", job_id, job_token(secret, job_id)], on_reply)
 
+    def send_now(self) -> None:
+        """Send what was posted without waiting for the reactor's next turn."""
+        if not self.closed and not self.output_waits:
+            self.flush()
+
     # --- what the reactor calls ----------------------------------------------------------------
 
     def on_writable(self) -> None:

@@ -21,6 +21,8 @@ from pocketkv.tiers.holes import punch_hole
 # Addresses per byte that may be stored, so that values of all sizes find room in one piece.
 _ADDRESSES_PER_BYTE: Final = 16
 _ADDRESSES_MIN: Final = 64 * limits.GIB
+# What a worker asks for at a time, since the file is locked meanwhile.
+_FILL_BYTES: Final = limits.MIB
 # MADV_POPULATE_WRITE, since Linux 5.14; Python has no name for it.
 _POPULATE_WRITE: Final = 23
 # MFD_NOEXEC_SEAL, since Linux 6.3: a system may demand that such files hold no programs.
@@ -77,6 +79,22 @@ class Memfd:
             # Some of it may have been backed.
             self.punch(offset, size)
             return False
+        return True
+
+    def fill(self, offset: int, size: int) -> bool:
+        """`back` for a worker: in steps, and without the interpreter's lock.
+
+        The pages are made, and mapped as they are written.
+        """
+        end = offset + size
+        for start in range(offset, end, _FILL_BYTES):
+            try:
+                os.posix_fallocate(self.fd, start, min(_FILL_BYTES, end - start))
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                self.punch(offset, size)
+                return False
         return True
 
     def punch(self, offset: int, size: int) -> None:

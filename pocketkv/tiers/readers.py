@@ -13,19 +13,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import trio
 
 from pocketkv.engine.cold import PendingRead
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.fetching import Done
+from pocketkv.resp.replies import FileRange, StoredOwner
 
 Read: TypeAlias = "Callable[[], bytes]"
 
 # How many reads a medium is given at a time. A disk that turns can do no more than sort a few.
 DEPTHS: Final = {"nvme": 32, "ssd": 32, "hdd": 4}
 _DEFAULT_DEPTH: Final = 16
+# Commands that are executed, and reads that are looked for, before others have their turn.
+_COMMANDS_PER_POLL: Final = 4
+_LOOKS_PER_POLL: Final = 64
 # A read of an NVMe or SSD that is not overloaded is done before that.
 _POLLED_S: Final = 0.005
 
@@ -39,6 +43,18 @@ class _Batch:
         self.results: list[bytes | CommandError] = [b""] * count
         self.left = count
         self.done = done
+
+
+class _Coming:
+    """One of them, which the system may be reading since a time."""
+
+    __slots__ = ("batch", "index", "read", "since_s")
+
+    def __init__(self, batch: _Batch, index: int, read: PendingRead, since_s: float) -> None:
+        self.batch = batch
+        self.index = index
+        self.read = read
+        self.since_s = since_s
 
 
 class Readers:
@@ -61,7 +77,7 @@ class Readers:
         self._threads: list[threading.Thread] = []
         self._token = trio.lowlevel.current_trio_token()
         self._polls = polls
-        self._coming: deque[tuple[_Batch, int, PendingRead, float]] = deque()
+        self._coming: deque[_Coming] = deque()
         self._waiting = 0
         self.given = 0
 
@@ -87,15 +103,31 @@ class Readers:
         That is looked for again and again (`poll`) for a short time, which costs less than to wake
         a thread; what takes longer is left to one.
         """
-        coming = [read for read in reads if read.is_coming]
-        if not self._polls or len(coming) < len(reads):
+        if not self._polls or not _are_coming(reads):
             self.read([read.read for read in reads], done)
             return
         batch = _Batch(len(reads), done)
         self._waiting += len(reads)
         self.given += len(reads)
         now_s = time.monotonic()
-        self._coming.extend((batch, index, read, now_s) for index, read in enumerate(reads))
+        for index, read in enumerate(reads):
+            self._coming.append(_Coming(batch, index, read, now_s))
+
+    def fetch_part(
+        self, part: FileRange, start: int, size: int, done: Callable[[Exception | None], None]
+    ) -> None:
+        """`Reactor.fetch`: have a part of a large value read."""
+        owner = cast("StoredOwner", part.owner)
+
+        def read() -> bytes:
+            owner.fetch(part.offset + start, size)
+            return b""
+
+        def on_read(results: list[bytes | CommandError]) -> None:
+            result = results[0]
+            done(result if isinstance(result, CommandError) else None)
+
+        self.read([read], on_read)
 
     def poll(self) -> bool:
         """Look for what was asked for; whether there is more to look for."""
@@ -103,22 +135,25 @@ class Readers:
         if not coming:
             return False
         now_s = time.monotonic()
-        while coming:
-            batch, index, read, since_s = coming[0]
+        commands = 0
+        for _ in range(_LOOKS_PER_POLL):
+            if not coming or commands == _COMMANDS_PER_POLL:
+                break
+            first = coming[0]
             result: bytes | CommandError | None
             try:
-                result = read.try_read()
+                result = first.read.try_read()
             except CommandError as error:
                 result = error
             if result is None:
-                if now_s - since_s < _POLLED_S:
+                if now_s - first.since_s < _POLLED_S:
                     # Those that were asked for later come later.
                     break
-                self._give((batch, index, read.read))
+                self._give((first.batch, first.index, first.read.read))
                 coming.popleft()
                 continue
             coming.popleft()
-            self._take(batch, index, result)
+            commands += self._take(first.batch, first.index, result)
         return bool(coming)
 
     def _give(self, item: tuple[_Batch, int, Read]) -> None:
@@ -126,12 +161,15 @@ class Readers:
             self._start_thread()
         self._queue.put(item)
 
-    def _take(self, batch: _Batch, index: int, result: bytes | CommandError) -> None:
+    def _take(self, batch: _Batch, index: int, result: bytes | CommandError) -> bool:
+        """Note a result; whether that was all that somebody waits for, who is told."""
         batch.results[index] = result
         batch.left -= 1
         self._waiting -= 1
-        if batch.left == 0:
-            batch.done(batch.results)
+        if batch.left > 0:
+            return False
+        batch.done(batch.results)
+        return True
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="reader", daemon=True)
@@ -164,7 +202,8 @@ class Readers:
         """Pass on what was read; on the serving thread."""
         finished = self._finished
         while finished:
-            self._take(*finished.popleft())
+            batch, index, result = finished.popleft()
+            self._take(batch, index, result)
 
     def close(self) -> None:
         """End the threads, each after the read that it is at."""
@@ -172,6 +211,11 @@ class Readers:
             self._queue.put(None)
         for thread in self._threads:
             thread.join(1.0)
+
+
+def _are_coming(reads: list[PendingRead]) -> bool:
+    """Whether the system may be reading all of them already."""
+    return all(read.is_coming for read in reads)
 
 
 def depth_of(tier: str) -> int:

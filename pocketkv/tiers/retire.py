@@ -1,10 +1,11 @@
 """A server's part in retaining keys: it tells the controller of them, and hands them over.
 
-When a job has ended, its map names the server that is to keep what it retained
-(`PlacementMap.retire_to`). Every server that has slots of it then sends its marked keys there, in
-requests of about a mebibyte, whatever their size: large values are read and sent in pieces. Then
-it tells the controller; it frees what it has when the controller takes its slots away. The server
-that is to keep the keys removes those of its own that are not marked, a slice at a time.
+When a job has ended, its map names what is to keep what it retained (`PlacementMap.retire_to`): a
+store, to which every server that has slots of the job writes its marked keys, or a server. To that,
+the others send them in requests of about a mebibyte, whatever their size: large values are read and
+sent in pieces. Then each tells the controller, and frees what it has when the controller takes its
+slots away. The server that is to keep the keys removes those of its own that are not marked, a
+slice at a time.
 
 Whatever fails is tried again from the beginning for as long as the map says so. Nothing here
 decides where keys go, or counts on anybody to have remembered an earlier attempt.
@@ -25,7 +26,7 @@ from pocketkv.engine.database import Database
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.keyspace import JobSpace
 from pocketkv.engine.node import Node
-from pocketkv.placement import PlacementMap, Server
+from pocketkv.placement import PlacementMap, Server, is_store
 from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import Peer, RemoteError, open_peer
 from pocketkv.slots import key_slot
@@ -42,6 +43,24 @@ _PAUSE_S: Final = 0.5
 # Answers of a server that cannot take what it is sent, and would not take it a moment later.
 _NO_ROOM: Final = frozenset({"OOM", "IOERR"})
 _AWAY: Final = b"ERR keys cannot be retained now: the controller does not answer"
+
+
+class Keeping(Protocol):
+    """Writes keys to a store that outlives servers (`pocketkv.tiers.kept_s3`).
+
+    Attributes:
+        url: Of the store.
+    """
+
+    url: str
+
+    async def hand_over(self, space: JobSpace, is_wanted: Callable[[], bool]) -> tuple[int, int]:
+        """Write what a job retains; how many keys are there now, and how many cannot be read.
+
+        Raises:
+            PeerError: It is not all there, and is to be tried again.
+        """
+        ...
 
 
 class Call(Protocol):
@@ -85,12 +104,16 @@ class Retirer:
         node: The server.
         call: Sends the controller a command.
         log: The server's log.
+        keeping: The store that this server has for what jobs retain, if any.
     """
 
-    def __init__(self, node: Node, call: Call, log: logging.Logger) -> None:
+    def __init__(
+        self, node: Node, call: Call, log: logging.Logger, keeping: Keeping | None = None
+    ) -> None:
         self._node = node
         self._call = call
         self._log = log
+        self._keeping = keeping
         self._changed = trio.Event()
         # To whom keys are to be handed over, and the epoch of the map that says so.
         self._wanted: dict[str, tuple[str, int]] = {}
@@ -196,12 +219,25 @@ class Retirer:
 
     async def _hand_over(self, job_id: str, target: str) -> _Moved:
         space = self._node.keyspace.open(job_id)
+        if is_store(target):
+            return await self._put_into(target, space)
         if target == self._node.id:
             return await self._keep(space)
         server = self._node.topology.servers.get(target)
         if server is None:
             raise PeerError(f"server {target} is not known")
         return await self._send_to(server, space)
+
+    async def _put_into(self, store: str, space: JobSpace) -> _Moved:
+        """Write what is retained to a store, which all servers of the job have."""
+        keeping = self._keeping
+        if keeping is None or keeping.url != store:
+            if space.marked_keys:
+                raise PeerError(f"this server was started without --retain {store}")
+            await trio.lowlevel.checkpoint()
+            return _Moved()
+        keys, lost_keys = await keeping.hand_over(space, lambda: space.job_id in self._wanted)
+        return _Moved(keys, lost_keys)
 
     async def _keep(self, space: JobSpace) -> _Moved:
         """Keep what is retained here, and free the rest."""

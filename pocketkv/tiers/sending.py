@@ -5,7 +5,7 @@ Used where keys that outlive their job are handed over, and where slots are move
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import trio
@@ -27,7 +27,7 @@ _READS_MAX: Final = 8
 _PAUSE_S: Final = 0.5
 
 
-async def pieces(db: Database, key: bytes, entry: Entry) -> AsyncIterator[Piece]:
+async def pieces(db: Database, key: bytes, entry: Entry) -> AsyncGenerator[Piece, None]:
     """Kind, total size, offset and bytes of each piece of a value.
 
     Raises:
@@ -63,6 +63,9 @@ async def loaded(db: Database, key: bytes, cold: Cold) -> Value:
                 reads += missing.reads
                 for pending in missing.reads:
                     await _fetch(pending)
+                for pending in missing.reads:
+                    for _ in pending.prepare():
+                        await trio.lowlevel.checkpoint()
             except NoRoom:
                 await trio.sleep(_PAUSE_S)
     finally:

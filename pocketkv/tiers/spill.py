@@ -196,7 +196,7 @@ class Mover:
         async with trio.open_nursery() as nursery:
             while excess_bytes > picked_bytes and not moves.error:
                 wanted_bytes = min(excess_bytes - picked_bytes, self._medium.batch_bytes)
-                victims = self._spilling.pick(spaces, wanted_bytes)
+                victims = self._spilling.pick(spaces, wanted_bytes, scope)
                 if not victims:
                     break
                 picked_bytes += sum(victim.size for victim in victims)
@@ -252,9 +252,17 @@ class Mover:
 
     async def _move_small(self, job_id: str, victims: list[Victim], moves: _Moves) -> None:
         victims = [victim for victim in victims if victim.shelf.spilling.get(victim.key) is victim]
-        items = [_item(victim) for victim in victims]
-        if not items:
+        items = [await _item(victim) for victim in victims]
+        # To make some of them took steps, and they may have been changed meanwhile.
+        made = [
+            (victim, item)
+            for victim, item in zip(victims, items, strict=True)
+            if victim.shelf.spilling.get(victim.key) is victim
+        ]
+        if not made:
             return
+        victims = [victim for victim, _ in made]
+        items = [item for _, item in made]
         colds = await self._medium.write(job_id, items)
         for victim, cold in zip(victims, colds, strict=True):
             if victim.shelf.moved(victim, cold):
@@ -285,12 +293,19 @@ class _Moves:
         self.is_full = False
 
 
-def _item(victim: Victim) -> Item:
-    """What is to be written of a value, as it is now."""
+async def _item(victim: Victim) -> Item:
+    """What is to be written of a value; of use only if it is not changed meanwhile."""
     value = victim.entry
     db = victim.shelf.db.index
     if isinstance(value, Collection):
-        return Item(db, victim.key, code_of(value), value.payload())
+        pieces: list[bytes] = []
+        for piece in value.payload_pieces():
+            pieces.append(piece)
+            if len(pieces) > 1:
+                await trio.lowlevel.checkpoint()
+                if victim.shelf.spilling.get(victim.key) is not victim:
+                    break
+        return Item(db, victim.key, code_of(value), b"".join(pieces))
     if isinstance(value, bytearray):
         return Item(db, victim.key, CHANGED_STRING, bytes(value))
     assert isinstance(value, bytes)  # What else there is, is not picked.

@@ -16,8 +16,10 @@ from pocketkv.engine.cold import SPILLED_LARGE, Cold
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.keyspace import Keyspace
 from pocketkv.tiers.collecting import collect
+from pocketkv.tiers.rescue import copy_piece, rescue_records
 from pocketkv.tiers.spill import Item, SpillError, SpillFullError
 from pocketkv.tiers.volume.data_file import Descriptors
+from pocketkv.tiers.volume.file_pieces import FilePiece
 from pocketkv.tiers.volume.journal import JobJournal, record_bytes
 from pocketkv.tiers.volume.large_file import LargeFile
 from pocketkv.tiers.volume.large_region import REGION_BYTES_MAX, Region, io_error, read_into
@@ -50,6 +52,25 @@ class _Index:
         shelf = None if database is None else database.shelf
         chain = None if shelf is None else shelf.chains.get(key)
         return None if chain is None or chain[0].kind == SPILLED_LARGE else chain[0]
+
+    def large_in(self, job_id: str, regions: set[Region]) -> list[Cold]:
+        """The large values of a job that stand in some regions."""
+        assert self.keyspace is not None  # As above.
+        space = self.keyspace.spaces.get(job_id)
+        found: list[Cold] = []
+        for database in [] if space is None else list(space.databases.values()):
+            entries = [entry for _, table in database.slot_tables() for entry in table.values()]
+            if database.shelf is not None:
+                # What is in memory again, and has not changed since.
+                entries += [chain[0] for chain in database.shelf.chains.values()]
+            found += [
+                entry
+                for entry in entries
+                if isinstance(entry, Cold)
+                and entry.kind == SPILLED_LARGE
+                and any(region in regions for region in entry.place)
+            ]
+        return found
 
     def due_ms(self, job_id: str, db: int, key: bytes) -> int:
         """When it expires, which nobody reads there."""
@@ -278,10 +299,55 @@ class FileSpill:
                 await trio.sleep(_TEND_INTERVAL_S)
                 try:
                     self.volume.commit()
+                    had_lost = self._has_lost
+                    await self._rescue()
                     await self._sync()
+                    if had_lost and not self._has_lost:
+                        self._log.info("what the spill directory had lost is written again")
                     await trio.to_thread.run_sync(self.volume.empty_trash)
                 except (OSError, SpillError) as error:
                     self._log.error("the spill directory fails", extra={"error": str(error)})
+
+    @property
+    def _has_lost(self) -> bool:
+        """Whether the device has lost something that it had taken."""
+        large = any(journal.large.lost for journal in self._journals.values())
+        return large or self.volume.has_lost
+
+    async def _rescue(self) -> None:
+        """Write again what the device has lost; what can no longer be read is an error at its key.
+
+        Raises:
+            OSError: The device failed.
+        """
+        if not self._has_lost:
+            return
+        if not await trio.to_thread.run_sync(self.volume.takes_writes):
+            return
+        await rescue_records(self.volume, self._commit_moved)
+        for journal in list(self._journals.values()):
+            if journal.large.lost:
+                await self._rescue_large(journal)
+
+    async def _rescue_large(self, journal: FileSpillJournal) -> None:
+        regions = set(journal.large.lost)
+        for cold in self._index.large_in(journal.journal.job_id, regions):
+            places: list[Region] = cold.place
+            for index, region in enumerate(places):
+                fresh = journal.large.allocate(region.used) if region in regions else None
+                if fresh is None:
+                    continue
+                piece = FilePiece(region, 0, region.used)
+                try:
+                    copied = await trio.to_thread.run_sync(copy_piece, piece, fresh)
+                except CommandError as error:
+                    text = error.text.decode()
+                    self._log.error("a large value is lost", extra={"error": text})
+                    journal.large.lost.discard(region)
+                    continue
+                # It may have been released meanwhile.
+                if copied and cold.place is places:
+                    places[index] = fresh
 
     def _commit_moved(self) -> bool:
         try:

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -16,12 +17,19 @@ import trio
 from pocketkv import limits
 from pocketkv.engine.cold import SPILLED_LARGE, Cold
 from pocketkv.engine.errors import CommandError
+from pocketkv.engine.shelf import StoredRead
+from pocketkv.tiers.s3.blobs import SMALL_BYTES_MAX
 from pocketkv.tiers.s3.errors import S3Error
+from pocketkv.tiers.s3.gathering import Gatherer
 from pocketkv.tiers.s3.opening import open_store
 from pocketkv.tiers.s3.options import S3Options
 from pocketkv.tiers.spill import Item, SpillError
+from pocketkv.tiers.volume.checksums import checksum
 
 if TYPE_CHECKING:
+    from pocketkv.engine.cold import PendingRead
+    from pocketkv.engine.fetching import Done
+    from pocketkv.tiers.readers import Readers
     from pocketkv.tiers.s3.blobs import Blob
     from pocketkv.tiers.s3.packs import Pack, PackItem
     from pocketkv.tiers.s3.store import S3Store
@@ -82,7 +90,7 @@ class S3SpillJournal:
         while True:
             place: tuple[Pack, int] = cold.place
             try:
-                return _reading(lambda: self._spill.store.read_item(*place, cold.length))  # noqa: B023
+                return _reading(lambda: self._spill.read_item(*place, cold.length))  # noqa: B023
             except CommandError:
                 # It may have been written anew meanwhile, and the old pack deleted.
                 if cold.place is place:
@@ -132,6 +140,11 @@ def _reading(read: Callable[[], T]) -> T:
         raise CommandError(b"IOERR what is stored in S3 cannot be read: " + _line(error)) from error
 
 
+def _is_gathered(size: int) -> bool:
+    """Whether a value is read together with others that lie nearby."""
+    return 0 < size <= SMALL_BYTES_MAX
+
+
 def _line(error: S3Error) -> bytes:
     return error.text.replace("\r", " ").replace("\n", " ").encode()
 
@@ -144,6 +157,7 @@ class S3Spill:
         server_id: Tells what an earlier run of this server has left; ``None``: that is not known.
         memory_bytes: What the server has for values.
         known_jobs: All jobs that have not ended.
+        known_servers: All servers that there are; ``None``: that is not known.
         log: Where trouble is told.
         options: How to talk to S3.
 
@@ -165,6 +179,7 @@ class S3Spill:
         server_id: str | None,
         memory_bytes: int,
         known_jobs: Callable[[], Collection[str]],
+        known_servers: Callable[[], Collection[str] | None] = lambda: None,
         log: logging.Logger,
         options: S3Options | None = None,
     ) -> None:
@@ -174,7 +189,11 @@ class S3Spill:
             options, in_flight_bytes_max=min(options.in_flight_bytes_max, in_flight_bytes)
         )
         self.store: S3Store = open_store(url, server_id=server_id, options=options)
+        self._gatherer = Gatherer(self.store.read_range)
         self._known_jobs = known_jobs
+        self._known_servers = known_servers
+        # As of the last sweep: a controller that has just started does not know all of them yet.
+        self._servers_before: Collection[str] | None = None
         self._log = log
         self._journal = S3SpillJournal(self)
         # What stands for the items of each pack, in their order; ``None`` for what is released.
@@ -236,6 +255,28 @@ class S3Spill:
         self.store.release(pack, offset)
         if pack.live_items == 0:
             self._colds.pop(pack, None)
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def fetch(self, readers: Readers, reads: list[PendingRead], done: Done) -> None:
+        """`Node.fetcher`: have things read, small ones that lie side by side together."""
+        for read in reads:
+            if isinstance(read, StoredRead) and _is_gathered(read.cold.length):
+                pack, offset = read.cold.place
+                self._gatherer.announce(pack.name, offset, read.cold.length)
+        readers.fetch(reads, done)
+
+    def read_item(self, pack: Pack, offset: int, size: int) -> bytes:
+        """Read a small value; for a worker.
+
+        Raises:
+            S3Error: It cannot be read.
+        """
+        if _is_gathered(size):
+            data = self._gatherer.read(pack.name, offset, size)
+            if checksum(data) == pack.item(pack.index_of(offset)).checksum:
+                return data
+        return self.store.read_item(pack, offset, size)
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -300,8 +341,7 @@ class S3Spill:
                     trash_s = now_s + _TRASH_INTERVAL_S
                     await self._asked(self.store.empty_trash)
                 if now_s >= sweep_s:
-                    jobs = self._known_jobs()
-                    await self._asked(lambda: self.store.sweep(jobs))  # noqa: B023
+                    await self._sweep()
                     sweep_s = now_s + _SWEEP_INTERVAL_S
             except SpillError as error:
                 if not self._is_failing:
@@ -313,9 +353,18 @@ class S3Spill:
                     self._log.info("the spill store answers again")
             await trio.sleep(_TEND_INTERVAL_S)
 
+    async def _sweep(self) -> None:
+        """Delete what others have left that are no more."""
+        jobs, servers = self._known_jobs(), self._known_servers()
+        before, self._servers_before = self._servers_before, servers
+        known = None if servers is None or before is None else {*servers, *before}
+        await self._asked(lambda: self.store.sweep(jobs, known))
+
     async def _drop_jobs(self) -> None:
         for job_id in list(self._dropping):
-            await self._asked(lambda: self.store.drop_job(job_id, everywhere=False))  # noqa: B023
+            # Of a job that has ended, what servers have left that are no more goes as well.
+            has_ended = job_id not in self._known_jobs()
+            await self._asked(partial(self.store.drop_job, job_id, everywhere=has_ended))
             self._dropping.discard(job_id)
             self._written.discard(job_id)
 
@@ -347,6 +396,8 @@ class S3Spill:
         """Have what stands for these items tell where they are now."""
         moved: list[Cold | None] = [None] * len(found)
         self._colds[fresh] = moved
+        for pack in {pack for pack, _, _ in found}:
+            self._gatherer.forget(pack.name)
         for index, ((pack, old, _), new) in enumerate(zip(found, fresh.items(), strict=True)):
             colds = self._colds.get(pack)
             cold = None if colds is None else colds[pack.index_of(old.offset)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+import trio
 
 from pocketkv.config import StorageConfig
 from pocketkv.engine.node import Node
@@ -16,6 +19,7 @@ from pocketkv.tiers.s3.errors import S3Error
 from pocketkv.tiers.spill import Mover
 from pocketkv.tiers.spill_file import FileSpill
 from pocketkv.tiers.spill_s3 import S3Spill
+from pocketkv.tiers.steps import Steps
 from pocketkv.tiers.volume.volume import VolumeError
 
 # Reads of S3 that may be under way: each waits for an answer, not for a device.
@@ -24,16 +28,18 @@ _S3_READS: Final = 16
 
 def open_spill(
     config: StorageConfig,
-    machine: str,
+    server_id: str | None,
     known_jobs: Callable[[], Collection[str]],
+    known_servers: Callable[[], Collection[str] | None],
     log: logging.Logger,
 ) -> FileSpill | S3Spill | None:
     """The medium that a server spills to; ``None``: it does not.
 
     Args:
         config: The server's.
-        machine: Where it runs.
+        server_id: By this it finds what it has left if it crashed; ``None``: it does not.
         known_jobs: All jobs that have not ended.
+        known_servers: All servers that there are; ``None``: that is not known.
         log: Where trouble is told.
 
     Raises:
@@ -45,13 +51,12 @@ def open_spill(
     try:
         if isinstance(where, Path):
             return FileSpill(where, log)
-        # By this it finds what it has left if it crashed.
-        server_id = config.server_id or (f"{machine}-{config.port}" if config.port else None)
         spill = S3Spill(
             where,
             server_id=server_id,
             memory_bytes=config.memory_bytes,
             known_jobs=known_jobs,
+            known_servers=known_servers,
             log=log,
         )
         spill.check()
@@ -74,14 +79,18 @@ class SpillWork:
         self._medium = medium
         self._log = log
         self._mover: Mover | None = None
+        self._steps = Steps(log)
         if isinstance(medium, FileSpill):
             medium.attach(node.keyspace)
 
     def use(self, shell: Shell) -> None:
         """Have connections wait for what is read from it, and for room."""
-        depth = DEPTHS["nvme"] if isinstance(self._medium, FileSpill) else _S3_READS
-        readers = Readers(depth, self._log, polls=False)
-        self._node.fetcher = readers.fetch
+        if isinstance(self._medium, FileSpill):
+            self._node.fetcher = Readers(DEPTHS["nvme"], self._log, polls=False).fetch
+        else:
+            readers = Readers(_S3_READS, self._log, polls=False)
+            self._node.fetcher = partial(self._medium.fetch, readers)
+        self._node.stepper = self._steps.add
         # A pass makes much anew before it gives the old back, which is what there is no memory for
         # here; and what fragmentation costs counts when it is decided what leaves.
         self._node.settings.activedefrag = False
@@ -90,7 +99,9 @@ class SpillWork:
     async def run(self) -> None:
         """Work until cancelled."""
         assert self._mover is not None  # `use` comes first.
-        await self._mover.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._steps.run)
+            nursery.start_soon(self._mover.run)
 
     def close(self) -> None:
         """The server stops: nothing that was moved out is needed any more."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import random
 import secrets
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -35,7 +34,6 @@ from pocketkv.engine.topology import Topology, standalone_topology
 from pocketkv.limits import STALL_CONFIRM_TIMEOUT_S
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.placement import PlacementMap, Server
-from pocketkv.resp.errors import PeerError
 from pocketkv.resp.syscalls import MonotonicStopwatch
 from pocketkv.serving.membership import Membership
 from pocketkv.serving.memory import configure_allocator, release_free_memory
@@ -43,6 +41,8 @@ from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
 from pocketkv.slots import SLOT_COUNT
 from pocketkv.tiers.figures import FileMedium
 from pocketkv.tiers.file_store import FileStore
+from pocketkv.tiers.kept_setup import open_kept, use_kept
+from pocketkv.tiers.leaving import Leaver
 from pocketkv.tiers.memfd import Memfd
 from pocketkv.tiers.moves import Mover
 from pocketkv.tiers.readers import Readers, depth_of
@@ -54,22 +54,19 @@ from pocketkv.tiers.volume.volume import VolumeError
 __all__ = ["handlers", "run_storage"]
 
 
-# A server that is to end and finds nobody who takes anything ends after so long.
-DRAIN_HOPELESS_S: Final = 15.0
-_DRAIN_ASK_INTERVAL_S: Final = 1.0
-_DRAIN_LOOK_INTERVAL_S: Final = 0.05
-
-
 class StorageServer:
     """What a storage server does with the maps that it hears."""
 
     def __init__(self, config: StorageConfig, log: logging.Logger) -> None:
         self.config = config
         self.log = log
+        self.topology = Topology()
         self.sampler = ProcessSampler()
         self.machine = config.machine or self.sampler.machine_id()
         self.store = _open_store(config, log) if config.dir is not None else None
-        spill = open_spill(config, self.machine, self._known_jobs, log)
+        self.id = config.server_id or self._own_id()
+        spill = open_spill(config, self._name_in_s3(), self._known_jobs, self._known_servers, log)
+        self.kept = open_kept(config, self.topology, log)
         keyspace = Keyspace(
             config.memory_bytes,
             Clock(time.time_ns() // 1_000_000),
@@ -78,7 +75,6 @@ class StorageServer:
             self.store or spill,
         )
         keyspace.capacity_bytes = config.capacity_bytes
-        self.topology = Topology()
         self.upkeep: Upkeep | None = None
         self.medium: FileMedium | None = None
         self.retirer: Retirer | None = None
@@ -86,7 +82,7 @@ class StorageServer:
         # Tells whether a server still has what it had: what is in files outlives the process.
         self.generation = secrets.token_hex(8) if self.store is None else self.store.identity
         self.node = Node(
-            node_id=config.server_id or self._own_id(),
+            node_id=self.id,
             role="storage",
             tier=config.tier,
             keyspace=keyspace,
@@ -107,6 +103,16 @@ class StorageServer:
     def _known_jobs(self) -> set[str]:
         """The jobs that have not ended, as far as this server was told."""
         return {DEFAULT_JOB, *self.topology.placements}
+
+    def _known_servers(self) -> set[str] | None:
+        """All storage servers, as far as this one was told; ``None`` if nobody tells it."""
+        return None if self.config.controller is None else {self.id, *self.topology.servers}
+
+    def _name_in_s3(self) -> str | None:
+        """By what this server knows that it has written something in an earlier life."""
+        if self.config.controller is not None or self.config.server_id is not None:
+            return self.id
+        return f"{self.machine}-{self.config.port}" if self.config.port else None
 
     def _own_id(self) -> str:
         """An id for a server that was given none; one that keeps files has the same each time."""
@@ -130,6 +136,8 @@ class StorageServer:
             self._use_store(shell, self.store)
         if self.spill is not None:
             self.spill.use(shell)
+        if self.kept is not None:
+            use_kept(self.kept, node, shell, self.log)
         if self.config.controller is None:
             node.topology = standalone_topology(
                 Server(
@@ -159,7 +167,7 @@ class StorageServer:
         shell.metrics.sources.append(medium.metrics)
         self.node.fetcher = readers.fetch
         shell.reactor.commit = self.node.commit
-        shell.reactor.fetch = self.upkeep.fetch_part
+        shell.reactor.fetch = readers.fetch_part
         shell.sinks_of = store.sinks_of
 
     async def keep_up(self, shell: Shell) -> None:
@@ -191,6 +199,7 @@ class StorageServer:
             "machine": self.machine,
             "machine_type": self.config.machine_type,
             "capacity_bytes": self._capacity_bytes(),
+            "retain": "" if self.kept is None else self.kept.url,
         }
 
     async def join(self, shell: Shell) -> None:
@@ -209,7 +218,9 @@ class StorageServer:
             log=self.log,
         )
         shell.reactor.on_stall = partial(self._confirm, membership)
-        self.retirer = Retirer(self.node, membership.call, self.log)
+        timeout_s = self.config.drain_timeout_s
+        shell.leave = Leaver(self.node, membership, timeout_s, self.log).leave
+        self.retirer = Retirer(self.node, membership.call, self.log, self.kept)
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
         self.node.moves = self.mover
@@ -218,44 +229,11 @@ class StorageServer:
             nursery.start_soon(self.retirer.run)
             nursery.start_soon(self.mover.run)
             nursery.start_soon(membership.run)
+            if self.kept is not None:
+                nursery.start_soon(self.kept.run, membership.call)
             await membership.wait_joined()
             self._forget_ended()
-            if self.config.drain_timeout_s:
-                shell.leave = partial(self.leave, membership)
             shell.ready = True
-
-    async def leave(self, membership: Membership) -> None:
-        """Have others take what this server has, before it ends."""
-        started_s = heard_s = trio.current_time()
-        asked_s = -math.inf
-        self.log.info("draining", extra={"timeout_s": self.config.drain_timeout_s})
-        with trio.move_on_after(self.config.drain_timeout_s) as waiting:
-            while self._has_slots() and trio.current_time() - heard_s < DRAIN_HOPELESS_S:
-                if trio.current_time() - asked_s > _DRAIN_ASK_INTERVAL_S:
-                    asked_s = trio.current_time()
-                    try:
-                        # Again and again: the controller may have been replaced meanwhile.
-                        await membership.call("MEMBER.DRAIN", "{}")
-                        heard_s = asked_s
-                    except PeerError as error:
-                        self.log.warning("the drain is not begun", extra={"error": str(error)})
-                await trio.sleep(_DRAIN_LOOK_INTERVAL_S)
-        took_s = round(trio.current_time() - started_s, 1)
-        if self._has_slots():
-            self.log.error(
-                "not drained", extra={"took_s": took_s, "timed_out": waiting.cancelled_caught}
-            )
-        else:
-            self.log.info("drained", extra={"took_s": took_s})
-
-    def _has_slots(self) -> bool:
-        """Whether anything is here, or is to come here, by the maps that were heard last."""
-        return any(
-            self.node.id in placement.owners()
-            or placement.retire_to == self.node.id
-            or any(move.target == self.node.id for move in placement.moves)
-            for placement in self.topology.placements.values()
-        )
 
     async def _confirm(self, membership: Membership) -> None:
         """This process stood still: hear whose its slots are, before anything of them is told."""
@@ -280,6 +258,8 @@ class StorageServer:
                 self.retirer.forget(job_id)
             if self.mover is not None:
                 self.mover.forget(job_id)
+            if self.kept is not None:
+                self.kept.ended(job_id)
         for job_id in changed:
             self.follow(self.topology.placements[job_id])
 
@@ -301,6 +281,10 @@ class StorageServer:
                 self.log.warning(
                     "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}
                 )
+        if self.kept is not None and placement.kept_in == self.kept.url and any(owned):
+            self.kept.follow(space, owned)
+        else:
+            space.own(owned)
         space.quota_bytes = placement.quotas.get(self.node.id)
         space.epoch = placement.epoch
         if self.retirer is not None:
@@ -311,6 +295,13 @@ class StorageServer:
         space.read_only = True
         if placement.retire_to is None:
             space.adopting.clear()
+        if placement.kept_in is not None:
+            # It is in S3, and what is here was needed until now.
+            if self.node.id not in placement.owners():
+                space.move_to(None)
+            if self.kept is not None:
+                self.kept.forget(placement.job_id)
+            return
         # While nobody has its slots, the server that should is being waited for: it may be this.
         keeps = placement.retire_to == self.node.id or not placement.ranges
         if not keeps and self.node.id not in placement.owners():
@@ -320,6 +311,8 @@ class StorageServer:
         """Leave everything on the medium, if there is one."""
         if self.spill is not None:
             self.spill.close()
+        if self.kept is not None:
+            self.kept.close()
         if self.store is not None:
             try:
                 self.store.close()

@@ -5,6 +5,7 @@ Whatever may wait for the device is done by a worker thread, one of each kind at
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -12,15 +13,17 @@ from typing import Final
 
 import trio
 
-from pocketkv.engine.errors import CommandError
+from pocketkv import limits
 from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.node import Node
 from pocketkv.resp.reactor import Reactor
-from pocketkv.resp.replies import FileRange, StoredOwner
 from pocketkv.serving.memory import resident_bytes
 from pocketkv.tiers.collecting import collect
 from pocketkv.tiers.file_store import FileStore
 from pocketkv.tiers.readers import Readers
+from pocketkv.tiers.rescue import Rescue
+from pocketkv.tiers.steps import Steps
+from pocketkv.tiers.volume.large_file import LargeFile, Range
 
 _SYNC_INTERVAL_S: Final = 1.0
 _PACE_INTERVAL_S: Final = 0.01
@@ -32,6 +35,7 @@ _EVICT_ABOVE: Final = 0.90
 _EVICT_DOWN_TO: Final = 0.85
 # Above this nothing more is taken in.
 _FULL_ABOVE: Final = 1.0
+_TOO_SLOW: Final = "the device does not keep up with what is written"
 # Bytes that are written for evictions before others have their turn.
 _EVICT_EFFORT_BYTES: Final = 512 * 1024
 
@@ -66,45 +70,39 @@ class Upkeep:
         self._readers = readers
         self._release_memory = release_memory
         self._log = log
+        self._rescue = Rescue(node, store, log)
+        self._steps = Steps(log)
+        node.stepper = self._steps.add
+        self._held_since_s = 0.0
         self.failure = ""
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:
-            for task in (self._sync, self._pace, self._collect, self._evict):
+            tasks = (self._sync, self._pace, self._hold, self._collect, self._evict)
+            for task in (*tasks, self._steps.run):
                 nursery.start_soon(task)
-
-    def fetch_part(
-        self, part: FileRange, start: int, size: int, done: Callable[[Exception | None], None]
-    ) -> None:
-        """`Reactor.fetch`: have a part of a large value read."""
-        owner: StoredOwner = part.owner  # type: ignore[assignment]  # of a file store all are
-
-        def read() -> bytes:
-            owner.fetch(part.offset + start, size)
-            return b""
-
-        def on_read(results: list[bytes | CommandError]) -> None:
-            result = results[0]
-            done(result if isinstance(result, CommandError) else None)
-
-        self._readers.read([read], on_read)
 
     # --- syncing -------------------------------------------------------------------------------
 
     async def _sync(self) -> None:
         """Bring what was written to the device, and give back what is free."""
+        released: list[tuple[LargeFile, list[Range]]] = []
         while True:
             await trio.sleep(_SYNC_INTERVAL_S)
             error = self._node.retry_commit()
-            released = [] if error is not None else self._store.take_released()
+            if error is None:
+                released += self._store.take_released()
             try:
-                await trio.to_thread.run_sync(partial(self._store.sync, released))
+                await self._rescue.run()
+                await trio.to_thread.run_sync(self._store.sync)
+                taken, released = released, []
+                await trio.to_thread.run_sync(partial(self._store.punch, taken))
                 await trio.to_thread.run_sync(self._store.volume.empty_trash)
             except OSError as failure:
                 self._note_failure(failure)
             else:
-                if self.failure and error is None:
+                if self.failure and error is None and not self._store.pacer.refuses:
                     self.failure = ""
                     self._log.info("the medium takes writes again")
 
@@ -123,13 +121,41 @@ class Upkeep:
             if not pacer.is_due:
                 await trio.sleep(_PACE_INTERVAL_S if pacer.outstanding_bytes else _IDLE_INTERVAL_S)
                 continue
-            self._reactor.holds_large = pacer.is_behind
             try:
                 await trio.to_thread.run_sync(partial(pacer.drain, pacer.outstanding_bytes // 2))
             except OSError as error:
                 self._note_failure(error)
-            if not pacer.is_behind:
-                self._reactor.release_large()
+
+    async def _hold(self) -> None:
+        """Look every few milliseconds whether writers of large values have to be held."""
+        while True:
+            self.hold_writers(trio.current_time())
+            is_busy = self._store.pacer.is_due
+            await trio.sleep(_PACE_INTERVAL_S if is_busy else _IDLE_INTERVAL_S)
+
+    def hold_writers(self, now_s: float) -> None:
+        """Hold writers of large values while the device is behind, or let them go on.
+
+        A device that stays behind for `limits.LARGE_HOLD_MAX_S` has them refused, until it has
+        caught up.
+
+        Args:
+            now_s: By a clock that only goes forward.
+        """
+        pacer, reactor = self._store.pacer, self._reactor
+        if not pacer.is_behind:
+            pacer.refuses = False
+            if reactor.holds_large:
+                reactor.release_large()
+        elif pacer.refuses:
+            pass  # What comes is received and forgotten, so there is nobody to be held.
+        elif not reactor.holds_large:
+            reactor.holds_large = True
+            self._held_since_s = now_s
+        elif now_s - self._held_since_s >= limits.LARGE_HOLD_MAX_S:
+            pacer.refuses = True
+            self._note_failure(OSError(errno.ETIMEDOUT, _TOO_SLOW))
+            reactor.release_large()
 
     # --- collecting ----------------------------------------------------------------------------
 

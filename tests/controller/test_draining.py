@@ -310,3 +310,28 @@ def test_a_server_that_keeps_what_a_job_left_hands_it_to_another() -> None:
     assert cluster.state.tenants[sort.id].lost_keys == 0
     with pytest.raises(RefusedError, match="no other server with files"):
         cluster(ServerDrained("i"))
+
+
+def test_a_server_that_reads_what_is_in_a_store_is_replaced_by_another_that_can() -> None:
+    cluster = Cluster()
+    store = "s3://bucket/kept"
+    for name in "abc":
+        cluster(Joined(joining(name, retain=store)))
+    cluster.carry_out_moves()
+    sort = job(capacity_bytes=MIB)
+    cluster(JobRegistered(sort))
+    cluster(JobRetains(sort.id))
+    cluster(JobDeregistered(sort.id))
+    for name in cluster.slots(sort.id):
+        cluster(JobRetired(sort.id, name, store, 5, 0))
+    (reader,) = cluster.slots(sort.id)
+    cluster(ServerDrained(reader))
+    (other,) = cluster.slots(sort.id)
+    assert other != reader
+    cluster.carry_out_moves()
+    assert cluster.state.fleet.members[reader].drain is not None
+    assert cluster.state.placements.jobs_naming(reader) == []
+    cluster(ServerDrained(other))
+    (last,) = cluster.slots(sort.id)
+    assert last not in {reader, other}
+    assert cluster.state.tenants[sort.id].lost_keys == 0

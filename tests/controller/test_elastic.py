@@ -15,6 +15,7 @@ from pocketkv.controller.messages import (
     Joined,
     ProcessDied,
     Reported,
+    ServerDrained,
     StartServer,
     StopServer,
     Tick,
@@ -141,15 +142,36 @@ def test_a_tier_without_a_server_gets_one_for_a_job_that_asks_for_it() -> None:
     assert reason == "jobs need 1 server, the plan has 0"
 
 
-def test_a_hot_server_is_an_event_once() -> None:
+def test_a_hot_server_is_relieved_by_moves_and_not_by_servers() -> None:
     cluster = scaled(servers=3)
-    hot, *_ = sorted(cluster.state.fleet.members)
-    done = live(cluster, {hot: BUSY}, 40)
+    hot, *cool = sorted(cluster.state.fleet.members)
+    done = []
+    for second in range(8):
+        usage = JobUsage(100, 1, commands=1000 * second)
+        busy = Report(cpu=0.95, used_bytes=100, keys=1, jobs={"default": usage})
+        done += live(cluster, {hot: busy}, 1)
     assert events(done).count("server is hot") == 1
     assert cluster.state.relieving.keys() == {hot}
     assert of(StartServer, done) == []
+    assert "slots moved" in events(done)
+    slots = cluster.slots()
+    assert slots[hot] < min(slots[name] for name in cool)
     live(cluster, {}, 2)
-    assert cluster.state.relieving == {}
+    assert (cluster.state.relieving, cluster.state.hot) == ({}, frozenset())
+    # It is not undone when it has helped.
+    assert cluster.slots() == slots
+
+
+def test_what_is_on_its_way_is_not_asked_for_twice() -> None:
+    cluster = scaled(servers=2, most=4)
+    for number in range(8):
+        cluster(JobRegistered(job(number=number, capacity_bytes=60 * MIB)))
+    leaving, _ = sorted(cluster.state.fleet.members)
+    cluster(ServerDrained(leaving))
+    assert cluster.moves()
+    dram = next(view for view in cluster.state.tier_views() if view.tier == "dram")
+    assert dram.asked == 1
+    assert (dram.wanted, dram.leaving) == (2, 1)
 
 
 def test_what_a_controller_has_scaled_its_successor_goes_on_with() -> None:

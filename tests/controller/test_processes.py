@@ -217,6 +217,8 @@ def config(**fields: object) -> ServeConfig:
         "memory_bytes": 1 << 30,
         "dir": None,
         "capacity_bytes": None,
+        "spill": None,
+        "retain": None,
         "state": None,
         "catalog": None,
         "require_auth": False,

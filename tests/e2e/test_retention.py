@@ -59,6 +59,7 @@ def test_marked_keys_stay_readable_and_everything_else_goes(cluster: Cluster, ur
     assert (info["phase"], info["lost_keys"]) == ("retained", 0)
     assert info["retention"] == {
         "server": nvme,
+        "store": None,
         "is_there": True,
         "keys": 4,
         "moving_from": [],

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -90,24 +91,29 @@ def test_no_secret_is_in_anybodys_arguments(cluster: Cluster) -> None:
         assert secret not in Path(f"/proc/{process}/cmdline").read_bytes()
 
 
-def test_a_tier_grows_and_shrinks(cluster: Cluster) -> None:
+def test_a_tier_grows_and_shrinks_with_all_its_keys(cluster: Cluster) -> None:
     admin = cluster.client()
     before = {s["id"] for s in cluster.servers()}
+    keys = {f"key-{number}": f"value {number}" for number in range(500)}
+    admin.mset(keys)
     assert admin.execute_command("TIER.SCALE", "dram", 3)["wanted"] == 3
-    # Nothing is stored, so that the job `default` spreads over the new one as well.
     eventually(lambda: len(cluster.owners()) == 3)
     (new,) = {s["id"] for s in cluster.servers()} - before
-    admin.set("a key", "somewhere")
-    with pytest.raises(redis.ResponseError, match="cannot shrink to 0 servers"):
-        admin.execute_command("TIER.SCALE", "dram", 0)
-    assert admin.get("a key") == "somewhere"
-    admin.flushall()
-    # A server's word that it holds keys is a second old.
-    eventually(lambda: admin.execute_command("SERVER.DRAIN", new))
-    assert {s["id"] for s in cluster.servers()} == before
+    eventually(lambda: not admin.execute_command("MOVE.LIST"))
+    assert [s["keys"] > 0 for s in eventually(lambda: listed_with_keys(cluster, new))] == [True]
+    assert admin.execute_command("SERVER.DRAIN", new)
+    eventually(lambda: {s["id"] for s in cluster.servers()} == before)
     assert set(cluster.owners()) <= before
     eventually(lambda: not cluster_processes(cluster, new))
     assert admin.execute_command("TIER.LIST")[0]["wanted"] == 2
+    assert admin.mget(list(keys)) == list(keys.values())
+    assert admin.execute_command("JOB.INFO", "default")["lost_keys"] == 0
+    admin.flushall()
+
+
+def listed_with_keys(cluster: Cluster, server_id: str) -> list[dict[str, Any]]:
+    """A server, once it has reported keys."""
+    return [s for s in cluster.servers() if s["id"] == server_id and s["keys"]]
 
 
 def cluster_processes(cluster: Cluster, server_id: str) -> list[int]:
@@ -132,10 +138,16 @@ def test_no_acknowledged_write_is_lost_while_a_tier_grows(cluster: Cluster) -> N
         number += 1
     assert writer.dbsize() == number
     assert writer.mget([f"key-{i}" for i in range(number)]) == [str(i) for i in range(number)]
+    # It shrinks again while it is written to.
+    admin.execute_command("TIER.SCALE", "dram", 2)
+    while sum(s["tier"] == "dram" for s in cluster.servers()) > 2:
+        for _ in range(50):
+            assert writer.set(f"key-{number}", number)
+            number += 1
+        assert number < 400_000
+    assert writer.dbsize() == number
+    assert writer.mget([f"key-{i}" for i in range(number)]) == [str(i) for i in range(number)]
     admin.flushall()
-    idle = [s["id"] for s in cluster.servers() if s["tier"] == "dram"]
-    eventually(lambda: admin.execute_command("TIER.SCALE", "dram", 2))
-    assert len({s["id"] for s in cluster.servers()} & set(idle)) == 2
 
 
 # --- deaths ------------------------------------------------------------------------------------
@@ -147,6 +159,27 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with serving(tmp_path_factory.mktemp("mortal")) as cluster:
         yield cluster
         assert cluster.stop() == 0
+
+
+def test_a_storage_server_that_is_told_to_end_gives_everything_away_first(
+    mortal: Cluster,
+) -> None:
+    cluster = mortal
+    client = cluster.client()
+    keys = {f"key-{number}": f"value {number}" for number in range(2000)}
+    client.mset(keys)
+    victim = next(s for s in cluster.servers() if s["id"] in cluster.owners())
+    os.kill(victim["pid"], signal.SIGTERM)
+    eventually(lambda: not is_alive(victim["pid"]))
+    assert client.mget(list(keys)) == list(keys.values())
+    # Another one was started in its place.
+    eventually(lambda: len(cluster.servers()) == 3)
+    assert victim["id"] not in {s["id"] for s in cluster.servers()}
+    eventually(lambda: not client.execute_command("MOVE.LIST"))
+    assert client.mget(list(keys)) == list(keys.values())
+    assert client.execute_command("JOB.INFO", "default")["lost_keys"] == 0
+    assert not cluster.log_lines("server died", victim["id"])
+    client.flushall()
 
 
 def test_each_process_that_is_killed_is_replaced(mortal: Cluster) -> None:

@@ -40,6 +40,10 @@ class FakeMedium:
         self.backed[first : first + pages] = b"\x01" * pages
         return True
 
+    def fill(self, offset: int, size: int) -> bool:
+        """The same."""
+        return self.back(offset, size)
+
     def punch(self, offset: int, size: int) -> None:
         """Make a range a hole."""
         first, pages = self._pages(offset, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pocketkv.engine.cold import Cold
-from pocketkv.engine.eviction import evict_some
+from pocketkv.engine.eviction import evict_some, memory_bytes
 from pocketkv.engine.keyspace import DEFAULT_JOB
 from pocketkv.engine.replay import Replay, StoredIndex
 from pocketkv.engine.set_value import SetValue
-from tests.engine.harness import Client, Engine
+from tests.engine.harness import BLOCKED, Client, Engine
 from tests.engine.stores import MemoryJournal, MemoryStore
 
 
@@ -56,6 +57,31 @@ def test_a_string_is_not_in_memory(engine: Engine, client: Client) -> None:
     assert client("GET", "key") == b"value" * 100
     assert isinstance(client.db.find_stored(b"key"), Cold)
     assert client("STRLEN", "key") == 500
+
+
+def test_what_is_on_the_medium_is_not_in_memory(engine: Engine, client: Client) -> None:
+    for number in range(20):
+        client("SET", f"string:{number}", "x" * 50_000)
+    keyspace = engine.keyspace
+    assert keyspace.used_bytes > 1_000_000
+    index_bytes = memory_bytes(keyspace)
+    assert index_bytes == keyspace.index_bytes < 10_000
+    # More than are looked at, of different sizes.
+    for number in range(2000):
+        client(
+            "SADD", f"set:{number}", *[b"member:%d" % member for member in range(number % 7 + 1)]
+        )
+    sets_bytes = sum(
+        value.size_bytes
+        for _, table in client.db.slot_tables()
+        for value in table.values()
+        if isinstance(value, SetValue)
+    )
+    held_bytes = memory_bytes(keyspace) - keyspace.index_bytes
+    assert sets_bytes * 0.9 < held_bytes < sets_bytes * 1.1
+    while evict_some(keyspace, 1 << 30, 1 << 30):
+        pass
+    assert memory_bytes(keyspace) == keyspace.index_bytes
 
 
 def test_whatever_takes_a_key_away_releases_its_record(engine: Engine, client: Client) -> None:
@@ -396,3 +422,69 @@ def test_a_scan_meets_every_key_wherever_its_value_is() -> None:
     assert sorted(found) == sorted(client("KEYS", "t:*"))
     assert client("DBSIZE") == 300
     assert client("RANDOMKEY") is not None
+
+
+def huge_set(client: Client, engine: Engine) -> set[bytes]:
+    """A set that takes many steps to be made, with changes that are written beside it."""
+    members = {b"member:%d" % number for number in range(20_000)}
+    client("SADD", "huge", *members)
+    engine.keyspace.commit()
+    for number in range(100):
+        client("SREM", "huge", b"member:%d" % number)
+        client("SADD", "huge", b"new:%d" % number)
+        engine.keyspace.commit()
+        members.discard(b"member:%d" % number)
+        members.add(b"new:%d" % number)
+    return members
+
+
+def evict_all(engine: Engine) -> None:
+    while evict_some(engine.keyspace, 1 << 30, 1 << 30):
+        pass
+
+
+def test_a_huge_set_leaves_memory_without_being_written_anew(
+    engine: Engine, client: Client
+) -> None:
+    members = huge_set(client, engine)
+    records = len(journal_of(engine).records)
+    evict_all(engine)
+    assert isinstance(client.db.find_stored(b"huge"), Cold)
+    assert len(journal_of(engine).records) == records
+    # Nor is it freed at once.
+    parts = 0
+    while engine.keyspace.free_some(1):
+        parts += 1
+    assert parts > 0
+    assert not engine.keyspace.shedding
+    assert set(client("SMEMBERS", "huge")) == members
+    engine.validate()
+    evict_all(engine)
+    assert set(restarted(engine).connect()("SMEMBERS", "huge")) == members
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_huge_set_is_made_in_steps_between_other_commands(*, is_slow: bool) -> None:
+    engine = Engine(store=MemoryStore(is_slow=is_slow))
+    client, other = engine.connect(), engine.connect()
+    members = huge_set(client, engine)
+    evict_all(engine)
+    waiting: list[tuple[Iterator[None], Callable[[], None]]] = []
+    engine.node.stepper = lambda steps, done: waiting.append((steps, done))
+    assert client("SCARD", "huge") is BLOCKED
+    ((steps, done),) = waiting
+    count = 0
+    for _ in steps:
+        # Others are served meanwhile, even if they change the very key.
+        if count == 5:
+            assert other("SET", "hot", "value") == "OK"
+            engine.node.stepper = None
+            assert other("SREM", "huge", "new:0") == 1
+        count += 1
+    assert count > 20
+    done()
+    assert client.result() == len(members) - 1
+    engine.validate()
+    shelf = client.db.shelf
+    assert shelf is not None
+    assert not shelf.fetched

@@ -76,8 +76,8 @@ def move(engine: Engine) -> int:
     """Move out what has to go; how many values."""
     spilling = spilling_of(engine)
     moved = 0
-    for _, spaces, excess_bytes in spilling.excess():
-        for victim in spilling.pick(spaces, excess_bytes):
+    for scope, spaces, excess_bytes in spilling.excess():
+        for victim in spilling.pick(spaces, excess_bytes, scope):
             if victim.key in victim.shelf.chains:
                 assert victim.shelf.unmark(victim)
                 assert victim.shelf.drop_clean(victim.key)
@@ -350,6 +350,32 @@ def test_a_value_that_cannot_be_read_is_an_error_on_its_key(
     client("DEL", "key")
 
 
+def test_a_large_value_that_comes_back_is_given_memory_by_the_worker(
+    engine: Engine, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client("SET", "key", bytes(range(256)) * 400)
+    spill(engine, b"key")
+    extents = engine.keyspace.extents
+    assert extents is not None
+    medium = extents.medium
+    assert isinstance(medium, FakeMedium)
+    while extents.punch_warm(1 << 20):
+        pass
+    assert sum(medium.backed) == 0
+    # On the serving thread, that would keep everybody waiting.
+    monkeypatch.setattr(medium, "back", lambda offset, size: pytest.fail("backed by the wrong one"))
+    medium.room_pages = 0
+    monkeypatch.setattr(medium, "fill", lambda offset, size: False)
+    assert "OOM" in str(client("GET", "key"))
+    assert is_cold(client, b"key")
+    monkeypatch.undo()
+    medium.room_pages = None
+    assert client("GET", "key") == bytes(range(256)) * 400
+    assert extents.reserved_pages == 0
+    client("DEL", "key")
+    extents.validate()
+
+
 # --- who waits -----------------------------------------------------------------------------------
 
 
@@ -439,13 +465,17 @@ def zipf_with_scan(keys: int, reads: int, exponent: float, seed: int) -> list[in
     return trace
 
 
-def compare(keys: int, share: float, trace: list[int], value_bytes: int = 1000) -> Rates:
+def compare(
+    keys: int, share: float, trace: list[int], value_bytes: int = 1000, *, by_quota: bool = False
+) -> Rates:
     """Run a trace through the policy, and through LRU with as many keys as the policy ever had."""
     names = [b"key %06d" % number for number in range(keys)]
     kept_bytes = keys * (SPILLED_BYTES + 44 + 48)
-    memory_bytes = int((kept_bytes + share * keys * value_bytes) / policy.HIGH_SHARE)
-    engine = Engine(store=SpillStore(), memory_bytes=memory_bytes)
+    limit_bytes = int((kept_bytes + share * keys * value_bytes) / policy.HIGH_SHARE)
+    engine = Engine(store=SpillStore(), memory_bytes=(100 if by_quota else 1) * limit_bytes)
     client = engine.connect()
+    if by_quota:
+        engine.space.quota_bytes = limit_bytes
     for name in names:
         client("SET", name, bytes(value_bytes))
         move(engine)
@@ -471,11 +501,12 @@ def compare(keys: int, share: float, trace: list[int], value_bytes: int = 1000) 
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2])
+@pytest.mark.parametrize("by_quota", [False, True])
 def test_more_reads_find_their_value_than_with_lru(
-    share: float, record_property: Callable[[str, object], None]
+    share: float, by_quota: bool, record_property: Callable[[str, object], None]
 ) -> None:
     trace = zipf_with_scan(keys=2000, reads=24_000, exponent=0.9, seed=1)
-    rates = compare(2000, share, trace)
+    rates = compare(2000, share, trace, by_quota=by_quota)
     record_property("hit_rate", f"{rates.ours:.3f}, LRU {rates.lru:.3f}")
     assert rates.ours > rates.lru + 0.03
 
@@ -488,3 +519,29 @@ def test_the_space_of_a_job_is_named_in_its_victims(engine: Engine, client: Clie
     with pytest.raises(CommandError):
         raise spilling_of(engine).refusal(space, 1)
     assert victim.shelf.unmark(victim)
+
+
+def test_at_its_quota_a_job_has_what_it_uses_most(engine: Engine, client: Client) -> None:
+    engine.space.quota_bytes = limits.MIB
+    for number in range(100):
+        client("SET", f"key {number}", bytes(32 * KIB))
+        move(engine)
+    assert engine.space.used_bytes <= policy.HIGH_SHARE * limits.MIB
+    hot = [b"key %d" % number for number in range(3)]
+    for _ in range(12):
+        for key in hot:
+            client("GET", key)
+        move(engine)
+    assert not [key for key in hot if is_cold(client, key)]
+    assert engine.space.used_bytes <= policy.HIGH_SHARE * limits.MIB
+    engine.validate()
+
+
+def test_what_is_forgotten_of_quotas(engine: Engine, client: Client) -> None:
+    spilling = spilling_of(engine)
+    for number in range(5):
+        space = engine.keyspace.open(f"job-{number}")
+        space.quota_bytes = limits.MIB
+        spilling.excess()
+        engine.keyspace.drop(f"job-{number}")
+    assert len(spilling._quotas) <= 2

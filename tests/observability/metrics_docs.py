@@ -18,6 +18,7 @@ from pocketkv.observability import metrics
 from pocketkv.observability.metrics import Name
 from pocketkv.router import counters as router
 from pocketkv.tiers import figures as medium
+from pocketkv.tiers import kept_figures as kept
 from pocketkv.tiers import move_metrics
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -35,6 +36,7 @@ def tables() -> dict[str, Iterable[Name]]:
         "storage": metrics.ON_STORAGE,
         "medium": names_of(medium),
         "moves": names_of(move_metrics),
+        "kept": names_of(kept),
         "router": names_of(router),
         "controller": names_of(controller),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -40,6 +41,9 @@ class Stored:
 
     def keep(self, result: bytes | CommandError) -> bool:
         return True
+
+    def prepare(self) -> Iterator[None]:
+        return iter(())
 
     def forget(self) -> None:
         pass
@@ -111,6 +115,50 @@ def test_what_is_coming_is_looked_for_without_a_thread(monkeypatch: pytest.Monke
         assert not readers.poll()
         assert found[1] == [damaged]
         readers.close()
+
+    trio.run(main)
+
+
+def test_many_that_have_come_are_passed_on_a_few_at_a_time() -> None:
+    """Each is a command that is executed, and others wait for their turn meanwhile."""
+
+    async def main() -> None:
+        readers = Readers(4, LOG)
+        found: list[Results] = []
+        for number in range(10):
+            readers.fetch([Stored(b"%d" % number)], found.append)
+        polls = 1
+        while readers.poll():
+            assert len(found) < 10
+            polls += 1
+        assert found == [[b"%d" % number] for number in range(10)]
+        assert 1 < polls < 10
+        assert readers.waiting == 0
+        readers.close()
+
+    trio.run(main)
+
+
+def test_what_one_command_names_is_taken_at_once() -> None:
+    async def main() -> None:
+        readers = Readers(4, LOG)
+        found: list[Results] = []
+        readers.fetch([Stored(b"%d" % number) for number in range(40)], found.append)
+        assert not readers.poll()
+        assert found == [[b"%d" % number for number in range(40)]]
+        readers.close()
+
+    trio.run(main)
+
+
+def test_what_is_still_coming_at_the_end_is_left() -> None:
+    async def main() -> None:
+        readers = Readers(4, LOG)
+        found: list[Results] = []
+        readers.fetch([Stored(b"", looks=1_000_000)], found.append)
+        assert readers.poll()
+        readers.close()
+        assert (found, readers.waiting) == ([], 1)
 
     trio.run(main)
 

@@ -78,12 +78,14 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "dir": ("/var/values", "values", Path("/var/values"), Path("values")),
     "capacity": ("1gb", "2g", 1024**3, 2 * 10**9),
     "spill": ("/srv/spill", "s3://bucket/a", Path("/srv/spill"), "s3://bucket/a"),
+    "retain": ("s3://bucket/a", "s3://b.c", "s3://bucket/a", "s3://b.c"),
     "value-max": ("1gb", "2g", 1024**3, 2 * 10**9),
     "controller": ("kv:7379", "[::1]:1", ("kv", 7379), ("::1", 1)),
     "server-id": ("s1", "pocketkv-dram-0", "s1", "pocketkv-dram-0"),
     "router-id": ("r1", "r.2", "r1", "r.2"),
     "machine": ("m1", "node.example", "m1", "node.example"),
     "machine-type": ("r6i.2xlarge", "rack-7", "r6i.2xlarge", "rack-7"),
+    "drain-timeout": ("10s", "0", 10.0, 0.0),
     "advertise-host": ("kv.example", "10.1.2.3", "kv.example", "10.1.2.3"),
     "state": ("/var/state.db", "s", Path("/var/state.db"), Path("s")),
     "catalog": ("own.toml", "c", Path("own.toml"), Path("c")),
@@ -97,9 +99,12 @@ FIELD_NAMES = {
     "memory": "memory_bytes",
     "capacity": "capacity_bytes",
     "value-max": "value_bytes_max",
+    "drain-timeout": "drain_timeout_s",
 }
 SWITCHES = ("require-auth", "reuse-port")
 CONFIDENTIAL = ("secret-file", "admin-password-file")
+# See test_release.
+RELEASE = ("backend", "namespace", "release")
 # See test_scaling_rules.
 SCALING = ("autoscale", "servers-max", "cost-per-hour-max", "scale-up-after", "scale-down-after")
 
@@ -138,7 +143,7 @@ def test_a_flag_wins_over_its_variable_and_that_over_the_default(
 
 def test_every_flag_is_covered_here() -> None:
     flags = set().union(*(flags_of(add) for add, _ in PROCESSES))
-    assert flags == {*FIELDS, *SWITCHES, *CONFIDENTIAL, *SCALING}
+    assert flags == {*FIELDS, *SWITCHES, *CONFIDENTIAL, *SCALING, *RELEASE}
 
 
 def test_the_help_of_every_flag_names_its_variable() -> None:
@@ -222,6 +227,17 @@ BAD = [
         (router, "--controller kv:1", "--secret-file or POCKETKV_SECRET is needed"),
         (controller, "", "--secret-file or POCKETKV_SECRET is needed"),
         (serve, "--dram 0 --nvme 0", "--dram, --nvme, --ssd and --hdd: no storage server is left"),
+        (
+            serve,
+            "--dram 0 --spill /srv",
+            "--spill is for servers of the tier dram, and there is none",
+        ),
+        (serve, "--retain /srv", "--retain: '/srv' is not of the form s3://bucket/prefix"),
+        (
+            storage,
+            "--retain s3://bucket/a",
+            "--retain is for servers of a cluster, which have jobs",
+        ),
         (serve, "--dram 65", "--dram: '65' is not a number of processes (0 to 64)"),
         (serve, "--nvme -1", "--nvme: '-1' is not a number of processes (0 to 64)"),
         (serve, "--routers 0", "--routers: '0' is not a number of processes (1 to 64)"),

@@ -36,6 +36,7 @@ from pocketkv.controller.children import (
 )
 from pocketkv.controller.fleet import BackendTraits
 from pocketkv.controller.messages import ProcessDied
+from pocketkv.placement import is_store
 from pocketkv.serving.shell import LIFELINE_VARIABLE, StartError
 
 # A server that was told to stop and does not is killed after so long.
@@ -54,6 +55,8 @@ class LocalPlan:
         host: Where storage servers listen; `advertise_host`: what clients are told instead.
         directory: Where values may be kept in files.
         capacity_bytes: What one server may store there.
+        spill: Where dram servers spill to, a directory (each has a part of it) or S3, if anywhere.
+        retain: Where storage servers keep what jobs retain, in S3, if they do.
         metrics_port: Of the first storage server, the others follow; 0 are free ones, None none.
     """
 
@@ -69,6 +72,8 @@ class LocalPlan:
     require_auth: bool
     advertise_host: str | None = None
     metrics_port: int | None = 0
+    spill: str | None = None
+    retain: str | None = None
 
     def as_text(self) -> str:
         """Return the plan for the environment of a child."""
@@ -203,9 +208,11 @@ class LocalBackend:
         except OSError as error:
             self._end(server_id, f"it cannot be started: {error.strerror}")
             return
-        # A server that takes its place has a directory of its own.
-        remove = partial(shutil.rmtree, self._directory_of(server_id, tier), ignore_errors=True)
-        await trio.to_thread.run_sync(remove)
+        # A server that takes its place has directories of its own.
+        for path in (self._directory_of(server_id, tier), self._spill_directory_of(server_id)):
+            if path is not None:
+                remove = partial(shutil.rmtree, path, ignore_errors=True)
+                await trio.to_thread.run_sync(remove)
         self._end(server_id, how_it_ended(status))
 
     async def _run_adopted(self, server_id: str, process: _Process, pid: int) -> None:
@@ -256,10 +263,19 @@ class LocalBackend:
         if tier != "dram":
             arguments += ["--dir", str(self._directory_of(server_id, tier))]
             arguments += ["--capacity", str(plan.capacity_bytes)]
+        elif plan.spill is not None:
+            arguments += ["--spill", str(self._spill_directory_of(server_id) or plan.spill)]
+        if plan.retain is not None:
+            arguments += ["--retain", plan.retain]
         return arguments
 
     def _directory_of(self, server_id: str, tier: str) -> Path:
         return Path(self._plan.directory) / f"{tier}-{server_id[:8]}"
+
+    def _spill_directory_of(self, server_id: str) -> Path | None:
+        """Where a dram server spills to; None if that is no directory."""
+        spill = self._plan.spill
+        return None if spill is None or is_store(spill) else Path(spill) / f"dram-{server_id[:8]}"
 
     def _metrics_port(self, server_id: str) -> str:
         first = self._plan.metrics_port

@@ -17,7 +17,7 @@ from pocketkv.controller.policy.costs import (
     supply_of,
 )
 from pocketkv.controller.policy.draining import DrainPlan, TierRoom, plan_drain
-from pocketkv.controller.policy.needs import NOTHING, Commitment, Shortage, commitments
+from pocketkv.controller.policy.needs import NOTHING, Commitment, Shortage, commitments, share_of
 from pocketkv.controller.policy.placing import Decision, decide, place
 from pocketkv.controller.policy.relief import JobLoad, Relief, ServerLoad, relieve
 from pocketkv.controller.policy.residents import Resident
@@ -48,5 +48,6 @@ __all__ = [
     "place",
     "plan_drain",
     "relieve",
+    "share_of",
     "supply_of",
 ]

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
+from pocketkv import limits
 from pocketkv.tiers.s3.errors import S3Error
 from pocketkv.tiers.s3.options import BLOCK_BYTES, PARTS_MAX, S3Options
 from pocketkv.tiers.volume.checksums import checksum
@@ -24,6 +25,10 @@ Source: TypeAlias = Iterable[bytes] | Reader
 
 READ_BYTES: Final = 1024 * 1024
 """A reader is asked for so much at a time, so that its pieces stay small beside a part."""
+
+
+SMALL_BYTES_MAX: Final = 64 * limits.KIB
+"""Values up to this size are read together with others that lie nearby (`gathering`)."""
 
 
 class Blob:
@@ -49,6 +54,11 @@ class Blob:
         self.offset = offset
         self.size = size
         self.checksums = checksums
+
+    @property
+    def is_small(self) -> bool:
+        """Whether to read it together with others is worth while."""
+        return 0 < self.size <= SMALL_BYTES_MAX
 
     def blocks_around(self, start: int, end: int) -> tuple[int, int]:
         """The range of whole blocks that holds a range, so that it can be checked."""

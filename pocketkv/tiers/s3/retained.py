@@ -29,14 +29,17 @@ import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv.tiers.s3.blobs import Blob, Summing
-from pocketkv.tiers.s3.client import Found
 from pocketkv.tiers.s3.errors import S3Error
 from pocketkv.tiers.s3.options import BLOCK_BYTES
-from pocketkv.tiers.s3.transfers import Transfers
 from pocketkv.tiers.volume.checksums import checksum
+
+if TYPE_CHECKING:
+    # What sends requests is imported when a store is made (`opening`).
+    from pocketkv.tiers.s3.client import Found
+    from pocketkv.tiers.s3.transfers import Transfers
 
 _MAGIC: Final = b"PKVRET01"
 _TRAILER: Final = struct.Struct("<QQ8s")

@@ -164,6 +164,18 @@ class S3Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """Read a part of an object, at least one byte; what it says, the caller has to check.
+
+        Raises:
+            S3Error: It cannot be read.
+        """
+        self._transfers.reading.take(size)
+        try:
+            return self._client.get_range(name, offset, size)
+        finally:
+            self._transfers.reading.give_back(size)
+
     # --- small values --------------------------------------------------------------------------
 
     def write_pack(self, job_id: str, items: Sequence[bytes]) -> Pack:

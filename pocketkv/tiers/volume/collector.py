@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from pocketkv.engine.cold import CHANGE, DELETE, EXPIRE, Cold
+from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold
 from pocketkv.tiers.volume.checksums import checksum
 from pocketkv.tiers.volume.journal import JobJournal
 from pocketkv.tiers.volume.records import (
@@ -83,6 +83,9 @@ class Collector:
         journals: The volume's, by job.
     """
 
+    # Deletions in a segment matter for values in older ones; for those in itself, if this is 1.
+    _beyond = 0
+
     def __init__(
         self, state: VolumeState, index: Index, journals: Mapping[str, JobJournal]
     ) -> None:
@@ -147,7 +150,10 @@ class Collector:
         if part.data:
             self._walk(journal, segment, part.data)
             self._drain(segment, claim.offset)
-        if self._offset >= segment.size:
+        if segment.stuck:
+            logger.error("%s: a record is damaged, it is not collected", segment.path)
+            self._leave()
+        elif self._offset >= segment.size:
             self._end(journal, segment)
         return True
 
@@ -194,7 +200,8 @@ class Collector:
                 if header and offset + header <= segment.size:
                     self._wanted = header
                     break
-                position = self._skip(segment, data, position)
+                begin, position = position, self._skip(segment, data, position)
+                self._met_gap(segment, view[begin:position])
                 continue
             size = header.record_bytes
             if position + size > len(data):
@@ -214,6 +221,13 @@ class Collector:
         last = self._offset // PAGE_BYTES * PAGE_BYTES
         if last > first and not self._rewrites and not segment.clears:
             self._state.drained.append((segment, first, last - first))
+
+    def _met_gap(self, segment: Segment, stretch: memoryview) -> None:
+        """Here is no record."""
+        if any(stretch):
+            # Not what collection gave back itself: a record is damaged. It may be one that says
+            # that a key is no more.
+            segment.stuck = True
 
     def _skip(self, segment: Segment, data: bytes, position: int) -> int:
         """Where the next record may begin, behind something that is none."""
@@ -248,13 +262,18 @@ class Collector:
         elif kind == CHANGE:
             self._maybe_rewrite(journal, db, key)
         elif kind == DELETE:
-            covers = header.due_ms or segment.number
+            covers = header.due_ms or segment.number + self._beyond
             if journal.oldest() < covers and not index.exists(journal.job_id, db, key):
                 self._carry(journal, header, covers)
         elif kind == EXPIRE and index.exists(journal.job_id, db, key):
             cold = index.record_of(journal.job_id, db, key)
             if cold is None or _stands_before(cold, segment, offset):
                 self._carry(journal, header, index.due_ms(journal.job_id, db, key))
+        elif kind == CLEAR:
+            self._met_clear(segment, offset, record)
+
+    def _met_clear(self, segment: Segment, offset: int, record: memoryview) -> None:
+        """It is needed where it stands: the segment stays."""
 
     def _maybe_rewrite(self, journal: JobJournal, db: int, key: bytes) -> None:
         if self._index.exists(journal.job_id, db, key):
@@ -268,17 +287,20 @@ class Collector:
 
     def _end(self, journal: JobJournal, segment: Segment) -> None:
         """All of it was seen; what is still live in it belongs to values of several records."""
-        for _ in range(_REWRITES_PER_STEP):
-            if not self._rewrites or segment.live == 0:
-                break
-            db, key = self._rewrites.popitem()[0]
-            self._index.rewrite(journal.job_id, db, key)
-        else:
-            if self._rewrites:
-                return
+        if self._rewrite_some(journal, segment):
+            return
         segment.drained = True
         self._leave()
         journal.retire()
+
+    def _rewrite_some(self, journal: JobJournal, segment: Segment) -> bool:
+        """Have values of several records written anew; whether there are more."""
+        for _ in range(_REWRITES_PER_STEP):
+            if not self._rewrites or segment.live == 0:
+                return False
+            db, key = self._rewrites.popitem()[0]
+            self._index.rewrite(journal.job_id, db, key)
+        return bool(self._rewrites)
 
     def _leave(self) -> None:
         if self._segment is not None:

@@ -215,6 +215,10 @@ class DataFile:
         """A part of a region was written."""
         self.owner.wrote(self, region, offset, size)
 
+    def failed(self) -> None:
+        """The device has failed to take something that was written."""
+        self.owner.failed(self)
+
     def release(self, offset: int, size: int) -> None:
         """A region, or the end of one, is not needed any more."""
         if not self.is_closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from pocketkv import limits
@@ -74,6 +75,10 @@ class PendingPart:
     def keep(self, result: bytes | CommandError) -> bool:
         """It is in the page cache, so there is nothing to keep; errors are not kept."""
         return not isinstance(result, CommandError)
+
+    def prepare(self) -> Iterator[None]:
+        """There is nothing to do."""
+        return iter(())
 
     def forget(self) -> None:
         """There is nothing to forget."""

@@ -17,7 +17,12 @@ from pocketkv.engine.charge import Charge
 from pocketkv.engine.commands import COMMANDS
 from pocketkv.engine.sinks import COPY_LARGE, RefusedString
 from pocketkv.tiers.volume.file_string import NO_ROOM, FileString
-from pocketkv.tiers.volume.large_region import REGION_BYTES_MAX, Region, io_error
+from pocketkv.tiers.volume.large_region import (
+    PAGE_BYTES,
+    REGION_BYTES_MAX,
+    Region,
+    io_error,
+)
 
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import JobSpace
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
     from pocketkv.tiers.volume.large_file import LargeFile
 
 WARM_BYTES: Final = 256 * limits.KIB
+_TOO_SLOW: Final = b"IOERR the medium takes no writes: it has been behind for %d seconds" % (
+    limits.LARGE_HOLD_MAX_S
+)
 
 
 class FileSinks:
@@ -88,6 +96,7 @@ class FileSink:
         "_filled",
         "_refuses",
         "_regions",
+        "_rest",
         "_seen",
         "_size",
         "_warm",
@@ -109,6 +118,8 @@ class FileSink:
         self._warm = warm
         self._regions: list[Region] = []
         self._filled = 0
+        # What came behind the last whole page and is not written yet: pages are written once.
+        self._rest = b""
         # How much had been received when somebody last looked whether it goes on.
         self._seen = 0
         # What it stands for in its request if it is not kept.
@@ -123,45 +134,60 @@ class FileSink:
 
     def writable(self) -> memoryview:
         """Where the next bytes belong, not empty while some are missing; until the next call."""
-        return self._warm[: self._size - self._filled]
+        rest = self._rest
+        begin = len(rest)
+        if begin:
+            # Others may have received into the buffer since.
+            self._warm[:begin] = rest
+        return self._warm[begin : begin + self._size - self._filled]
 
     def wrote(self, count: int) -> None:
         """So many bytes were received into what `writable` gave."""
-        if self._error is None:
-            try:
-                if not self._store(self._warm[:count]):
-                    self._refuse(RefusedString(NO_ROOM))
-            except OSError as error:
-                self._refuse(RefusedString(io_error(error).text))
+        received = len(self._rest) + count
         self._filled += count
+        if self._error is None:
+            whole = received if self._filled == self._size else received // PAGE_BYTES * PAGE_BYTES
+            self._rest = bytes(self._warm[whole:received])
+            self._store_or_refuse(self._warm[:whole])
         if self._error is None:
             self._charge.add(count)
             space = self._charge.space
             if self._refuses(0):
                 self._refuse(RefusedString(space.refusal(0)))
 
-    def _store(self, data: memoryview) -> bool:
-        """Write what came behind what came before; false if there is no room.
+    def _store_or_refuse(self, data: memoryview) -> None:
+        try:
+            refusal = self._store(data)
+        except OSError as error:
+            refusal = io_error(error).text
+        if refusal:
+            self._refuse(RefusedString(refusal))
+
+    def _store(self, data: memoryview) -> bytes:
+        """Write what came behind what came before; why that is refused, or nothing.
 
         Raises:
             OSError: The device failed.
         """
-        missing = self._size - self._filled
+        file = self._file
+        if file is None:
+            file = self._file = self._file_of(self._charge.space.job_id)
+        if file.pacer is not None and file.pacer.refuses:
+            return _TOO_SLOW
+        missing = self._size - sum(region.used for region in self._regions)
         while data:
             region = self._regions[-1] if self._regions else None
             if region is None or region.room == 0:
-                if self._file is None:
-                    self._file = self._file_of(self._charge.space.job_id)
-                region = self._file.allocate(min(missing, REGION_BYTES_MAX))
+                region = file.allocate(min(missing, REGION_BYTES_MAX))
                 if region is None:
-                    return False
+                    return NO_ROOM
                 self._regions.append(region)
             part = data[: region.room]
             if not (region.back_for(len(part)) and region.append(part)):
-                return False
+                return NO_ROOM
             data = data[len(part) :]
             missing -= len(part)
-        return True
+        return b""
 
     def finish(self) -> FileString | RefusedString:
         """The string, which is whole; or what has its request refused."""
@@ -189,4 +215,5 @@ class FileSink:
     def _refuse(self, error: RefusedString) -> None:
         self._error = error
         self._regions = []
+        self._rest = b""
         self._charge.add(-self._charge.size_bytes)

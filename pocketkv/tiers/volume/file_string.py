@@ -15,6 +15,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
@@ -404,6 +405,26 @@ class FileString(LargeString):
             return False
         self._splice(self._stops[index] - group[0].size, len(data), joined)
         return True
+
+    # --- after the device has lost something ---------------------------------------------------
+
+    def pieces_in(self, regions: AbstractSet[Region]) -> list[FilePiece]:
+        """The pieces that stand in some regions, to which nothing is appended from now on."""
+        found = [piece for piece in self._chain if piece.region in regions]
+        for piece in found:
+            assert piece.region is not None  # It is one of those.
+            if not piece.region.is_shared:
+                piece.region.seal()
+        return found
+
+    def exchange(self, piece: FilePiece, region: Region) -> bool:
+        """Have the bytes of a piece in another region; false if it is no piece of it any more."""
+        for index, other in enumerate(self._chain):
+            if other is piece and piece.size == region.used:
+                # Another string may have the same piece.
+                self._chain[index] = FilePiece(region, 0, piece.size)
+                return True
+        return False
 
     # --- records -------------------------------------------------------------------------------
 

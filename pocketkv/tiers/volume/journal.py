@@ -16,6 +16,7 @@ from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold
 from pocketkv.engine.errors import CommandError
 from pocketkv.tiers.volume.checksums import checksum
 from pocketkv.tiers.volume.index_file import IndexWriter
+from pocketkv.tiers.volume.reading import read_at_once
 from pocketkv.tiers.volume.records import (
     BODY_STRUCT,
     HEADER_BYTES,
@@ -31,8 +32,6 @@ from pocketkv.tiers.volume.records import (
 from pocketkv.tiers.volume.segment import Segment
 from pocketkv.tiers.volume.state import VolumeState
 
-# Records up to this size are read into one buffer that is used again.
-_SCRATCH_BYTES: Final = 64 * 1024 + 4096
 # Reserved beyond what is asked for: the headers of a command's records, and deletions, which are
 # written without asking.
 _SLACK_BYTES: Final = 4096
@@ -68,7 +67,6 @@ class JobJournal:
         self._closing: list[Segment] = []
         self._dirty = False
         self._clears: dict[int, Segment] = {}
-        self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -191,7 +189,7 @@ class JobJournal:
         segment.begin()
         segment.roll_at = max(state.layout.segment_bytes, segment.size + size)
         if state.indexed:
-            segment.index = IndexWriter(segment.index_path)
+            segment.index = IndexWriter(segment.index_path, segment.seed)
         self.segments[number] = segment
         self.active = segment
         return segment
@@ -236,7 +234,7 @@ class JobJournal:
         if active is not None and active.buffer and active.size > SEGMENT_HEADER_BYTES:
             self._state.write(active)
             if active.index is not None:
-                active.index.flush()
+                active.index.write(active.written, active.synced)
         self._dirty = False
 
     def _finish(self, segment: Segment) -> None:
@@ -248,7 +246,7 @@ class JobJournal:
             os.ftruncate(state.files.writable(segment), segment.size)
             state.account(segment, segment.size)
         if segment.index is not None:
-            segment.index.finish(segment.number, segment.seed, segment.size)
+            segment.index.finish(segment.size, segment.synced)
             segment.index = None
         self.watch(segment)
 
@@ -279,21 +277,14 @@ class JobJournal:
             state.waits += 1
             return None
         segment.recent = True
-        if size <= _SCRATCH_BYTES:
-            record = self._scratch[:size]
-        else:
-            record = memoryview(bytearray(size))
         try:
-            count = os.preadv(fd, (record,), offset, state.nowait_flags)
-        except BlockingIOError:
-            state.waits += 1
-            return None
+            record = read_at_once(fd, size, offset, state.nowait_flags)
         except OSError as error:
             if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
                 return self._read_unsupported(cold)
             raise self._unreadable(error) from None
-        if count < size:
-            # Only a part is in memory, or the file is too short: `read` tells which.
+        if record is None or len(record) < size:
+            # Nothing or only a part is in memory, or the file is too short: `read` tells which.
             state.waits += 1
             return None
         state.read_bytes += size
@@ -347,7 +338,9 @@ class JobJournal:
     def _checked(
         self, cold: Cold, record: bytes | bytearray | memoryview, segment: Segment, offset: int
     ) -> bytes:
-        if len(record) == cold.record_bytes:
+        if offset < segment.doubted:
+            reason = b"may be older than what was written: a part of the journal is damaged"
+        elif len(record) == cold.record_bytes:
             payload = payload_of(record, segment.seed + offset, cold.length)
             if payload is not None:
                 return payload
@@ -426,6 +419,19 @@ class JobJournal:
         self._next_number = segment.number + 1
         if active:
             self.active = segment
+
+    def doubt(self, segment: Segment, offset: int) -> None:
+        """Records behind an offset were damaged, and it is not known whose they were.
+
+        So no record before that can be taken for the newest of its key.
+        """
+        for other in self.segments.values():
+            end = offset if other is segment else other.size
+            other.doubted = max(other.doubted, end)
+            # What is moved would pass for newer than it is.
+            other.stuck = True
+            if other is segment:
+                break
 
     def drop(self) -> None:
         """The job is gone: nothing is written any more."""

@@ -36,7 +36,7 @@ FILE_BYTES: Final = 4 * limits.GIB
 # making holes.
 _LEFT_BYTES: Final = 64 * limits.MIB
 # What is backed of a region at once.
-_FIRST_BYTES: Final = 256 * limits.KIB
+_FIRST_BYTES: Final = limits.MIB
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAME: Final = re.compile(r"large-(\d{6,})\.dat")
 
@@ -57,6 +57,7 @@ class LargeFile:
     Attributes:
         live_bytes: What is handed out, in whole pages.
         punched_bytes: What was given back to the system so far, whole files included.
+        lost: Regions that the device may have lost a part of, and the system will not bring there.
         is_recovering: Whether files were found, and it is not known yet what of them is claimed.
 
     Raises:
@@ -80,7 +81,10 @@ class LargeFile:
         self._files: dict[int, DataFile] = {}
         self._current: DataFile | None = None
         self._released: list[Range] = []
-        self._dirty: set[DataFile] = set()
+        # What was written since it was last brought to the device, and what of it is on its way.
+        self._dirty: dict[DataFile, WeakSet[Region]] = {}
+        self._syncing: dict[DataFile, WeakSet[Region]] = {}
+        self.lost: WeakSet[Region] = WeakSet()
         self._is_directory_dirty = False
         self.live_bytes = 0
         self.punched_bytes = 0
@@ -108,7 +112,7 @@ class LargeFile:
     def allocate(self, size: int, room: int = 0) -> Region | None:
         """A region for `size` bytes and `room` more; ``None`` if the device has no room.
 
-        The first 256 KiB of `size` are backed, the rest must be (`Region.back`). Addresses alone
+        The first 1 MiB of `size` are backed, the rest must be (`Region.back`). Addresses alone
         take no room.
 
         Raises:
@@ -164,7 +168,10 @@ class LargeFile:
     def wrote(self, file: DataFile, region: Region, offset: int, size: int) -> None:
         """A part of a region was written."""
         with file.lock:
-            self._dirty.add(file)
+            regions = self._dirty.get(file)
+            if regions is None:
+                regions = self._dirty[file] = WeakSet()
+            regions.add(region)
         if self.pacer is not None:
             self.pacer.wrote(region, offset, size)
 
@@ -252,7 +259,7 @@ class LargeFile:
         file.close()
         with file.lock:
             self._files.pop(file.number, None)
-            self._dirty.discard(file)
+            self._dirty.pop(file, None)
             self._is_directory_dirty = True
         file.path.unlink(missing_ok=True)
         self.punched_bytes += size
@@ -263,20 +270,23 @@ class LargeFile:
         """Have all that was written on the device; for a worker.
 
         Raises:
-            OSError: The device failed, and what was written since the last call may be lost.
+            OSError: The device failed. What was written since the last call is `lost`.
         """
         with self.descriptors.lock:
-            dirty, self._dirty = self._dirty, set()
+            dirty, self._dirty = self._dirty, {}
+            self._syncing = dirty
             is_directory_dirty, self._is_directory_dirty = self._is_directory_dirty, False
         try:
-            while dirty:
-                file = dirty.pop()
+            for file in list(dirty):
                 if not file.is_closed:
                     self._sync_file(file)
+                dirty.pop(file, None)
         finally:
             with self.descriptors.lock:
                 # After an error, for the next call.
-                self._dirty |= dirty
+                for file, regions in dirty.items():
+                    self._dirty.setdefault(file, WeakSet()).update(regions)
+                self._syncing = {}
         if is_directory_dirty:
             self._sync_directory()
 
@@ -288,8 +298,18 @@ class LargeFile:
             return
         try:
             os.fdatasync(fd)
+        except OSError:
+            self.failed(file)
+            raise
         finally:
             file.unpin()
+
+    def failed(self, file: DataFile) -> None:
+        """The device has failed to take something of a file, and will not be told again."""
+        with self.descriptors.lock:
+            for regions in (self._dirty.pop(file, None), self._syncing.pop(file, None)):
+                if regions is not None:
+                    self.lost.update(regions)
 
     def _sync_directory(self) -> None:
         try:

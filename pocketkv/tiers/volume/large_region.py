@@ -145,7 +145,7 @@ class Region:
         if until <= self.backed:
             return True
         wanted = min(self.size, max(until, self.backed + step_bytes))
-        for end in (wanted, until) if wanted > until else (until,):
+        for end in [wanted, until] if wanted > until else [until]:
             end = -(-end // PAGE_BYTES) * PAGE_BYTES
             if self.file.back(self.offset + self.backed, end - self.backed):
                 self.backed = end
@@ -346,8 +346,13 @@ class Region:
     def _fetch(self, fd: int, start: int, size: int) -> None:
         first = start // BLOCK_BYTES
         last = -(-(start + size) // BLOCK_BYTES)
+        asked = first
         while first < last:
             stop = min(first + _FETCH_BLOCKS, last)
+            # While one part is compared, the device reads the next one.
+            while asked < min(stop + 1, last):
+                self._ask(fd, asked, min(asked + _FETCH_BLOCKS, last))
+                asked += _FETCH_BLOCKS
             begin = first * BLOCK_BYTES
             # Another thread may append to the last block; what it has now stays as it is.
             with self.file.lock:
@@ -357,14 +362,23 @@ class Region:
                 self._read_and_verify(fd, first, used - begin, sums)
             first = stop
 
-    def _read_and_verify(self, fd: int, first: int, size: int, sums: array[int]) -> None:
-        bits = ((1 << len(sums)) - 1) << first
+    def _ask(self, fd: int, first: int, stop: int) -> None:
+        """Have the device begin to read blocks that are not there."""
+        begin = first * BLOCK_BYTES
+        size = min(stop * BLOCK_BYTES, self.used) - begin
+        if self.ready(begin, size) < size:
+            self._distrust(first, stop)
+            # It is given all of it at once, instead of one part after the other.
+            os.posix_fadvise(fd, self.offset + begin, size, os.POSIX_FADV_WILLNEED)
+
+    def _distrust(self, first: int, stop: int) -> None:
+        """Until blocks are compared, their pages that come into the cache are nobody's."""
         with self.file.lock:
-            # Until they are compared, pages that come into the cache are nobody's.
-            self.unverified |= bits
+            self.unverified |= ((1 << (stop - first)) - 1) << first
+
+    def _read_and_verify(self, fd: int, first: int, size: int, sums: array[int]) -> None:
+        self._distrust(first, first + len(sums))
         begin = self.offset + first * BLOCK_BYTES
-        # The device is given all of it at once, instead of one part after the other.
-        os.posix_fadvise(fd, begin, size, os.POSIX_FADV_WILLNEED)
         view = memoryview(_scratch.buffer)[:size]
         if read_into(fd, begin, view) < size:
             raise CommandError(_TRUNCATED)
@@ -374,7 +388,7 @@ class Region:
                 page_cache.forget(fd, begin, size)
                 raise CommandError(_DAMAGED)
         with self.file.lock:
-            self.unverified &= ~bits
+            self.unverified &= ~(((1 << len(sums)) - 1) << first)
 
     def read(self, start: int, size: int) -> bytes:
         """A part of it, copied. This waits for the device if it must.

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Final
 from weakref import ref
 
 from pocketkv import limits
+from pocketkv.tiers.volume.page_cache import PAGE_BYTES
 
 if TYPE_CHECKING:
+    from pocketkv.tiers.volume.data_file import DataFile
     from pocketkv.tiers.volume.large_region import Region
 
 # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER: all of a range is on the device afterwards,
@@ -57,6 +59,7 @@ class Pacer:
     Attributes:
         outstanding_bytes: What is not known to be on the device.
         drained_bytes: What was brought to the device so far.
+        refuses: Whether it is behind for so long that nothing more should be taken in.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Pacer:
         self._lock = threading.Lock()
         self.outstanding_bytes = 0
         self.drained_bytes = 0
+        self.refuses = False
 
     @property
     def is_due(self) -> bool:
@@ -103,8 +107,8 @@ class Pacer:
         """Bring what was written to the device until at most so much is left; for a worker.
 
         Raises:
-            OSError: The device failed. What it concerned is not tried again: the system has
-                forgotten it, and the checksums will tell.
+            OSError: The device failed. What it concerned is not tried again here, since the system
+                has forgotten it: it is `LargeFile.lost`.
         """
         while self.outstanding_bytes > left_bytes:
             window = self._next_window()
@@ -130,20 +134,46 @@ class Pacer:
 
     def _write_window(self, window: list[_Part]) -> None:
         """Have all of it begun before the first is waited for, so that the device has a choice."""
+        ranges = _joined(window)
         for flags in (_WRITE, _WRITE_AND_WAIT):
-            for part in window:
-                region = part.region()
-                if region is None:
-                    continue
+            for file, start, stop in ranges:
                 try:
-                    fd = region.file.pin()
+                    fd = file.pin()
                 except FileNotFoundError:
                     # Its job has ended.
                     continue
                 try:
-                    _write_back(fd, part.offset, part.size, flags)
+                    _write_back(fd, start, stop - start, flags)
+                except OSError:
+                    file.failed()
+                    raise
                 finally:
-                    region.file.unpin()
+                    file.unpin()
+
+
+def _joined(window: list[_Part]) -> list[tuple[DataFile, int, int]]:
+    """Where the parts are whose regions are still there; neighbours are one range.
+
+    Values that are received side by side are written in turns, so few parts follow each other.
+    """
+    by_file: dict[DataFile, list[tuple[int, int]]] = {}
+    for part in window:
+        region = part.region()
+        if region is not None:
+            spans = by_file.setdefault(region.file, [])
+            spans.append((part.offset, part.offset + part.size))
+    joined: list[tuple[DataFile, int, int]] = []
+    for file, spans in by_file.items():
+        spans.sort()
+        begin, end = spans[0]
+        for start, stop in spans[1:]:
+            # Regions begin with a page.
+            if start > -(-end // PAGE_BYTES) * PAGE_BYTES:
+                joined.append((file, begin, end))
+                begin = start
+            end = max(end, stop)
+        joined.append((file, begin, end))
+    return joined
 
 
 def _write_back(fd: int, offset: int, size: int, flags: int) -> None:

@@ -13,6 +13,7 @@ import os
 from typing import Final
 
 from pocketkv import limits
+from pocketkv.tiers.volume.reading import cached_pages
 
 PAGE_BYTES: Final = 4096
 # cachestat(2), since Linux 6.5; it has the same number on every architecture but alpha.
@@ -26,7 +27,6 @@ _FAILED: Final = ctypes.c_void_p(-1).value
 
 # The interpreter's lock is kept: the calls only look at memory, and take a few microseconds.
 _libc = ctypes.PyDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
 _mmap = _libc.mmap
 _mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
 _mmap.restype = ctypes.c_void_p
@@ -34,8 +34,6 @@ _munmap = _libc.munmap
 _munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _mincore = _libc.mincore
 _mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
-_Range = ctypes.c_uint64 * 2
-_Counts = ctypes.c_uint64 * 5
 
 
 class _Probe:
@@ -81,11 +79,7 @@ def _by_counting(fd: int, offset: int, size: int) -> int:
 
 def _cached_pages(fd: int, first: int, pages: int) -> int:
     """How many of these pages are in the page cache, changed ones included."""
-    counts = _Counts()
-    part = _Range(first * PAGE_BYTES, pages * PAGE_BYTES)
-    if _libc.syscall(_CACHESTAT, fd, ctypes.byref(part), ctypes.byref(counts), 0) != 0:
-        raise _error()
-    return int(counts[0])
+    return cached_pages(_CACHESTAT, fd, first * PAGE_BYTES, pages * PAGE_BYTES)
 
 
 def _by_mapping(fd: int, offset: int, size: int) -> int:

@@ -34,6 +34,8 @@ PADDING: Final = tuple(b"\0" * size for size in range(8))
 # In an index file only: bytes of the segment, as many as the payload's length says, that hold no
 # record.
 GAP: Final = 0
+# A flag of such a gap: there was a record, and it is not known of which key.
+DOUBTED: Final = 1
 
 _SEGMENT: Final = Struct("<8sQQ")
 _SEGMENT_MAGIC: Final = b"PKVLOG1\n"
@@ -66,6 +68,21 @@ class Header(NamedTuple):
     def record_bytes(self) -> int:
         """What the record takes."""
         return record_bytes(len(self.key), self.payload_bytes)
+
+    def body(self) -> bytes:
+        """What an index repeats of it."""
+        return (
+            BODY_STRUCT.pack(
+                self.kind,
+                0,
+                self.db,
+                len(self.key),
+                self.payload_bytes,
+                self.payload_checksum,
+                self.due_ms,
+            )
+            + self.key
+        )
 
 
 def record_bytes(key_bytes: int, payload_bytes: int) -> int:

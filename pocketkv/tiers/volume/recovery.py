@@ -1,18 +1,26 @@
 """Replay: what a job's segments tell when a server starts, read in the order of their writing.
 
-A segment that was finished has an index file, and is not read itself. Any other is scanned: what
-stands between two good records is skipped and counted; what follows the last good one was never
-acknowledged (or is beyond help), and is cut off.
+A segment that was finished has a whole index, and is not read itself. Of any other, what its index
+knows is compared with what stands in the segment, and the rest is scanned. A record that is damaged
+stays where it is, so that its key is an error; its key is known by the index, or by itself.
 
-What this cannot detect: a damaged record that is not in an index, if it was the newest of its key.
-Its key then has the value before, or none. It is counted.
+What was written is *certain* to have been there if the machine has run ever since, or if an index
+tells that it was on the medium before. From the first thing that is bad and not certain on, a
+segment is cut off: the machine has stopped before that came to the medium. So is what follows the
+last good record that no index knows of: its writing was not over, so nobody was told of it.
+
+Where something certain is damaged and no index knows what it was (that takes two damaged places),
+nothing that was written before in this job can be taken for the newest value of its key: it becomes
+an error (`JobJournal.doubt`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,10 +28,9 @@ from typing import Final, Protocol
 from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold
 from pocketkv.limits import BULK_BYTES_MAX, MIB
 from pocketkv.tiers.volume.checksums import checksum
-from pocketkv.tiers.volume.index_file import Index, IndexWriter, load_index
+from pocketkv.tiers.volume.index_file import Index, IndexWriter, load_index, read_entries
 from pocketkv.tiers.volume.journal import JobJournal
 from pocketkv.tiers.volume.records import (
-    BODY_STRUCT,
     HEADER_BYTES,
     MAGIC_BYTES,
     PAGE_BYTES,
@@ -42,8 +49,6 @@ logger: Final = logging.getLogger("pocketkv.volume")
 _WINDOW_BYTES: Final = MIB
 # What of a segment is unreadable at least if any of it is.
 _BLOCK_BYTES: Final = 4096
-# A payload that was not written whole before the machine stopped ends in zeros of this length.
-_TORN_ZEROS: Final = 512
 
 
 class Visitor(Protocol):
@@ -79,60 +84,52 @@ class Scanner:
 
     Attributes:
         size: Of the file.
-        end: Behind the last good record, once `records` is through.
-        gaps: Places where there should have been a record.
     """
 
     def __init__(self, fd: int, seed: int) -> None:
         self._fd = fd
         self._seed = seed
         self.size = os.fstat(fd).st_size
-        self.end = SEGMENT_HEADER_BYTES
-        self.gaps = 0
         self._start = 0
         self._window = b""
 
-    def records(self) -> Iterator[tuple[int, Header]]:
-        """Yield each good record's offset and header; its payload may be damaged."""
-        offset = SEGMENT_HEADER_BYTES
-        while offset < self.size:
-            header = self._header_at(offset)
-            if header is None:
-                found = self._find(offset + 8)
-                if found < 0:
-                    break
-                if not self._is_hole(offset, found):
-                    self.gaps += 1
-                offset = found
+    def records(self, start: int, stop: int) -> Iterator[tuple[int, Header]]:
+        """Yield each good record's offset and header; its payload may be damaged.
+
+        Args:
+            start: Where the first one should be.
+            stop: Where something begins that is known, or the file ends.
+        """
+        offset = start
+        while offset < stop:
+            header = self.header_at(offset)
+            if header is None or offset + header.record_bytes > stop:
+                offset = self._find(offset + 8, stop)
+                if offset < 0:
+                    return
                 continue
             yield offset, header
             offset += header.record_bytes
-            self.end = offset
-        if self._is_damaged(self.end):
-            self.gaps += 1
 
-    def payload_is_torn(self, offset: int, header: Header) -> bool:
-        """Whether a payload is damaged in the way of one that was never written whole."""
-        if header.payload_bytes == 0:
-            return False
+    def payload_is_good(self, offset: int, header: Header) -> bool:
+        """Whether a payload is what was written."""
         begin = offset + HEADER_BYTES + len(header.key)
         payload = read_plainly(self._fd, begin, header.payload_bytes)
-        if checksum(payload) == header.payload_checksum:
-            return False
-        return not any(payload[-_TORN_ZEROS:])
+        return checksum(payload) == header.payload_checksum
 
-    def _is_hole(self, start: int, stop: int) -> bool:
+    def is_hole(self, start: int, stop: int) -> bool:
         """Whether collection gave back what is between two records, but for parts of pages."""
         first = -(-start // PAGE_BYTES) * PAGE_BYTES
         try:
             data = os.lseek(self._fd, first, os.SEEK_DATA)
-        except OSError:
-            return False
+        except OSError as error:
+            # There is no data behind: all of it is a hole.
+            return error.errno == errno.ENXIO and first < stop
         return first < data and data >= stop // PAGE_BYTES * PAGE_BYTES
 
-    def _is_damaged(self, offset: int) -> bool:
+    def is_damaged(self, offset: int) -> bool:
         """Whether what follows the last record was one, and not just the beginning of one."""
-        rest = read_plainly(self._fd, offset, min(self.size - offset, _WINDOW_BYTES))
+        rest = read_plainly(self._fd, offset, min(max(self.size - offset, 0), _WINDOW_BYTES))
         if not any(rest):
             return False
         needed = read_header(rest, 0, self._seed + offset)
@@ -142,8 +139,10 @@ class Scanner:
         # its length that is damaged.
         return needed == 0 or (len(rest) >= HEADER_BYTES and self.size % 8 == 0)
 
-    def _header_at(self, offset: int) -> Header | None:
+    def header_at(self, offset: int) -> Header | None:
         """The record at an offset, if it is one, and the file is long enough for it."""
+        if offset >= self.size:
+            return None
         if not self._start <= offset < self._start + len(self._window):
             self._load(offset, 0)
         while True:
@@ -154,9 +153,9 @@ class Scanner:
                 return None
             self._load(offset, header)
 
-    def _find(self, offset: int) -> int:
+    def _find(self, offset: int, stop: int) -> int:
         """The offset of the next good record; -1 if there is none."""
-        while offset + 4 <= self.size:
+        while offset + 4 <= stop:
             if not self._start <= offset <= self._start + len(self._window) - 4:
                 self._load(offset, 4)
             at = self._window.find(MAGIC_BYTES, offset - self._start)
@@ -165,7 +164,7 @@ class Scanner:
                 offset = self._start + len(self._window) - 3
                 continue
             offset = self._start + at
-            if offset % 8 == 0 and self._header_at(offset) is not None:
+            if offset % 8 == 0 and offset < stop and self.header_at(offset) is not None:
                 return offset
             offset += 1
         return -1
@@ -209,6 +208,98 @@ def numbers_of(folder: Path) -> list[int]:
     return sorted(numbers)
 
 
+class _Merge:
+    """What a segment and its index together tell.
+
+    Args:
+        segment: The segment.
+        fd: Of its file, -1 if there is none.
+        index: What there is of its index.
+        trusts: Whether the machine has run ever since it was written.
+
+    Attributes:
+        damaged: Places where there should have been a good record.
+    """
+
+    def __init__(self, segment: Segment, fd: int, index: Index | None, *, trusts: bool) -> None:
+        self._scanner = None if fd < 0 else Scanner(fd, segment.seed)
+        self._size = 0 if self._scanner is None else self._scanner.size
+        self._spans = [] if index is None else index.spans
+        synced = 0 if index is None else index.synced
+        # Whatever stands before that was there.
+        self._certain = sys.maxsize if trusts else synced
+        self.damaged = 0
+
+    def records(self) -> Iterator[tuple[int, Header | int]]:
+        """Yield the offset of each record, and its header.
+
+        In place of a header: the size of a stretch whose records are not known.
+        """
+        position = SEGMENT_HEADER_BYTES
+        for start, stop, entries in self._spans:
+            if start > position:
+                for offset, found in self._unknown(position, start):
+                    if found is None:
+                        return
+                    yield offset, found
+            for offset, known in read_entries(entries, start):
+                if isinstance(known, Header) and not self._is_there(offset, known):
+                    return
+                yield offset, known
+            position = stop
+        yield from self._tail(position)
+
+    def _is_there(self, offset: int, known: Header) -> bool:
+        """Whether a record that the index knows was there; it may be damaged now."""
+        scanner = self._scanner
+        return offset < self._certain or (
+            scanner is not None
+            and scanner.header_at(offset) == known
+            and scanner.payload_is_good(offset, known)
+        )
+
+    def _unknown(self, start: int, stop: int) -> Iterator[tuple[int, Header | int | None]]:
+        """What stands where the index is damaged or was not written; None: here it is cut off."""
+        position = start
+        scanner = self._scanner
+        if scanner is not None:
+            for offset, header in scanner.records(start, stop):
+                if offset > position:
+                    yield from self._gap(position, offset)
+                if offset >= self._certain and not scanner.payload_is_good(offset, header):
+                    yield offset, None
+                yield offset, header
+                position = offset + header.record_bytes
+        if stop > position:
+            yield from self._gap(position, stop)
+
+    def _gap(self, start: int, stop: int) -> Iterator[tuple[int, int | None]]:
+        """A stretch without a record, before something that is one."""
+        if self._scanner is not None and self._scanner.is_hole(start, stop):
+            return
+        self.damaged += 1
+        yield start, stop - start if start < self._certain else None
+
+    def _tail(self, position: int) -> Iterator[tuple[int, Header | int]]:
+        """What was written last, and no index knows."""
+        scanner = self._scanner
+        if scanner is None or position >= self._size:
+            return
+        end = position
+        for offset, header in scanner.records(position, self._size):
+            if offset > end:
+                for start, found in self._gap(end, offset):
+                    if found is None:
+                        return
+                    yield start, found
+            if offset >= self._certain and not scanner.payload_is_good(offset, header):
+                return
+            yield offset, header
+            end = offset + header.record_bytes
+        if scanner.is_damaged(end):
+            self.damaged += 1
+
+
 class Replay:
     """Reads one job's segments into its journal, and tells a visitor.
 
@@ -244,115 +335,116 @@ class Replay:
         journal = self._journal
         seed = segment_seed(self._state.secret, journal.job_id, number)
         segment = Segment(journal.folder, number, seed)
-        index = load_index(segment.index_path, number)
-        if index is not None:
+        index = load_index(segment.index_path, seed)
+        if index is not None and self._is_enough(segment, index):
             self._from_index(segment, index, last=last)
             return
         try:
             fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             self._note(segment, f"cannot be read: {error.strerror}")
-            return
+            fd = -1
         try:
-            self._from_file(segment, fd, last=last)
+            self._from_file(segment, fd, index, last=last)
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
+
+    def _is_enough(self, segment: Segment, index: Index) -> bool:
+        """Whether an index alone tells what is in a segment."""
+        if index.is_finished:
+            return True
+        try:
+            size = Path(segment.path).stat().st_size
+        except OSError:
+            return False
+        return index.is_whole and self._state.trusts and size == index.end > SEGMENT_HEADER_BYTES
 
     def _from_index(self, segment: Segment, index: Index, *, last: bool) -> None:
-        segment.seed = index.seed
-        segment.size = segment.written = index.segment_bytes
+        end = index.end
+        segment.size = segment.written = end
+        segment.synced = index.synced
         size = taken = 0
         with contextlib.suppress(OSError):
+            if not index.is_finished:
+                # Cut even where nothing is to be cut: what was reserved lies behind the end.
+                os.truncate(segment.path, end)
             status = Path(segment.path).stat()
             size = status.st_size
             # Some of it may have been given back.
             taken = min(size, status.st_blocks * 512)
-        if size < index.segment_bytes:
-            self._note(segment, f"has {size} bytes of {index.segment_bytes}")
+        if size < end:
+            self._note(segment, f"has {size} bytes of {end}")
         self._state.account(segment, taken)
-        small = last and size == index.segment_bytes < self._state.layout.segment_bytes // 2
-        self._journal.adopt(segment, active=small)
-        if small:
-            # A server that is often stopped would leave many small ones.
+        # A server that is often stopped would leave many small ones.
+        goes_on = last and size == end < self._state.layout.segment_bytes // 2
+        self._journal.adopt(segment, active=goes_on)
+        writer = IndexWriter(segment.index_path, segment.seed, index.file_bytes, end)
+        if goes_on:
             segment.roll_at = self._state.layout.segment_bytes
-            segment.index = IndexWriter(segment.index_path)
-            segment.index.entries += index.entries
-            Path(segment.index_path).unlink()
-        for offset, header in index.records():
-            self._tell(segment, offset, header)
-
-    def _from_file(self, segment: Segment, fd: int, *, last: bool) -> None:
-        head = read_plainly(fd, 0, SEGMENT_HEADER_BYTES)
-        seed = seed_of(head, segment.number)
-        scanner = Scanner(fd, segment.seed if seed is None else seed)
-        if scanner.size <= SEGMENT_HEADER_BYTES:
-            # It was made, and nothing was written to it.
-            Path(segment.path).unlink()
-            return
-        if seed is None:
-            self._note(segment, "has a damaged header")
-        else:
-            segment.seed = seed
-        writer = IndexWriter(segment.index_path)
-        self._journal.adopt(segment, active=False)
-        expected = SEGMENT_HEADER_BYTES
-        held: tuple[int, Header] | None = None
-        for offset, header in scanner.records():
-            if held is not None:
-                expected = self._take(segment, writer, expected, *held)
-            held = (offset, header)
-        if held is not None:
-            if last and scanner.payload_is_torn(*held):
-                scanner.end = held[0]
-            else:
-                expected = self._take(segment, writer, expected, *held)
-        if scanner.gaps:
-            self._note(segment, f"has {scanner.gaps} damaged places", scanner.gaps)
-        self._end(segment, writer, fd, scanner, last=last)
-
-    def _take(
-        self, segment: Segment, writer: IndexWriter, expected: int, offset: int, header: Header
-    ) -> int:
-        """Tell a record, and index it; return where the next one should be."""
-        if offset > expected:
-            writer.gap(offset - expected)
-        writer.entries += (
-            BODY_STRUCT.pack(
-                header.kind,
-                0,
-                header.db,
-                len(header.key),
-                header.payload_bytes,
-                header.payload_checksum,
-                header.due_ms,
-            )
-            + header.key
-        )
-        writer.flush()
-        self._tell(segment, offset, header)
-        return offset + header.record_bytes
-
-    def _end(
-        self, segment: Segment, writer: IndexWriter, fd: int, scanner: Scanner, *, last: bool
-    ) -> None:
-        """What follows the last good record is cut off; the newest segment is written on."""
-        state = self._state
-        end = max(scanner.end, SEGMENT_HEADER_BYTES)
-        if scanner.size > end:
-            state.torn_bytes += scanner.size - end
-            logger.warning("%s: cut off %d bytes at its end", segment.path, scanner.size - end)
-        cut = False
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, end)
-            cut = True
-        segment.size = segment.written = end
-        state.account(segment, min(end if cut else scanner.size, os.fstat(fd).st_blocks * 512))
-        if last and cut and end < state.layout.segment_bytes:
-            segment.roll_at = state.layout.segment_bytes
             segment.index = writer
-            self._journal.adopt(segment, active=True)
-        else:
-            writer.finish(segment.number, segment.seed, end)
+        elif not index.is_finished:
+            writer.finish(end, index.synced)
+        for offset, header in index.records():
+            if isinstance(header, Header):
+                self._tell(segment, offset, header)
+            else:
+                self._journal.doubt(segment, offset)
+
+    def _from_file(self, segment: Segment, fd: int, index: Index | None, *, last: bool) -> None:
+        if fd >= 0:
+            head = read_plainly(fd, 0, SEGMENT_HEADER_BYTES)
+            if os.fstat(fd).st_size <= SEGMENT_HEADER_BYTES and index is None:
+                # It was made, and nothing was written to it.
+                Path(segment.path).unlink()
+                return
+            if seed_of(head, segment.number) != segment.seed:
+                self._note(segment, "has a damaged header")
+        self._journal.adopt(segment, active=False)
+        merged = _Merge(segment, fd, index, trusts=self._state.trusts)
+        # It is written under another name: until it is whole, what is there is needed.
+        writer = IndexWriter(segment.index_path + ".tmp", segment.seed)
+        expected = SEGMENT_HEADER_BYTES
+        for offset, header in merged.records():
+            if offset > expected:
+                writer.gap(offset - expected, doubted=False)
+            if isinstance(header, Header):
+                writer.entries += header.body()
+                self._tell(segment, offset, header)
+                expected = offset + header.record_bytes
+            else:
+                writer.gap(header, doubted=True)
+                self._journal.doubt(segment, offset)
+                expected = offset + header
+            writer.write_some(expected, expected)
+        if merged.damaged:
+            self._note(segment, f"has {merged.damaged} damaged places", merged.damaged)
+        self._end(segment, writer, fd, expected, last=last)
+
+    def _end(self, segment: Segment, writer: IndexWriter, fd: int, end: int, *, last: bool) -> None:
+        """What follows the last record is cut off; the newest segment is written on."""
+        state = self._state
+        cut = False
+        size = taken = 0
+        if fd >= 0:
+            size = os.fstat(fd).st_size
+            if size > end:
+                state.torn_bytes += size - end
+                logger.warning("%s: cut off %d bytes at its end", segment.path, size - end)
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, min(size, end))
+                cut = size >= end
+            taken = min(end if cut else size, os.fstat(fd).st_blocks * 512)
+        segment.size = segment.written = segment.synced = end
+        state.account(segment, taken)
+        if last and cut and end < state.layout.segment_bytes:
+            writer.write(end, end)
+            if writer.replace(segment.index_path):
+                segment.roll_at = state.layout.segment_bytes
+                segment.index = writer
+                self._journal.adopt(segment, active=True)
+            return
+        writer.finish(end, end, path=segment.index_path)
 
     def _tell(self, segment: Segment, offset: int, header: Header) -> None:
         kind = header.kind

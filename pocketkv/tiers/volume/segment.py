@@ -37,6 +37,11 @@ class Segment:
         pins: Threads that read by `fd` now; guarded by the lock of `OpenFiles`.
         recent: It was read since the last look for files to close.
         unsynced: It waits for its data to be brought to the medium.
+        synced: How much of it, from the beginning on, is known to be on the medium.
+        lost_from: What stands from there on is not on the medium, and the system will not bring it
+            there; -1 if nothing is lost.
+        doubted: What stands before that may not be the newest of its key: records behind it are
+            damaged, and nobody knows whose they were.
         made: Its file was made since its folder was brought to the medium.
         index: What is written beside it, None if nothing is.
     """
@@ -44,12 +49,14 @@ class Segment:
     __slots__ = (
         "buffer",
         "clears",
+        "doubted",
         "drained",
         "fd",
         "finished",
         "folder",
         "index",
         "live",
+        "lost_from",
         "made",
         "marks",
         "number",
@@ -62,6 +69,7 @@ class Segment:
         "size",
         "sparse_below",
         "stuck",
+        "synced",
         "unsynced",
         "written",
     )
@@ -87,6 +95,9 @@ class Segment:
         self.pins = 0
         self.recent = False
         self.unsynced = False
+        self.synced = 0
+        self.lost_from = -1
+        self.doubted = 0
         self.made = False
         self.index: IndexWriter | None = None
 
@@ -243,3 +254,5 @@ class OpenFiles:
             fd, segment.fd = segment.fd, -1
             with contextlib.suppress(OSError):
                 os.close(fd)
+            if segment.index is not None:
+                segment.index.close()

@@ -11,7 +11,7 @@ from typing import Final
 from pocketkv.tiers.holes import reserve
 
 # No more than this part of a small file system is kept as ballast.
-_BALLAST_SHARE: Final = 32
+_BALLAST_SHARE: Final = 16
 _GROWN_BALLAST_SHARE: Final = 3
 
 

@@ -38,6 +38,8 @@ class VolumeState:
         layout: Sizes.
         capacity_bytes: What all segments together may take; None: what the disk has.
         indexed: Whether index files are written.
+        trusts: Whether the machine has run ever since the directory was last used, so that all that
+            was written is there.
 
     Attributes:
         nowait_flags: Of `preadv`; 0 where reading never waits.
@@ -49,6 +51,9 @@ class VolumeState:
         lacks_room: Whether that was because there is none.
         full: Room was refused since some was last freed or found.
         unsynced: Segments to be brought to the medium, in the order of their writing.
+        synced: Segments of which more is on the medium than their indexes tell.
+        lost: Segments with a part that the medium has lost; nothing is removed meanwhile.
+        unindexed: Segments whose indexes the medium may have lost as well.
         emptied: Segments that are to be removed once what replaced them is written.
         removable: The same, after that; oldest first within a job.
         removed: Segments whose files are gone, for the serving thread to forget.
@@ -65,13 +70,21 @@ class VolumeState:
     """
 
     def __init__(
-        self, root: Path, secret: int, layout: Layout, capacity_bytes: int | None, *, indexed: bool
+        self,
+        root: Path,
+        secret: int,
+        layout: Layout,
+        capacity_bytes: int | None,
+        *,
+        indexed: bool,
+        trusts: bool = False,
     ) -> None:
         self.root = root
         self.secret = secret
         self.layout = layout
         self.capacity_bytes = capacity_bytes
         self.indexed = indexed
+        self.trusts = trusts
         self.files = OpenFiles(layout.open_files_max)
         self.ballast = Ballast(root / "ballast", layout.ballast_bytes)
         self.nowait_flags = os.RWF_NOWAIT
@@ -83,6 +96,9 @@ class VolumeState:
         self.lacks_room = True
         self.full = False
         self.unsynced: deque[Segment] = deque()
+        self.synced: deque[Segment] = deque()
+        self.lost: deque[Segment] = deque()
+        self.unindexed: deque[Segment] = deque()
         self.emptied: list[tuple[JobJournal, Segment]] = []
         self.removable: deque[tuple[JobJournal, Segment]] = deque()
         self.removed: deque[tuple[JobJournal, Segment]] = deque()
@@ -234,6 +250,11 @@ class VolumeState:
             journal, segment = self.removed.popleft()
             journal.forget(segment)
             self.full = False
+        while self.synced:
+            segment = self.synced.popleft()
+            # An index must tell of nothing that is not written.
+            if segment.index is not None and not segment.retired and not segment.buffer:
+                segment.index.tell_synced(segment.written, segment.synced)
         while self.punched:
             segment, size = self.punched.popleft()
             if not segment.retired:

@@ -1,7 +1,8 @@
 """A volume: the directory of one server, with a journal for each of its jobs.
 
 On disk: ``FORMAT`` (what this is, and the secret that seeds its checksums), ``lock`` (held by the
-server), ``ballast`` (room for emergencies), ``jobs/<job id>/`` and ``trash/``.
+server; it tells whether the machine was started since), ``ballast`` (room for emergencies),
+``jobs/<job id>/`` and ``trash/``.
 A job's folder holds ``NNNNNNNN.log`` (a segment), ``NNNNNNNN.idx`` (its index), and what
 other modules keep there.
 
@@ -28,7 +29,9 @@ from pocketkv.tiers.volume.checksums import checksum
 from pocketkv.tiers.volume.collector import Claim, Collector, Index, Part
 from pocketkv.tiers.volume.journal import JobJournal, folder_of
 from pocketkv.tiers.volume.layout import LAYOUTS, Layout
+from pocketkv.tiers.volume.records import SEGMENT_HEADER_BYTES
 from pocketkv.tiers.volume.recovery import Replay, Visitor
+from pocketkv.tiers.volume.rescuer import Rescuer
 from pocketkv.tiers.volume.segment import Segment
 from pocketkv.tiers.volume.space import free_bytes
 from pocketkv.tiers.volume.state import VolumeState
@@ -37,8 +40,14 @@ __all__ = ["Claim", "Index", "Part", "Visitor", "Volume", "VolumeError"]
 
 logger: Final = logging.getLogger("pocketkv.volume")
 
-_FORMAT: Final = "pocketkv 1"
+_FORMAT: Final = "pocketkv 2"
 _SECRET: Final = re.compile(r"secret ([0-9a-f]{16}) ([0-9a-f]{16})")
+
+# Another one each time that the machine is started.
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+# Where in the file of the lock it is tried whether the device can be written.
+_PROBED_OFFSET: Final = 64
 
 # Of the capacity, or of the disk: from here on collection takes what it can get.
 _PRESSED_SHARE: Final = 0.9
@@ -81,12 +90,15 @@ class Volume:
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _locked(self._root / "lock")
+            trusts = _is_same_boot(self._lock)
             secret = self._secret()
             self._trash.mkdir(mode=0o700, exist_ok=True)
             if fresh and self._jobs.exists():
                 self._discard(self._jobs)
             self._jobs.mkdir(mode=0o700, exist_ok=True)
-            self._state = VolumeState(self._root, secret, layout, capacity_bytes, indexed=not fresh)
+            self._state = VolumeState(
+                self._root, secret, layout, capacity_bytes, indexed=not fresh, trusts=trusts
+            )
             self._disk_free = free_bytes(self._root)
         except OSError as error:
             self._unlock()
@@ -97,6 +109,7 @@ class Volume:
         self._state.ballast.take()
         self._journals: dict[str, JobJournal] = {}
         self._collector = Collector(self._state, index, self._journals)
+        self._rescuer = Rescuer(self._state, index, self._journals)
 
     # --- jobs ----------------------------------------------------------------------------------
 
@@ -163,6 +176,9 @@ class Volume:
         punchable = [state.punchable.popleft() for _ in range(len(state.punchable))]
         try:
             self._sync_written()
+            if state.lost:
+                # What is to be removed may be all that there is.
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
             while removable:
                 self._remove(*removable[0])
                 removable.pop(0)
@@ -178,14 +194,25 @@ class Volume:
     def _sync_written(self) -> None:
         state = self._state
         folders = set()
+        while state.unindexed:
+            segment = state.unindexed[0]
+            if not segment.retired:
+                _copy_index(segment)
+                folders.add(segment.folder)
+            state.unindexed.popleft()
         while state.unsynced:
             segment = state.unsynced.popleft()
             # Before the call: what is written from now on is not covered by it.
             segment.unsynced = False
-            if segment.retired:
+            if segment.retired or segment.lost_from >= 0:
+                # Of what is lost, `Rescuer` takes care.
                 continue
+            written = segment.written
             try:
                 _sync_data(state, segment)
+                _sync_index(segment)
+                segment.synced = written
+                state.synced.append(segment)
                 if segment.made:
                     folders.add(segment.folder)
                     segment.made = False
@@ -194,9 +221,8 @@ class Volume:
                 if not segment.retired:
                     logger.error("%s is gone", segment.path)  # noqa: TRY400
             except OSError:
-                if not segment.unsynced:
-                    segment.unsynced = True
-                    state.unsynced.append(segment)
+                segment.lost_from = max(segment.synced, SEGMENT_HEADER_BYTES)
+                state.lost.append(segment)
                 raise
         for folder in (*folders, *([str(self._jobs)] if folders else [])):
             with contextlib.suppress(FileNotFoundError):
@@ -254,6 +280,53 @@ class Volume:
         claim = self.collect_pick(effort_bytes)
         return claim is not None and self.collect_apply(self.collect_read(claim))
 
+    # --- what the medium has lost ----------------------------------------------------------------
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether a `sync` has failed, and what it concerned was not written again."""
+        return bool(self._state.lost)
+
+    def takes_writes(self) -> bool:
+        """Whether the medium can be written now: it is tried; for a worker thread."""
+        try:
+            os.pwrite(self._lock, b"\n", _PROBED_OFFSET)
+            os.fdatasync(self._lock)
+        except OSError:
+            return False
+        return True
+
+    def rescue_pick(self) -> Claim | None:
+        """What has to be read next, to be written again; None if there is nothing to do.
+
+        Raises:
+            OSError: As `commit`.
+        """
+        self._rescuer.seal_lost()
+        self.commit()
+        return self._rescuer.pick(self._state.layout.collect_bytes, pressed=False)
+
+    def rescue_read(self, claim: Claim) -> Part:
+        """Read what was picked; for a worker thread."""
+        return self._rescuer.read(claim)
+
+    def rescue_apply(self, part: Part) -> bool:
+        """Write again what is needed of it; to be followed by `commit`. False: there is no room."""
+        return self._rescuer.apply(part)
+
+    def rescue(self) -> bool:
+        """All of it at once, which may wait for the disk; false if something is still lost.
+
+        Raises:
+            OSError: As `commit`.
+        """
+        while self.has_lost and self.takes_writes():
+            claim = self.rescue_pick()
+            if claim is not None and not self.rescue_apply(self.rescue_read(claim)):
+                break
+        self.commit()
+        return not self.has_lost
+
     # --- removing ------------------------------------------------------------------------------
 
     def empty_trash(self) -> None:
@@ -271,7 +344,12 @@ class Volume:
             for journal in self._journals.values():
                 journal.seal()
             self.commit()
-            self.sync()
+            try:
+                self.sync()
+            except OSError:
+                if not self.rescue():
+                    raise
+                self.sync()
         finally:
             self._state.files.close_all()
             self._unlock()
@@ -409,12 +487,59 @@ def _locked(path: Path) -> int:
     return fd
 
 
+def _is_same_boot(lock: int) -> bool:
+    """Whether the machine has run ever since the last server wrote to the file of its lock.
+
+    What was given to the system then is there, whether the server had the time to sync it or not.
+    """
+    try:
+        boot = _BOOT_ID.read_bytes().strip()
+    except OSError:
+        boot = b""
+    said = os.pread(lock, _PROBED_OFFSET, 0).rstrip(b"\0")
+    if said != boot:
+        # If this fails, the next server takes the machine for restarted, too.
+        with contextlib.suppress(OSError):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, boot, 0)
+    return said == boot != b""
+
+
 def _sync_data(state: VolumeState, segment: Segment) -> None:
     fd = state.files.pin(segment)
     try:
         os.fdatasync(fd)
     finally:
         state.files.unpin(segment)
+
+
+def _sync_index(segment: Segment) -> None:
+    """Bring a segment's index to the medium; what it cannot have is found in the segment."""
+    with contextlib.suppress(OSError):
+        fd = os.open(segment.index_path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+
+def _copy_index(segment: Segment) -> None:
+    """Write a finished segment's index again, to another file that takes its place.
+
+    Raises:
+        OSError: It is where it was.
+    """
+    path = Path(segment.index_path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    made = path.with_suffix(".idx.tmp")
+    with made.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fdatasync(file.fileno())
+    made.replace(path)
 
 
 def _sync_folder(folder: str) -> None:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,6 +112,98 @@ def ext4(folder: Path, size_bytes: int) -> Iterator[Disk]:
         _run("losetup", "--detach", device)
 
 
+class ThinDisk(Disk):
+    """A disk that says to have more room than it has: what it takes may fail when it is written."""
+
+    def __init__(self, image: Path, device: str, folder: Path) -> None:
+        super().__init__(image, device, folder)
+        self._filler = image.with_name("filler")
+        self._works = threading.Event()
+        self._is_full = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def fail(self) -> None:
+        """Have it take nothing from now on, but for what is written over."""
+        _run("sync", "-f", str(self.folder))
+        self._works.clear()
+        self._thread = threading.Thread(target=self._fill)
+        self._thread.start()
+        self._is_full.wait(30.0)
+
+    def _fill(self) -> None:
+        """Take all room that there is, and what the file system gives back."""
+        with self._filler.open("wb", buffering=0) as file:
+            while not self._works.wait(0.001):
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(4096)):
+                        pass
+                self._is_full.set()
+
+    def work(self) -> None:
+        """Have it take everything again."""
+        self._works.set()
+        if self._thread is not None:
+            self._thread.join(30.0)
+            self._filler.unlink()
+            self._thread = None
+
+    def remount(self) -> None:
+        """Forget what is in memory of it."""
+        _run("umount", str(self.folder))
+        self.mount()
+
+
+@contextlib.contextmanager
+def thin_ext4(folder: Path, size_bytes: int) -> Iterator[ThinDisk]:
+    """A file system of so many bytes that can be made to fail when it is written.
+
+    What it needs for itself from the beginning, its journal above all, has room in any case: so for
+    a while this concerns only what is in its files.
+    """
+    _require("mount", "umount", "losetup", "mkfs.ext4", "dumpe2fs")
+    backing = folder.with_name(folder.name + ".backing")
+    with tmpfs(backing, size_bytes):
+        image = backing / "image"
+        with image.open("wb") as file:
+            file.truncate(size_bytes)
+        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", "-b", "4096", str(image))
+        with image.open("r+b") as file:
+            begin = 0
+            for first, last in [*_free_blocks(image), (size_bytes // 4096, 0)]:
+                if first > begin:
+                    os.posix_fallocate(file.fileno(), begin * 4096, (first - begin) * 4096)
+                begin = last + 1
+        try:
+            device = _run("losetup", "--find", "--show", str(image))
+        except OSError as error:
+            pytest.skip(f"there are no loop devices: {error}")
+        disk = ThinDisk(image, device, folder)
+        folder.mkdir()
+        try:
+            # A loop device takes a write for done of which only the first page found room.
+            limit = Path("/sys/block") / Path(device).name / "queue" / "max_sectors_kb"
+            limit.write_text("4")
+            disk.mount()
+            try:
+                yield disk
+            finally:
+                disk.work()
+                with contextlib.suppress(OSError):
+                    disk.unmount()
+        finally:
+            _run("losetup", "--detach", device)
+
+
+def _free_blocks(image: Path) -> Iterator[tuple[int, int]]:
+    """The ranges of blocks that a file system in a file has not used yet."""
+    for line in _run("dumpe2fs", str(image)).splitlines():
+        if line.startswith("  Free blocks: "):
+            for text in line[15:].split(", "):
+                first, _, last = text.partition("-")
+                if first:
+                    yield int(first), int(last or first)
+
+
 @contextlib.contextmanager
 def immutable(folder: Path) -> Iterator[None]:
     """Let nothing below a folder be changed, not even by those who have it open."""
@@ -141,7 +234,21 @@ def _set_immutable(paths: list[Path], *, wanted: bool) -> None:
 @contextlib.contextmanager
 def slow_reads(pid: int, device: str, bytes_per_s: int) -> Iterator[Callable[[], object]]:
     """Let a process read no more than so much from a device, until what this gives is called."""
-    setting = "blkio.throttle.read_bps_device"
+    with _slowed("blkio.throttle.read_bps_device", pid, device, bytes_per_s) as end:
+        yield end
+
+
+@contextlib.contextmanager
+def slow_writes(pid: int, device: str, bytes_per_s: int) -> Iterator[Callable[[], object]]:
+    """The same for what it has written to the device by itself."""
+    with _slowed("blkio.throttle.write_bps_device", pid, device, bytes_per_s) as end:
+        yield end
+
+
+@contextlib.contextmanager
+def _slowed(
+    setting: str, pid: int, device: str, bytes_per_s: int
+) -> Iterator[Callable[[], object]]:
     if not (_BLKIO / setting).exists() or not os.access(_BLKIO, os.W_OK):
         pytest.skip("there is no control group that slows a device down")
     status = Path(device).stat()

@@ -53,7 +53,7 @@ def test_another_format(tmp_path: Path) -> None:
     with serving(tmp_path, "--tier", "nvme", "--dir", str(folder)) as server:
         server.control("SET", "key", "value")
     before = (folder / "FORMAT").read_text()
-    for text in ("", "pocketkv 2\nsecret 00 00\n", "pocketkv 1\nsecret x y\n", "\0\xff"):
+    for text in ("", "pocketkv 1\nsecret 00 00\n", "pocketkv 2\nsecret x y\n", "\0\xff"):
         (folder / "FORMAT").write_text(text)
         assert "FORMAT" in refused(folder)
     (folder / "FORMAT").unlink()

@@ -255,7 +255,7 @@ def test_whoever_counts_may_refuse(tmp_path: Path) -> None:
     assert file.allocate(MIB) is not None
     string = string_of(file, some_bytes(MIB))
     with pytest.raises(CommandError, match="OOM"):
-        string.write(0, some_bytes(2 * MIB))
+        string.write(0, some_bytes(3 * MIB))
     assert bytes(string) == some_bytes(MIB)
 
 

@@ -73,6 +73,9 @@ class PlayedLine:
     def speak_for(self, job_id: str, secret: bytes, on_reply: Callable[[Any], None]) -> None:
         raise NotImplementedError  # A pair has one job only.
 
+    def send_now(self) -> None:
+        """Everything was sent already."""
+
     def close(self) -> None:
         self.closed = True
 

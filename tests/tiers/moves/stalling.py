@@ -29,6 +29,7 @@ class Stalling:
         self._passes_word = passes_word
         self._released = threading.Event()
         self._is_done = False
+        self._is_closed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -43,6 +44,8 @@ class Stalling:
         self._released.set()
 
     def close(self) -> None:
+        """End all connections; what was kept back never arrives."""
+        self._is_closed = True
         self.release()
         self._listener.close()
         for sock in self._sockets:
@@ -77,6 +80,8 @@ class Stalling:
                     self._released.wait()
                     if self._passes_word:
                         continue
+                if self._is_closed:
+                    break
                 far.sendall(data)
         for sock in (near, far):
             with contextlib.suppress(OSError):
@@ -87,6 +92,8 @@ class Stalling:
             while data := far.recv(1 << 16):
                 if self._passes_word and self.stalled.is_set():
                     self._released.wait()
+                if self._is_closed:
+                    break
                 near.sendall(data)
         for sock in (near, far):
             with contextlib.suppress(OSError):

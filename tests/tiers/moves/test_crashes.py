@@ -109,7 +109,7 @@ def test_nobody_ends_and_the_answer_comes_late(stalled: Stalled) -> None:
     waiting.send(b"GET", b"key-1")
     time.sleep(0.2)
     stalled.between.release()
-    stalled.running.controller.wait_moved(stalled.move_id)
+    stalled.running.wait_moved(stalled.move_id)
     if stalled.phase != "copying":
         reply = waiting.receive(7)
         assert reply == b"-MOVED "
@@ -131,7 +131,7 @@ def test_the_connection_breaks(stalled: Stalled) -> None:
         eventually(lambda: bool(stalled.controller.messages("MEMBER.MOVE_FAILED", stalled.move_id)))
         check_whole(stalled.source)
         stalled.move_id = stalled.running.move()
-    stalled.running.controller.wait_moved(stalled.move_id)
+    stalled.running.wait_moved(stalled.move_id)
     check_whole(stalled.running.client(1))
 
 

@@ -46,8 +46,8 @@ def test_clients_of_a_router_and_cluster_clients_see_nothing(tmp_path: Path) -> 
                 [(0, LAST_SLOT, one)],
                 [(0, HALF, one, other), (HALF + 1, LAST_SLOT, one, other)],
             )
-            running.controller.wait_moved(first)
-            running.controller.wait_moved(second)
+            running.wait_moved(first)
+            running.wait_moved(second)
             source, target = target, source
             running.controller.place_job([(0, LAST_SLOT, other)])
         end.set()
@@ -90,7 +90,7 @@ def test_the_count_of_keys_is_right_at_every_moment(tmp_path: Path) -> None:
             [(0, LAST_SLOT, IDS[0])], [(a, b, IDS[0], IDS[1]) for a, b in pieces]
         )
         for move_id in moves:
-            running.controller.wait_moved(move_id)
+            running.wait_moved(move_id)
         end.set()
         for thread in counting:
             thread.join(30)

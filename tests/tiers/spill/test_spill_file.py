@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pocketkv import limits
-from tests.tiers.files.disks import tmpfs
+from tests.tiers.files.disks import leave_cache, thin_ext4, tmpfs
 from tests.tiers.spill.writing import EXCESS, MEMORY_BYTES, Peak, keys_of, read, value_of, write
 from tests.tiers.storage_process import eventually, storage
 
@@ -108,3 +108,28 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
         storage(tmp_path, "--memory", "64mb", "--spill", str(tmp_path / "file")),
     ):
         pass
+
+
+@pytest.mark.parametrize("size", [50_000, MIB])
+def test_what_a_disk_loses_after_it_had_taken_it_is_written_again(
+    tmp_path: Path, size: int
+) -> None:
+    log = tmp_path / "log"
+    with thin_ext4(tmp_path / "disk", 256 * MIB) as disk:
+        folder = disk.folder / "spill"
+        with storage(tmp_path, "--memory", "64mb", "--spill", str(folder)) as server:
+            client = server.client()
+            numbers = keys_of(int(1.5 * MEMORY_BYTES), size)
+            before, after = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+            assert write(client, before, size) == []
+            disk.fail()
+            # Some of it is moved out, and seems to be written at first.
+            refused = write(client, after, size)
+            assert all(line.startswith(b"-OOM") for line in refused)
+            eventually(lambda: "the spill directory fails" in log.read_text(), timeout_s=30)
+            held = [number for number in numbers if client("EXISTS", f"k{number}") == 1]
+            disk.work()
+            eventually(lambda: "is written again" in log.read_text(), timeout_s=60)
+            leave_cache(folder)
+            wrong = read(client, held, size)
+            assert wrong == []

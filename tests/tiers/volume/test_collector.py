@@ -8,6 +8,7 @@ import pytest
 
 from pocketkv.engine.errors import CommandError
 from pocketkv.tiers.volume.segment import Segment
+from tests.core import plain_only
 from tests.tiers.volume.table import Table
 
 
@@ -153,6 +154,7 @@ def test_one_step_is_bounded(table: Table) -> None:
     table.check()
 
 
+@plain_only
 def test_a_reader_in_a_thread_finds_a_value_that_moves(table: Table) -> None:
     """Between the two looks of a reader, collection moves the record and removes its file."""
     journal = table.volume.open("job")

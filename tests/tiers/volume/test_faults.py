@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from pocketkv.engine.cold import CLEAR
 from pocketkv.engine.errors import CommandError
 from pocketkv.limits import KIB, MIB
+from pocketkv.tiers.volume import journal as journal_module
 from pocketkv.tiers.volume.volume import VolumeError
 from tests.tiers.volume.table import SMALL, Table
 
@@ -48,17 +52,21 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 
 def failing(
-    monkeypatch: pytest.MonkeyPatch, name: str, number: int, when: Callable[[], bool]
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    number: int,
+    when: Callable[[], bool],
+    module: ModuleType = os,
 ) -> None:
-    """Have a function of `os` fail with an error while `when` says so."""
-    real = getattr(os, name)
+    """Have a function of `os`, or of another module, fail with an error while `when` says so."""
+    real = getattr(module, name)
 
     def maybe(*arguments: object) -> object:
         if when():
             raise OSError(number, os.strerror(number))
         return real(*arguments)
 
-    monkeypatch.setattr(os, name, maybe)
+    monkeypatch.setattr(module, name, maybe)
 
 
 def use_up(path: Path) -> None:
@@ -200,7 +208,7 @@ def test_the_jobs_that_can_be_written_are(tmp_path: Path, monkeypatch: pytest.Mo
     table.volume.close()
 
 
-@pytest.mark.parametrize("name", ["preadv", "pread"])
+@pytest.mark.parametrize("name", ["read_at_once", "pread"])
 def test_a_disk_that_refuses_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -210,7 +218,8 @@ def test_a_disk_that_refuses_reads(
     table.volume.commit()
     cold = table.entries["job", 0, b"key"].base
     broken = [True]
-    failing(monkeypatch, name, errno.EIO, lambda: broken[0])
+    owner = os if name == "pread" else journal_module
+    failing(monkeypatch, name, errno.EIO, lambda: broken[0], owner)
     with pytest.raises(CommandError, match=r"IOERR .*Input/output"):
         journal.read(cold) if name == "pread" else journal.read_now(cold)
     assert table.volume.state.read_errors == 1
@@ -251,9 +260,119 @@ def test_what_is_not_synced_keeps_what_it_replaces(
             table.volume.sync()
     assert old.exists()
     broken[0] = False
+    # What the system has forgotten is written again before anything is removed.
+    with pytest.raises(OSError, match="Input/output"):
+        table.volume.sync()
+    assert old.exists()
+    assert table.volume.rescue()
     table.volume.sync()
     assert not old.exists()
+    assert table.value("job", 0, b"key") == b"9" * 3000
     table.volume.close()
+
+
+def lose(path: Path, start: int) -> None:
+    """What is in a file from some place on never came to the disk, and has left memory."""
+    with path.open("r+b") as file:
+        size = path.stat().st_size
+        file.seek(start)
+        file.write(bytes(size - start))
+
+
+def test_what_the_device_has_lost_is_written_again_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(tmp_path / "volume", layout=LAYOUT)
+    for number in range(20):
+        table.put("job", 0, b"%d" % number, b"%d" % number * 50)
+        table.put("job", 1, b"%d" % number, b"to be cleared")
+    table.put("job", 0, b"chain", b"base")
+    table.volume.commit()
+    table.volume.sync()
+    segment = table.volume.open("job").active
+    assert segment is not None
+    synced = segment.size
+    assert segment.synced == synced
+    # From here on the device takes nothing.
+    for number in range(5):
+        table.put("job", 0, b"%d" % number, b"newer %d" % number)
+    table.delete("job", 0, b"5")
+    table.expire("job", 0, b"6", 66)
+    table.clear("job", 1)
+    table.put("job", 1, b"1", b"not cleared")
+    table.change("job", 0, b"chain", b"+changed")
+    table.put("other", 0, b"key", b"of another job")
+    table.volume.commit()
+    expected = table.values()
+    broken = [True]
+    failing(monkeypatch, "fdatasync", errno.EIO, lambda: broken[0])
+    for _ in range(3):
+        with pytest.raises(OSError, match="Input/output"):
+            table.volume.sync()
+    assert not table.volume.takes_writes()
+    assert not table.volume.rescue()
+    # Writing goes on meanwhile.
+    table.put("job", 0, b"meanwhile", b"value")
+    table.volume.commit()
+    expected["job", 0, b"meanwhile"] = (b"value", 0)
+    broken[0] = False
+    assert table.volume.rescue()
+    table.volume.sync()
+    assert table.values() == expected
+    table.check()
+    # The machine stops; but for a CLEAR, which has no other place, nothing was trusted to the old
+    # ones.
+    clear = Path(segment.path).read_bytes()
+    copy = tmp_path / "copy"
+    shutil.copytree(table.volume._root, copy)
+    table.volume.close()
+    log = copy / "jobs" / "job" / Path(segment.path).name
+    at = clear.index(b"PKV1", synced)
+    while clear[at + 8] != CLEAR:
+        at = clear.index(b"PKV1", at + 8)
+    lose(log, synced)
+    with log.open("r+b") as file:
+        file.seek(at)
+        file.write(clear[at : at + 40])
+    (copy / "lock").write_bytes(b"another boot")
+    again = Table(copy, layout=LAYOUT)
+    assert again.values() == expected
+    again.volume.close()
+
+
+def test_what_cannot_be_read_back_is_an_error_at_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(tmp_path, layout=LAYOUT)
+    table.put("job", 0, b"old", b"value")
+    table.volume.commit()
+    table.volume.sync()
+    for name in (b"a", b"b", b"c"):
+        table.put("job", 0, name, name * 3000)
+    table.volume.commit()
+    segment = table.volume.open("job").active
+    assert segment is not None
+    broken = [True]
+    failing(monkeypatch, "fdatasync", errno.EIO, lambda: broken[0])
+    with pytest.raises(OSError, match="Input/output"):
+        table.volume.sync()
+    broken[0] = False
+    lose(Path(segment.path), table.entries["job", 0, b"c"].base.offset)
+    damaged = table.entries["job", 0, b"b"].base.offset + 2000
+    with Path(segment.path).open("r+b") as file:
+        file.seek(damaged)
+        file.write(b"?")
+    assert table.volume.rescue()
+    table.volume.sync()
+    values, refused = table.readable()
+    assert refused == {("job", 0, b"b"), ("job", 0, b"c")}
+    assert values["job", 0, b"a"] == (b"a" * 3000, 0)
+    assert values["job", 0, b"old"] == (b"value", 0)
+    assert table.volume.corrupt_records == 2
+    table.volume.close()
+    again = Table(tmp_path, layout=LAYOUT)
+    assert again.readable() == (values, refused)
+    again.volume.close()
 
 
 def test_files_that_vanish_cost_their_keys_only(tmp_path: Path) -> None:

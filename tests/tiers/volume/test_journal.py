@@ -8,7 +8,9 @@ import pytest
 
 from pocketkv.engine.cold import STRING
 from pocketkv.limits import MIB
+from pocketkv.tiers.volume import journal as journal_module
 from pocketkv.tiers.volume.layout import LAYOUTS, layout_of
+from pocketkv.tiers.volume.reading import read_at_once
 from pocketkv.tiers.volume.volume import Volume, VolumeError
 from tests.tiers.volume.table import SMALL, Table
 
@@ -52,7 +54,9 @@ def test_nothing_is_made_for_a_job_that_writes_nothing(table: Table) -> None:
     assert table.volume.jobs() == ["job"]
 
 
-def test_a_commit_writes_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_writes_once_to_the_segment_and_once_to_its_index(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = []
     pwrite = os.pwrite
 
@@ -66,7 +70,7 @@ def test_a_commit_writes_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> 
     assert written == []
     table.volume.commit()
     table.volume.commit()
-    assert len(written) == 1
+    assert len(written) == 2
     assert table.volume.buffered_bytes == 0
 
 
@@ -87,14 +91,12 @@ def test_a_value_that_is_not_in_memory_is_not_waited_for(table: Table) -> None:
 def test_reads_where_the_system_cannot_promise_not_to_wait(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preadv = os.preadv
-
-    def refused(fd: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
+    def refused(fd: int, size: int, offset: int, flags: int) -> bytes | None:
         if flags:
             raise OSError(95, "Operation not supported")
-        return preadv(fd, buffers, offset)
+        return read_at_once(fd, size, offset, flags)
 
-    monkeypatch.setattr(os, "preadv", refused)
+    monkeypatch.setattr(journal_module, "read_at_once", refused)
     journal = table.volume.open("job")
     cold = journal.put(0, b"key", STRING, b"value", 0)
     table.volume.commit()
@@ -194,7 +196,7 @@ def test_a_directory_is_one_servers(tmp_path: Path) -> None:
     Table(tmp_path).volume.close()
 
 
-@pytest.mark.parametrize("text", ["", "pocketkv 9\n", "pocketkv 1\n", "pocketkv 1\nsecret 12 34\n"])
+@pytest.mark.parametrize("text", ["", "pocketkv 9\n", "pocketkv 1\n", "pocketkv 2\nsecret 12 34\n"])
 def test_a_strange_directory_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "FORMAT").write_text(text)
     with pytest.raises(VolumeError, match="FORMAT"):

@@ -1,0 +1,242 @@
+"""Live moves: how fast slots go, beside a bare `sendfile`, and what clients notice meanwhile.
+
+``python -m benchmarks.moves`` runs two storage servers under a played controller, fills one with
+large values, and has all slots go to the other, in parts, while a client reads and writes small
+keys by the clock. The bare copy goes between two processes as well, from one memory file into
+another that is new, as a server's is that was just added: making its pages is most of the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import mmap
+import os
+import select
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.client import BenchmarkError, Client
+from benchmarks.helpers import helper
+from benchmarks.played_controller import JOB, Controller
+from benchmarks.servers import HOST, storage_server
+from pocketkv.slots import SLOT_COUNT
+from pocketkv.tokens import job_token
+
+MIB: Final = 1024 * 1024
+_SECRET: Final = bytes(range(32))
+_IDS: Final = ("a" * 40, "b" * 40)
+_VALUE_BYTES: Final = 4 * MIB
+_PARTS: Final = 16
+_INTERVAL_S: Final = 0.001
+_TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one run found.
+
+    Attributes:
+        bare_mib_s, move_mib_s: How fast bytes went.
+        hold_p99_ms, hold_max_ms: How long commands were held.
+        p99_before_us, p99_meanwhile_us: How long the client waited for replies.
+    """
+
+    bare_mib_s: float
+    move_mib_s: float
+    hold_p99_ms: float
+    hold_max_ms: float
+    p99_before_us: float
+    p99_meanwhile_us: float
+
+
+class Watching(threading.Thread):
+    """A cluster client that sends a small request every millisecond, and follows its keys."""
+
+    def __init__(self, ports: list[int]) -> None:
+        super().__init__(daemon=True)
+        self.times_s: list[float] = []
+        self._clients = [_client(port) for port in ports]
+        self._ports = ports
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        """Send until told to end."""
+        at, number = 0, 0
+        due_s = time.perf_counter()
+        while not self._end.is_set():
+            due_s += _INTERVAL_S
+            time.sleep(max(0.0, due_s - time.perf_counter()))
+            number += 1
+            request = ("SET", f"small-{number % 500}", "x" * 100)
+            began_s = time.perf_counter()
+            while not _is_served(self._clients[at], request):
+                at = 1 - at
+            self.times_s.append(time.perf_counter() - began_s)
+
+    def take_p99_us(self) -> float:
+        """What 99 % of the replies since the last call did not take longer than."""
+        times_s, self.times_s = sorted(self.times_s), []
+        return times_s[len(times_s) * 99 // 100] * 1e6 if times_s else 0.0
+
+    def finish(self) -> None:
+        """End it."""
+        self._end.set()
+        self.join(_TIMEOUT_S)
+
+
+def _is_served(client: Client, request: tuple[str, ...]) -> bool:
+    """Send a request; whether this server has its slot."""
+    try:
+        client.call(*request)
+    except BenchmarkError as refusal:
+        if "MOVED" not in str(refusal):
+            raise
+        return False
+    return True
+
+
+def _client(port: int) -> Client:
+    client = Client(HOST, port)
+    client.call("AUTH", JOB, job_token(_SECRET, JOB))
+    return client
+
+
+def measure(size_mib: int) -> Taken:
+    """Move so much, once.
+
+    Raises:
+        BenchmarkError: A server does not start, or the move does not end.
+    """
+    bare_mib_s = bare_copy(size_mib)
+    controller = Controller()
+    with contextlib.ExitStack() as stack:
+        stack.callback(controller.close)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        secret = folder / "secret"
+        secret.write_text(_SECRET.hex(), encoding="ascii")
+        secret.chmod(0o600)
+        options = ["--controller", controller.place, "--secret-file", str(secret)]
+        # They are ended at once: nobody orders a drain here.
+        options += ["--drain-timeout", "0"]
+        options += ["--memory", f"{2 * size_mib + 64}mb"]
+        servers = [
+            stack.enter_context(storage_server("pocketkv", *options, "--server-id", server_id))
+            for server_id in _IDS
+        ]
+        _wait(lambda: len(controller.servers) == len(_IDS))
+        controller.place_job([(0, SLOT_COUNT - 1, _IDS[0])])
+        time.sleep(0.5)
+        with _client(servers[0].port) as filling:
+            value = os.urandom(_VALUE_BYTES)
+            for number in range(size_mib * MIB // _VALUE_BYTES):
+                filling.call("SET", f"large-{number}", value)
+        watching = Watching([server.port for server in servers])
+        watching.start()
+        time.sleep(2.0)
+        p99_before_us = watching.take_p99_us()
+        took_s = _move_all(controller)
+        p99_meanwhile_us = watching.take_p99_us()
+        watching.finish()
+        time.sleep(1.5)
+        holds = max((r["holds"] for r in controller.reports.values()), key=lambda h: h["count"])
+    return Taken(
+        bare_mib_s=bare_mib_s,
+        move_mib_s=size_mib / took_s,
+        hold_p99_ms=holds["p99_s"] * 1000,
+        hold_max_ms=holds["max_s"] * 1000,
+        p99_before_us=p99_before_us,
+        p99_meanwhile_us=p99_meanwhile_us,
+    )
+
+
+def _move_all(controller: Controller) -> float:
+    """Have all slots go to the second server, in parts; how long it took, in seconds."""
+    step = SLOT_COUNT // _PARTS
+    parts = [(start, start + step - 1, *_IDS) for start in range(0, SLOT_COUNT, step)]
+    began_s = time.perf_counter()
+    moves = controller.place_job([(0, SLOT_COUNT - 1, _IDS[0])], parts)
+    _wait(lambda: all(controller.messages("MEMBER.MOVED", move_id) for move_id in moves))
+    return time.perf_counter() - began_s
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + _TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise BenchmarkError(f"it is not so after {_TIMEOUT_S} s")
+        select.select([], [], [], 0.002)
+
+
+# --- the bare copy -----------------------------------------------------------------------------
+
+
+def bare_copy(size_mib: int) -> float:
+    """How many MiB per second go from one process to another by `sendfile`, and nothing else."""
+    fd = os.memfd_create("bare")
+    receiver = helper("moves", "--receive", str(size_mib))
+    with contextlib.closing(os.fdopen(fd, "wb")), receiver as far:
+        for number in range(size_mib):
+            os.pwrite(fd, os.urandom(MIB), number * MIB)
+        with socket.create_connection((HOST, int(far.ready))) as sock:
+            began_s = time.perf_counter()
+            offset = 0
+            while offset < size_mib * MIB:
+                offset += os.sendfile(sock.fileno(), fd, offset, min(MIB, size_mib * MIB - offset))
+            sock.recv(1)
+            return size_mib / (time.perf_counter() - began_s)
+
+
+def _receive(size_mib: int) -> None:
+    """The other end of it, in a process of its own."""
+    with socket.create_server((HOST, 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        sock, _ = listener.accept()
+    with sock, _new_memory(size_mib * MIB) as view:
+        received = 0
+        while received < len(view):
+            received += sock.recv_into(view[received : received + MIB])
+        sock.sendall(b"x")
+        sys.stdin.read()
+
+
+@contextlib.contextmanager
+def _new_memory(size: int) -> Iterator[memoryview]:
+    fd = os.memfd_create("far")
+    os.ftruncate(fd, size)
+    with mmap.mmap(fd, size) as mapped, memoryview(mapped) as view:
+        yield view
+    os.close(fd)
+
+
+def main() -> int:
+    """Measure, and print a line for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, default=256, help="what is moved (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=3, help="how often (default: %(default)s)")
+    parser.add_argument("--receive", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.receive:
+        _receive(arguments.receive)
+        return 0
+    for _ in range(arguments.runs):
+        taken = measure(arguments.mib)
+        print(
+            f"move {taken.move_mib_s:.0f} MiB/s, bare sendfile {taken.bare_mib_s:.0f} MiB/s "
+            f"(ratio {taken.move_mib_s / taken.bare_mib_s:.2f}); holds p99 "
+            f"{taken.hold_p99_ms:.2f} ms, max {taken.hold_max_ms:.2f} ms; client p99 "
+            f"{taken.p99_before_us:.0f} us before, {taken.p99_meanwhile_us:.0f} us meanwhile "
+            f"(ratio {taken.p99_meanwhile_us / max(1.0, taken.p99_before_us):.2f})"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

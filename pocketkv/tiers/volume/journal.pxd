@@ -1,0 +1,24 @@
+cimport cython
+
+from pocketkv.engine.cold cimport Cold
+from pocketkv.tiers.volume.segment cimport Segment
+from pocketkv.tiers.volume.state cimport VolumeState
+
+
+cdef class JobJournal:
+    cdef public object folder, job_id
+    cdef public long long live_bytes
+    cdef public dict segments
+    cdef public bint dropped
+    cdef VolumeState _state
+    cdef public Segment active
+    cdef long long _next_number
+    cdef list _closing
+    cdef bint _dirty
+    cdef dict _clears
+
+    @cython.locals(segment=Segment)
+    cpdef release(self, Cold cold)
+    @cython.locals(segment=Segment, offset=cython.longlong, size=cython.longlong, begin=cython.longlong, fd=cython.int, state=VolumeState, record=bytes)
+    cpdef read_now(self, Cold cold)
+    cdef _checked(self, Cold cold, record, Segment segment, long long offset)
