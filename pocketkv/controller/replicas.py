@@ -37,7 +37,7 @@ from pocketkv.controller.backends.kubernetes.pocketjobs import PocketJobs
 from pocketkv.controller.backends.kubernetes.retrying import Backoff
 from pocketkv.controller.backends.kubernetes.store import KubernetesStore
 from pocketkv.controller.core import Core
-from pocketkv.controller.figures import figures
+from pocketkv.controller.figures import LEADING, figures
 from pocketkv.controller.requests import ControllerHandler
 from pocketkv.controller.service import make_core, make_node
 from pocketkv.controller.store import StoreError
@@ -46,7 +46,7 @@ from pocketkv.engine.commands import Route, find_command
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.node import Node
 from pocketkv.engine.session import Session
-from pocketkv.observability.metrics import Figures, Name
+from pocketkv.observability.metrics import Figures
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.options import ConfigError
 from pocketkv.release import Release
@@ -55,9 +55,6 @@ from pocketkv.resp.replies import Reply
 from pocketkv.scaling_rules import ScalingRules
 from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
 
-LEADING: Final = Name(
-    "controller_leading", "gauge", "Whether this controller leads; of all replicas, one should."
-)
 _NOT_LEADING: Final = b"ERR this controller does not lead: ask again, by the name of its Service"
 _POD_NAME: Final = "POD_NAME"
 
@@ -148,8 +145,9 @@ class Replica:
         shell.metrics.sources.append(self._figures)
 
     def _figures(self) -> Iterator[Figures]:
-        yield Figures(LEADING).add(0 if self.core is None else 1)
-        if self.core is not None:
+        if self.core is None:
+            yield Figures(LEADING).add(0)
+        else:
             yield from figures(self.core)
 
     async def run(self, shell: Shell) -> None:
