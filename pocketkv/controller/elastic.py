@@ -8,6 +8,7 @@ go leaves the plan and is drained, and stops when no job is placed on it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -18,7 +19,15 @@ from pocketkv.controller.errors import RefusedError
 from pocketkv.controller.fleet import Fleet, Member
 from pocketkv.controller.loads import ServerLoad, TierView, servers_asked
 from pocketkv.controller.messages import TierScaled
-from pocketkv.controller.policy import NOTHING, Commitment, placing, relieve, share_of
+from pocketkv.controller.policy import (
+    NOTHING,
+    Commitment,
+    growth,
+    placing,
+    relieve,
+    share_of,
+    supply_of,
+)
 from pocketkv.controller.policy import ServerLoad as PolicyLoad
 from pocketkv.controller.scaling import (
     CONSIDER_INTERVAL_MS,
@@ -63,6 +72,8 @@ class ElasticBooks(DrainingBooks):
         self.relieving: dict[str, Relieve] = {}
         self._may_leave = may_leave
         self._considered_ms = 0
+        # Servers that there were when it was last reckoned what could be started.
+        self._supplied = -1
 
     # --- what there is -------------------------------------------------------------------------
 
@@ -97,50 +108,66 @@ class ElasticBooks(DrainingBooks):
         """Return how many servers of each scaled tier jobs need for what they were promised."""
         if self.scaler is None:
             return {}
-        lacks: dict[str, dict[str, int]] = {tier: {} for tier in self.scaler.rules.tiers}
-        for tenant in self.tenants.values():
-            for shortage in tenant.shortages:
-                tier = next((name for name in shortage.tiers if name in lacks), None)
-                if tier is not None:
-                    missing = shortage.wanted - shortage.available
-                    lack = lacks[tier]
-                    lack[shortage.resource] = lack.get(shortage.resource, 0) + missing
+        asks = (ask for tenant in self.tenants.values() for ask in tenant.asks)
+        more = dict.fromkeys(self.scaler.rules.tiers, 0)
+        for (tier, _), count in growth(asks, self.supply).items():
+            more[tier] += count
         twice: dict[str, Commitment] = {}
         for job_id in self.in_transit:
             hints, placement = self.tenants[job_id].hints, self.placements[job_id]
             planned = planned_commitments(hints, self.catalog, placement)
             for name, kept in self.placements.kept(job_id).items():
-                more = kept - planned.get(name, NOTHING)
-                twice[name] = twice.get(name, NOTHING) + more
-        return {tier: self._servers_for(tier, lack, twice) for tier, lack in lacks.items()}
+                surplus = kept - planned.get(name, NOTHING)
+                twice[name] = twice.get(name, NOTHING) + surplus
+        return {tier: self._servers_for(tier, count, twice) for tier, count in more.items()}
 
-    def _servers_for(self, tier: str, lack: dict[str, int], twice: Mapping[str, Commitment]) -> int:
-        """Return how many servers of a tier hold what jobs have there and what they lack.
+    def _servers_for(self, tier: str, more: int, twice: Mapping[str, Commitment]) -> int:
+        """Return how many servers of a tier hold what jobs have there, `more` are asked for.
 
         What is on its way is kept at both ends, and `twice` by those that it goes away from.
         """
         servers = [m.server for m in self.fleet.members.values() if m.server.tier == tier]
+        count = len(servers)
+        if count == 0:
+            return more
         kept = [
             self.placements.committed.get(s.id, NOTHING) - twice.get(s.id, NOTHING) for s in servers
         ]
-        reference = self.catalog.tier(tier)
-        # What servers say of themselves, if there are some to ask.
-        count = len(servers)
-        capacity = sum(s.capacity_bytes for s in servers) / count if count else 0
-        bandwidth = sum(s.bandwidth_bytes_s for s in servers) / count if count else 0
-        needs = servers_asked(
+        holding = servers_asked(
             [
                 (
-                    sum(k.capacity_bytes for k in kept) + lack.get("capacity", 0),
-                    capacity or reference.capacity_bytes,
+                    sum(k.capacity_bytes for k in kept),
+                    sum(s.capacity_bytes for s in servers) / count,
                 ),
                 (
-                    sum(k.throughput_bytes_s for k in kept) + lack.get("throughput", 0),
-                    bandwidth or reference.bandwidth_bytes_s,
+                    sum(k.throughput_bytes_s for k in kept),
+                    sum(s.bandwidth_bytes_s for s in servers) / count,
                 ),
             ]
         )
-        return max(needs, 1 if lack.get("servers") else 0)
+        return max(holding, count + more if more else 0)
+
+    def _refresh_rooms(self) -> None:
+        super()._refresh_rooms()
+        if len(self.fleet.members) != self._supplied:
+            self._refresh_supply()
+
+    def _refresh_supply(self) -> None:
+        """See what could be started, for jobs to ask for."""
+        self._supplied = len(self.fleet.members)
+        if self.scaler is None:
+            return
+        rules = self.scaler.rules
+        servers = self.fleet.servers()
+        most = {tier: limits.most for tier, limits in rules.tiers.items()}
+        if rules.servers_max is not None:
+            left = max(0, rules.servers_max - len(servers))
+            most = {
+                tier: min(count, sum(s.tier == tier for s in servers) + left)
+                for tier, count in most.items()
+            }
+        budget = rules.cost_per_hour_max_usd
+        self.supply = supply_of(self.catalog, servers, most, math.inf if budget is None else budget)
 
     def check_scale(self, tier: str, count: int) -> None:
         """Check that a tier may be planned to have so many servers.
@@ -185,6 +212,7 @@ class ElasticBooks(DrainingBooks):
         if now_ms - self._considered_ms < CONSIDER_INTERVAL_MS:
             return
         self._considered_ms = now_ms
+        self._refresh_supply()
         for decision in self.scaler.consider(self.tier_views(), now_ms):
             self._follow(decision, now_ms, changes)
         self.relieving = {

@@ -23,6 +23,7 @@ from pocketkv.controller.messages import (
 )
 from pocketkv.controller.rates import Rates
 from pocketkv.controller.state import ClusterState
+from pocketkv.jobs import Latency
 from pocketkv.scaling_rules import ScalingRules, TierRange
 from tests.controller.builders import CATALOG, GIB, MIB, counted_ids, job, joining
 from tests.controller.cluster import Cluster, events, of, served
@@ -127,6 +128,17 @@ def test_a_job_that_gets_too_little_has_servers_added_at_once() -> None:
     assert sorted(cluster.slots(job().id)) == sorted(cluster.state.fleet.members)
     # It needs them for as long as it is there.
     assert of(StopServer, live(cluster, {}, 30)) == []
+
+
+def test_of_the_tiers_that_a_job_takes_the_one_grows_that_costs_least() -> None:
+    rules = ScalingRules({"dram": TierRange(1, 8), "hdd": TierRange(1, 8)}, down_after_s=5.0)
+    cluster = served({"dram": 1, "hdd": 1}, rules)
+    cluster(JobRegistered(job(capacity_bytes=4 * GIB, latency=Latency.TOLERANT)))
+    assert cluster.state.tenants[job().id].shortages
+    started = [start.tier for start in of(StartServer, live(cluster, {}, 3))]
+    cheapest = min(("dram", "hdd"), key=lambda t: CATALOG.tier(t).server_price_per_hour)
+    assert set(started) == {cheapest}
+    assert cluster.state.tenants[job().id].shortages == ()
 
 
 def test_a_tier_without_a_server_gets_one_for_a_job_that_asks_for_it() -> None:
