@@ -56,6 +56,8 @@ from pocketkv.scaling_rules import ScalingRules
 from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
 
 _NOT_LEADING: Final = b"ERR this controller does not lead: ask again, by the name of its Service"
+# A leader that stood still while it labelled its pod may do so after another has begun.
+_LABEL_INTERVAL_S: Final = 10.0
 _POD_NAME: Final = "POD_NAME"
 
 
@@ -219,7 +221,7 @@ class Replica:
         return replace(rules or ScalingRules(), tiers=ranges)
 
     async def _mark_leader(self) -> None:
-        """Have the Service lead here, and nowhere else."""
+        """Have the Service lead here, and nowhere else, whatever others do to the labels."""
         if not self._pod_name:
             return
         path = path_of("api/v1", self._door.namespace, "pods")
@@ -227,13 +229,15 @@ class Replica:
         backoff = Backoff()
         while True:
             try:
+                # Which changes nothing if it is there, and then nobody is told.
                 await self._label(self._pod_name, "true")
                 found, _ = await self._door.list(path, selector)
                 for one in found:
                     name = str(one["metadata"]["name"])
                     if name != self._pod_name:
                         await self._label(name, None)
-                return
+                backoff.reset()
+                await trio.sleep(_LABEL_INTERVAL_S)
             except ApiError as error:
                 self._log.warning("the leader's pod is not labelled", extra={"error": str(error)})
                 await trio.sleep(backoff.next_s(error.retry_after_s))

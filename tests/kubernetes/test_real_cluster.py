@@ -254,8 +254,9 @@ def test_conflicts_and_preconditions(api: Api) -> None:
             {"metadata": version, "data": {"a": "4"}},
             content_type="application/merge-patch+json",
         )
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "another"}}
     with pytest.raises(ConflictError):
-        api.request("DELETE", f"{path}/fought-over", {"preconditions": {"uid": "another"}})
+        api.request("DELETE", f"{path}/fought-over", options)
     api.request("DELETE", f"{path}/fought-over")
     with pytest.raises(NotFoundError):
         api.request("GET", f"{path}/fought-over")

@@ -63,9 +63,9 @@ def test_the_id_of_an_object_is_always_the_same_and_no_other_objects() -> None:
 def test_only_an_object_of_a_client_names_its_job() -> None:
     """Or whoever may make objects could take the token of any job."""
     job_id = new_job_id("theirs", bytes(8))
-    named = {"annotations": {records.JOB_ANNOTATION: job_id}}
+    named: Any = {"annotations": {records.JOB_ANNOTATION: job_id}}
     assert records.job_id_of(one(**named)) != job_id
-    labels = {records.ORIGIN_LABEL: records.CLIENT}
+    labels: Any = {records.ORIGIN_LABEL: records.CLIENT}
     assert records.job_id_of(one(labels=labels, **named)) == job_id
 
 

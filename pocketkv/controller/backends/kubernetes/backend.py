@@ -268,7 +268,8 @@ class KubernetesBackend:
                 with trio.move_on_after(_LOOK_INTERVAL_S):
                     await self._wake.wait()
             except ConflictError:
-                pass  # It has changed meanwhile, which is heard, or read, at the next try.
+                # It has changed meanwhile, which is heard soon.
+                await trio.sleep(backoff.next_s())
             except ApiError as error:
                 if str(error) != told:
                     told = str(error)
@@ -283,7 +284,11 @@ class KubernetesBackend:
             replicas = self._replicas(one)
             if replicas != one.replicas:
                 await self._scale(one, replicas)
-        for name, server in self._servers.items():
+        for name, server in list(self._servers.items()):
+            pod = self._pods.objects.get(name)
+            if pod is not None and server.is_wanted and not server.is_stopped:
+                # It may have waited for long before anybody wanted it.
+                self._note_waits(name, server, pods.waits_for(pod) or "")
             await self._ask_for_missing(name, server)
 
     def _replicas(self, one: ServerSet) -> int:
