@@ -13,7 +13,6 @@ only I/O here, and a parameter.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,14 @@ from typing import Any, Final
 
 from pocketkv.amounts import format_bytes
 from pocketkv.catalog import TIER_NAMES
+from pocketkv.confidential import (
+    ADMIN_PASSWORD_FILE,
+    SECRET_FILE,
+    SECRET_OPTIONS,
+    admin_password,
+    cluster_secret,
+    needed_secret,
+)
 from pocketkv.limits import FILE_VALUE_BYTES_MAX
 from pocketkv.options import (
     MEMORY_BYTES_MIN,
@@ -41,6 +48,7 @@ from pocketkv.options import (
     parse_spill,
     parse_switch,
 )
+from pocketkv.release import Release, add_release_arguments, release
 from pocketkv.scaling_rules import (
     AUTOSCALE,
     SERVERS_MAX,
@@ -49,7 +57,6 @@ from pocketkv.scaling_rules import (
     parse_seconds,
     scaling_rules,
 )
-from pocketkv.tokens import SECRET_BYTES
 
 __all__ = [
     "ConfigError",
@@ -142,12 +149,14 @@ class RouterConfig(ProcessConfig):
 class ControllerConfig(ProcessConfig):
     """The controller. Without `state` it remembers jobs only as long as it runs.
 
-    Without `scaling`, tiers have the servers that they are told to have.
+    Without `scaling`, tiers have the servers that they are told to have. With a `release`, servers
+    are pods, the state is in the cluster's API, and there may be several controllers.
     """
 
     state: Path | None
     catalog: Path | None
     scaling: ScalingRules | None = None
+    release: Release | None = None
     secret: bytes = field(repr=False)
     admin_password: str | None = field(repr=False)
 
@@ -224,7 +233,7 @@ def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     _SERVER_ID.add_to(parser, "a new one")
     _MACHINE.add_to(parser, "its host name")
     _MACHINE_TYPE.add_to(parser, "the catalog's reference of the tier")
-    _SECRET_FILE.add_to(parser, "none")
+    SECRET_FILE.add_to(parser, "none")
     _REQUIRE_AUTH.add_to(parser, "no")
     _ADVERTISE_HOST.add_to(parser, "--host")
     _DRAIN_TIMEOUT.add_to(parser, f"{DRAIN_TIMEOUT_S:g}")
@@ -256,7 +265,7 @@ def storage_config(
         server_id=given(_SERVER_ID, None),
         machine=given(_MACHINE, None),
         machine_type=given(_MACHINE_TYPE, None),
-        secret=_secret(given),
+        secret=cluster_secret(given),
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
         drain_timeout_s=given(_DRAIN_TIMEOUT, DRAIN_TIMEOUT_S),
@@ -270,9 +279,9 @@ def storage_config(
     if config.retain is not None and config.controller is None:
         raise ConfigError(f"{given.source(_RETAIN)} is for servers of a cluster, which have jobs")
     if config.secret is None and config.controller is not None:
-        raise ConfigError(f"{given.source(_CONTROLLER)} needs {_SECRET_OPTIONS}")
+        raise ConfigError(f"{given.source(_CONTROLLER)} needs {SECRET_OPTIONS}")
     if config.secret is None and config.require_auth:
-        raise ConfigError(f"{given.source(_REQUIRE_AUTH)} needs {_SECRET_OPTIONS}")
+        raise ConfigError(f"{given.source(_REQUIRE_AUTH)} needs {SECRET_OPTIONS}")
     if config.controller and config.host in _WILDCARD_HOSTS and not config.advertise_host:
         raise ConfigError(
             f"{given.source(_HOST)}: {config.host} is no address for clients;"
@@ -286,11 +295,11 @@ def add_router_arguments(parser: argparse.ArgumentParser) -> None:
     _add_process_arguments(parser, ROUTER_PORT)
     _CONTROLLER.add_to(parser, "needed")
     _ROUTER_ID.add_to(parser, "a new one")
-    _SECRET_FILE.add_to(parser, "needed")
+    SECRET_FILE.add_to(parser, "needed")
     _REQUIRE_AUTH.add_to(parser, "no")
     _ADVERTISE_HOST.add_to(parser, "--host")
     _REUSE_PORT.add_to(parser, "no")
-    _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
+    ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
 
 
 def router_config(
@@ -312,11 +321,11 @@ def router_config(
         **_process(given, ROUTER_PORT),
         controller=controller,
         router_id=given(_ROUTER_ID, None),
-        secret=_needed_secret(given),
+        secret=needed_secret(given),
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
         reuse_port=given(_REUSE_PORT, False),
-        admin_password=_admin_password(given),
+        admin_password=admin_password(given),
     )
 
 
@@ -324,10 +333,11 @@ def add_controller_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `pocketkv controller`; all default to None, which means not given."""
     _add_process_arguments(parser, CONTROLLER_PORT)
     _STATE.add_to(parser, "none: jobs are forgotten when the controller stops")
+    add_release_arguments(parser)
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
     add_scaling_arguments(parser)
-    _SECRET_FILE.add_to(parser, "needed")
-    _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
+    SECRET_FILE.add_to(parser, "needed")
+    ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
 
 
 def controller_config(
@@ -342,13 +352,17 @@ def controller_config(
         ConfigError: an option is wrong, or one that is needed is missing.
     """
     given = Given(namespace, environ, read_file)
+    place, state = release(given), given(_STATE, None)
+    if place is not None and state is not None:
+        raise ConfigError(f"{given.source(_STATE)}: on Kubernetes, the state is in its API")
     return ControllerConfig(
         **_process(given, CONTROLLER_PORT),
-        state=given(_STATE, None),
+        state=state,
         catalog=given(_CATALOG, None),
         scaling=scaling_rules(given),
-        secret=_needed_secret(given),
-        admin_password=_admin_password(given),
+        release=place,
+        secret=needed_secret(given),
+        admin_password=admin_password(given),
     )
 
 
@@ -369,8 +383,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     _STATE.add_to(parser, "none: jobs are forgotten when the cluster stops")
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
     _REQUIRE_AUTH.add_to(parser, "no")
-    _SECRET_FILE.add_to(parser, "a new secret each time")
-    _ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
+    SECRET_FILE.add_to(parser, "a new secret each time")
+    ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
 
 
 def serve_config(
@@ -404,8 +418,8 @@ def serve_config(
         state=given(_STATE, None),
         catalog=given(_CATALOG, None),
         require_auth=given(_REQUIRE_AUTH, False),
-        secret=_secret(given),
-        admin_password=_admin_password(given),
+        secret=cluster_secret(given),
+        admin_password=admin_password(given),
     )
     if config.spill is not None and not counts["dram"] and scaling is None:
         raise ConfigError(
@@ -480,35 +494,6 @@ def _process(given: Given, port: int) -> dict[str, Any]:
 
 def _memory_share(machine_memory_bytes: int) -> int:
     return max(MEMORY_BYTES_MIN, int(machine_memory_bytes * MEMORY_SHARE))
-
-
-def _secret(given: Given) -> bytes | None:
-    found = given.confidential(_SECRET_FILE, "POCKETKV_SECRET")
-    if found is None:
-        return None
-    source, text = found
-    # The text itself stays out of the message: messages end up in logs.
-    digits = text.strip()
-    if not re.fullmatch(rf"[0-9a-fA-F]{{{2 * SECRET_BYTES}}}", digits):
-        raise ConfigError(f"{source}: a secret is {2 * SECRET_BYTES} hexadecimal digits")
-    return bytes.fromhex(digits)
-
-
-def _needed_secret(given: Given) -> bytes:
-    secret = _secret(given)
-    if secret is None:
-        raise ConfigError(f"{_SECRET_OPTIONS} is needed")
-    return secret
-
-
-def _admin_password(given: Given) -> str | None:
-    found = given.confidential(_ADMIN_PASSWORD_FILE, "POCKETKV_ADMIN_PASSWORD")
-    if found is None:
-        return None
-    source, text = found
-    if not text:
-        raise ConfigError(f"{source}: the password is empty")
-    return text
 
 
 _WILDCARD_HOSTS: Final = ("0.0.0.0", "::")  # an address to listen on, not to be told to clients
@@ -586,17 +571,4 @@ _HDD: Final = Option("hdd", _count, "number of hdd servers", "N")
 _COUNTS: Final = {"dram": (_DRAM, 2), "nvme": (_NVME, 1), "ssd": (_SSD, 0), "hdd": (_HDD, 0)}
 _ROUTERS: Final = Option(
     "routers", parse_number("a number of processes", 1, LOCAL_SERVERS_MAX), "number of routers", "N"
-)
-_SECRET_FILE: Final = Option(
-    "secret-file",
-    parse_path,
-    f"file with the cluster's secret, {2 * SECRET_BYTES} hexadecimal digits; or POCKETKV_SECRET",
-    "PATH",
-)
-_SECRET_OPTIONS: Final = f"{_SECRET_FILE.flag} or POCKETKV_SECRET"
-_ADMIN_PASSWORD_FILE: Final = Option(
-    "admin-password-file",
-    parse_path,
-    "file with the password that administration of jobs needs; or POCKETKV_ADMIN_PASSWORD",
-    "PATH",
 )

@@ -18,7 +18,7 @@ RULES = ROOT / ".importlinter"
 # Everything that the rules name, as empty modules.
 MODULES = """
     __main__ cli admin calibrate demo top client
-    controller.probe controller.backends.kubernetes router.probe tiers.probe tiers.s3.client
+    controller.probe controller.backends.kubernetes.api router.probe tiers.probe tiers.s3.client
     tiers.volume.checksums
     controller.accounts controller.books controller.changes controller.fleet controller.listings
     controller.draining controller.elastic controller.events controller.loads controller.members
@@ -79,7 +79,7 @@ FORBIDDEN = [
 ALLOWED = [
     ("admin", "redis"),
     ("client", "redis"),
-    ("controller.backends.kubernetes", "kubernetes"),
+    ("controller.backends.kubernetes.api", "kubernetes"),
     ("controller.probe", "pocketkv.observability.metrics"),
     ("demo", "pocketkv.client"),
     ("demo", "rich"),

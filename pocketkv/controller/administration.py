@@ -154,8 +154,9 @@ class Administration:
         core = self._core
         if tier not in TIER_NAMES:
             raise RefusedError(f"no tier is called '{tier}', only {', '.join(TIER_NAMES)}")
-        if core.backend is not None and count > core.backend.servers_max:
-            raise RefusedError(f"a tier has at most {core.backend.servers_max} servers here")
+        most = count if core.backend is None else core.backend.servers_max(tier)
+        if count > most:
+            raise RefusedError(f"{tier} has at most {most} servers here")
         core.state.check_scale(tier, count)
         epoch = await core.tell(TierScaled(tier, count))
         await core.wait_acknowledged(epoch)

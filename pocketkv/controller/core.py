@@ -1,11 +1,11 @@
 """The controller's core: events go to the state in, one at a time; instructions are carried out.
 
-One event is finished before the next is taken: what it changed is remembered before anybody is
-told, and members are told in the order of the epochs. A controller that cannot write its memory,
-or meets a defect of its own half way, ends: what it would tell could not be undone, and the next
-one goes on from what is remembered. Whoever waits for an update to have arrived
-(`wait_acknowledged`) does not wait long for a member that lags, and not again until it has caught
-up.
+Events that come while something is written wait, and are then taken together: what they changed is
+remembered, in one batch, before anybody is told, and members are told in the order of the epochs. A
+controller that cannot write its memory, or meets a defect of its own half way, ends: what it would
+tell could not be undone, and the next one goes on from what is remembered. Whoever waits for an
+update to have arrived (`wait_acknowledged`) does not wait long for a member that lags, and not
+again until it has caught up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -31,6 +31,7 @@ from pocketkv.controller.messages import (
     ProcessDied,
     Reported,
     SendUpdate,
+    ServerWaits,
     StartServer,
     StopServer,
     Tick,
@@ -38,7 +39,7 @@ from pocketkv.controller.messages import (
     WatchServer,
 )
 from pocketkv.controller.state import ClusterState
-from pocketkv.controller.store import Store, StoreError
+from pocketkv.controller.store import Memory, StoreError
 from pocketkv.engine.topology import Topology
 from pocketkv.serving.membership import UPDATE_PUSH, apply_update
 from pocketkv.serving.shell import StartError
@@ -72,6 +73,18 @@ class Link:
     lags: bool = False
 
 
+@dataclass(eq=False)
+class _Told:
+    """An event that waits, or what came of it."""
+
+    event: Event
+    then: Callable[[], None]
+    instructions: list[Instruction] | None = None
+    error: RefusedError | CatalogError | None = None
+    epoch: int = 0
+    is_done: bool = False
+
+
 class Clock:
     """Milliseconds of the Unix epoch that never jump: the system's time may be set, ours not."""
 
@@ -102,7 +115,7 @@ class Core:
         self,
         *,
         state: ClusterState,
-        store: Store,
+        store: Memory,
         backend: Backend | None,
         topology: Topology,
         now_ms: Callable[[], int],
@@ -116,6 +129,7 @@ class Core:
         self.links: dict[str, Link] = {}
         self._store = store
         self._lock = trio.Lock()
+        self._waiting: list[_Told] = []
         self._changed = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
 
@@ -137,7 +151,7 @@ class Core:
                 self._tell_topology(self.state.full_update())
                 if self.backend is not None:
                     await nursery.start(self.backend.run, controller, self.tell_soon)
-                    await self._carry_out(list(self.state.watched()))
+                    self._carry_out(self.state.watched())
                 task_status.started()
                 while True:
                     await self.tell(Tick())
@@ -152,7 +166,7 @@ class Core:
         self._nursery.start_soon(task)
         return True
 
-    def tell_soon(self, event: ProcessDied | Left) -> None:
+    def tell_soon(self, event: ProcessDied | ServerWaits | Left) -> None:
         """Take an event that nobody waits for, and that is never refused."""
         if self._nursery is not None:
             self._nursery.start_soon(self.tell, event)
@@ -169,11 +183,46 @@ class Core:
             CatalogError: The catalog lacks a tier that it needs.
             StartError: The controller must end; see the module.
         """
-        async with self._lock:
-            await self._carry_out(self._handle(event))
-            then()
-            self._changed.unpark_all()
-            return self.state.epoch
+        told = _Told(event, then)
+        self._waiting.append(told)
+        try:
+            async with self._lock:
+                if told in self._waiting:
+                    await self._take_waiting()
+        finally:
+            if told in self._waiting:
+                self._waiting.remove(told)
+        if told.error is not None:
+            raise told.error
+        if not told.is_done:
+            raise StartError("the controller ends: what this event changed was not written")
+        return told.epoch
+
+    async def _take_waiting(self) -> None:
+        """Take all events that wait, and carry out what follows from them."""
+        taken, self._waiting = self._waiting, []
+        batch: Persist | None = None
+        for told in taken:
+            try:
+                told.instructions = self._handle(told.event)
+            except (RefusedError, CatalogError) as error:
+                told.error = error
+                continue
+            told.epoch = self.state.epoch
+            for instruction in told.instructions:
+                if isinstance(instruction, Persist):
+                    batch = instruction if batch is None else batch.followed_by(instruction)
+        if batch is not None:
+            await self._persist(batch)
+        for told in taken:
+            if told.instructions is not None:
+                self._carry_out(told.instructions)
+        for told in taken:
+            if told.instructions is not None:
+                # Whoever joins is told the state as it is after all of them.
+                told.then()
+                told.is_done = True
+        self._changed.unpark_all()
 
     def _handle(self, event: Event) -> list[Instruction]:
         try:
@@ -191,11 +240,10 @@ class Core:
             assert isinstance(instruction, Log), "nothing else comes of a report"
             self.log.log(instruction.level, instruction.event, extra=dict(instruction.fields))
 
-    async def _carry_out(self, instructions: list[Instruction]) -> None:
+    def _carry_out(self, instructions: Iterable[Instruction]) -> None:
+        """Carry out instructions, but for what is to be remembered, which is by now."""
         for instruction in instructions:
             match instruction:
-                case Persist():
-                    await self._persist(instruction)
                 case SendUpdate(update):
                     self._send(update)
                 case Log(level, event, fields):

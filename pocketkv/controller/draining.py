@@ -12,7 +12,7 @@ is taken off the plan; one that leaves by itself is not, and another is started 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from pocketkv.controller.changes import Changes
@@ -32,6 +32,8 @@ class DrainingBooks(MovingBooks):
     """
 
     has_backend = False
+    # Of servers of a tier that could go, those that the backend can do without first.
+    _may_leave: Callable[[str, Sequence[str]], Sequence[str]]
 
     # --- beginning -----------------------------------------------------------------------------
 
@@ -57,10 +59,19 @@ class DrainingBooks(MovingBooks):
                 self._unsettle(self.placements.jobs_naming(server_id), spread=False, is_urgent=True)
             return
         self._check_drains([server_id], leaves=leaves)
-        if member.managed and not leaves:
+        returns = self._returns(member, leaves=leaves)
+        if member.managed and not leaves and not returns:
             tier = member.server.tier
             self._set_wanted(tier, max(0, self.fleet.wanted.get(tier, 0) - 1), changes)
-        self._begin_drain(member, Drain(reason, now_ms, leaves=leaves), now_ms, changes)
+        drain = Drain(reason, now_ms, leaves=leaves, returns=returns)
+        self._begin_drain(member, drain, now_ms, changes)
+
+    def _returns(self, member: Member, *, leaves: bool) -> bool:
+        """Return whether a server that goes is started again under its id."""
+        if not member.managed or not self.fleet.traits.restarts_in_place:
+            return False
+        staying = [m.server.id for m in self.fleet.staying(member.server.tier)]
+        return leaves or member.server.id not in self._may_leave(member.server.tier, staying)
 
     def _begin_drain(self, member: Member, drain: Drain, now_ms: int, changes: Changes) -> None:
         server_id = member.server.id
@@ -147,7 +158,7 @@ class DrainingBooks(MovingBooks):
         if member.drain.leaves:
             raise RefusedError(f"server '{event.server_id}' was told to end, and will")
         self._cancel_drain(member, changes)
-        if member.managed:
+        if member.managed and not member.drain.returns:
             tier = member.server.tier
             running = len(self.fleet.staying(tier)) + len(self.fleet.requested(tier))
             if running > self.fleet.wanted.get(tier, 0):
@@ -197,8 +208,7 @@ class DrainingBooks(MovingBooks):
         if not self.has_backend:
             raise RefusedError("this controller starts no servers itself, so it cannot scale them")
         tier, count = event.tier, event.count
-        surplus = max(0, len(self.fleet.staying(tier)) - count)
-        leaving = sorted(self.fleet.staying(tier), key=self._cost_of_leaving)[:surplus]
+        leaving = self._surplus(tier, count)
         try:
             self._check_drains([member.server.id for member in leaving])
         except RefusedError as error:
@@ -213,6 +223,18 @@ class DrainingBooks(MovingBooks):
         still_wanted = max(0, count - len(self.fleet.staying(tier)))
         for server_id in pending[still_wanted:]:
             self._stop(server_id, now_ms, changes)
+
+    def _surplus(self, tier: str, count: int) -> list[Member]:
+        """Return which servers of a tier are to go so that `count` stay."""
+        staying = {member.server.id: member for member in self.fleet.staying(tier)}
+        leaving: list[Member] = []
+        while len(staying) > count:
+            may_go = [staying[name] for name in self._may_leave(tier, list(staying))]
+            if not may_go:
+                raise RefusedError(f"{tier} cannot shrink to {count} servers now")
+            leaving.append(min(may_go, key=self._cost_of_leaving))
+            del staying[leaving[-1].server.id]
+        return leaving
 
     def _cost_of_leaving(self, member: Member) -> tuple[bool, int, int, str]:
         """Order servers: first those that can go at once, then those that hold least."""

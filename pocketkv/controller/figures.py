@@ -9,6 +9,9 @@ from pocketkv.controller.core import Core
 from pocketkv.observability.metrics import Figures, Name
 
 EPOCH: Final = Name("cluster_epoch", "gauge", "Newest epoch of anything that members were told.")
+LEADING: Final = Name(
+    "controller_leading", "gauge", "Whether this controller leads; of all controllers, one should."
+)
 JOBS: Final = Name("cluster_jobs", "gauge", "Registered jobs, the job default among them.")
 MEMBERS: Final = Name("cluster_members", "gauge", "Members that are connected.", ("role",))
 TIER_SERVERS: Final = Name("tier_servers", "gauge", "Storage servers that are in.", ("tier",))
@@ -35,6 +38,7 @@ JOB_LOST: Final = Name(
 def figures(core: Core) -> Iterator[Figures]:
     """The controller's own metrics, as a source of `NodeMetrics`."""
     state, now_ms = core.state, core.now_ms()
+    yield Figures(LEADING).add(1)
     yield Figures(EPOCH).add(state.epoch)
     yield Figures(JOBS).add(len(state.tenants))
     members = Figures(MEMBERS).add(len(state.routers), "router")

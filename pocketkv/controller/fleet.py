@@ -32,21 +32,44 @@ BUSY_CPU: Final = 0.8
 BUSY_REPORTS: Final = 3
 # A requested server that has not joined by then never will.
 START_TIMEOUT_MS: Final = 20_000
+# After a restart, members have this much longer to find the controller again.
+RESTART_GRACE_MS: Final = 1_500
 # Servers that were given up and are remembered, in case they come back.
 LOST_SERVERS_MAX: Final = 1_000
+
+
+@dataclass(frozen=True)
+class BackendTraits:
+    """What is peculiar to a backend.
+
+    Attributes:
+        restarts_in_place: A server that died, or was stopped while it is wanted, is started again
+            under its id.
+        start_timeout_ms: A requested server that has not joined by then is given up.
+        restart_grace_ms: So long members need to find a controller that has just begun.
+        is_ours: Whether a server that joins unasked is the backend's, so that it belongs to the
+            plan.
+    """
+
+    restarts_in_place: bool = False
+    start_timeout_ms: int = START_TIMEOUT_MS
+    restart_grace_ms: int = RESTART_GRACE_MS
+    is_ours: Callable[[str], bool] = lambda server_id: False
 
 
 @dataclass(frozen=True)
 class Drain:
     """Why and since when a server gives everything away.
 
-    One that `leaves` was told to end by somebody else. `is_done` when it has nothing any more.
+    One that `leaves` was told to end by somebody else. `is_done` when it has nothing any more. One
+    that `returns` is started again under its id, so that nothing else takes its place.
     """
 
     reason: str
     since_ms: int
     leaves: bool = False
     is_done: bool = False
+    returns: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,10 +209,16 @@ class Fleet:
         changed: Ids of members that came, went or said something new since this was last emptied.
         stopping: Ids of servers whose processes were told to end, and have not yet.
         lost: Generations of servers that were given up, by id: what they had is others' by now.
+        traits: What is peculiar to the backend.
+        waits: What servers that were requested wait for, by id, as the backend told.
     """
 
-    def __init__(self, new_server_id: Callable[[str], str]) -> None:
+    def __init__(
+        self, new_server_id: Callable[[str], str], traits: BackendTraits | None = None
+    ) -> None:
         self._new_server_id = new_server_id
+        self.traits = traits or BackendTraits()
+        self.waits: dict[str, str] = {}
         self.wanted: dict[str, int] = {}
         self.plan_id = ""
         self.members: dict[str, Member] = {}
@@ -256,6 +285,10 @@ class Fleet:
         """Return whether a server was requested and has not joined."""
         return server_id in self._requests
 
+    def expected(self) -> list[str]:
+        """Return the ids of all servers that were requested and have not joined."""
+        return sorted(self._requests)
+
     def may_return(self, server_id: str) -> bool:
         """Return whether a server that is gone is to be started again, with its files."""
         return server_id in self._revivable
@@ -263,6 +296,7 @@ class Fleet:
     def add(self, member: Member) -> None:
         """Take a server that joined, for the first time or again."""
         self._requests.pop(member.server.id, None)
+        self.waits.pop(member.server.id, None)
         self._revivable.pop(member.server.id, None)
         self._revivals.pop(member.server.id, None)
         self.members[member.server.id] = member
@@ -309,10 +343,15 @@ class Fleet:
         """
         request = self._requests.pop(server_id, None)
         member = self.members.pop(server_id, None)
+        self.waits.pop(server_id, None)
         self.changed.add(server_id)
+        if member is not None and self._comes_back(member, has_died=has_died):
+            self._revivable[server_id] = member.server.tier
         if has_died and request is not None:
             self._count_death(request.tier, now_ms, is_young=True)
-            if 0 < self._revivals.get(server_id, 0) < REVIVALS_MAX:
+            if self.traits.restarts_in_place or (
+                0 < self._revivals.get(server_id, 0) < REVIVALS_MAX
+            ):
                 self._revivable[server_id] = request.tier
             else:
                 self._revivals.pop(server_id, None)
@@ -327,6 +366,12 @@ class Fleet:
             if member.server.tier != "dram":
                 self._revivable[server_id] = member.server.tier
         return member
+
+    def _comes_back(self, member: Member, *, has_died: bool) -> bool:
+        """Return whether a server that is out is to be started again under its id."""
+        if not member.managed or not self.traits.restarts_in_place:
+            return False
+        return has_died or (member.drain is not None and member.drain.returns)
 
     def _count_death(self, tier: str, now_ms: int, *, is_young: bool) -> None:
         deaths = self._deaths.setdefault(tier, _Deaths())
@@ -344,7 +389,7 @@ class Fleet:
         return sorted(
             (name, r.tier)
             for name, r in self._requests.items()
-            if now_ms - r.since_ms > START_TIMEOUT_MS
+            if now_ms - r.since_ms > self.traits.start_timeout_ms
         )
 
     def request_missing(self, now_ms: int) -> Iterator[tuple[str, str]]:
@@ -354,6 +399,7 @@ class Fleet:
             if deaths is not None and now_ms < deaths.pause_until_ms:
                 continue
             missing = count - len(self.staying(tier)) - len(self.requested(tier))
+            missing -= sum(m.drain is not None and m.drain.returns for m in self.managed(tier))
             revivable = sorted(name for name, t in self._revivable.items() if t == tier)
             for place in range(missing):
                 if place < len(revivable):

@@ -54,8 +54,22 @@ def placed(state: ClusterState, job_id: str) -> dict[bytes, Reply]:
         b"tiers": _tiers_of(state, placement),
         b"quota_bytes": _quota(placement),
         b"lease_s": lease_s,
-        b"short": [str(shortage).encode() for shortage in tenant.shortages],
+        b"short": _short(state, tenant),
     }
+
+
+def _short(state: ClusterState, tenant: Tenant) -> list[Reply]:
+    """Return what a job lacks, and what the servers that would help wait for."""
+    tiers = {tier for shortage in tenant.shortages for tier in shortage.tiers}
+    waits = (waiting for tier in sorted(tiers) for waiting in _waiting(state, tier))
+    return [*(str(shortage).encode() for shortage in tenant.shortages), *waits]
+
+
+def _waiting(state: ClusterState, tier: str) -> list[bytes]:
+    """Return what the servers of a tier that cannot start yet wait for, a line each."""
+    waits = state.fleet.waits
+    names = [name for name in state.fleet.requested(tier) if name in waits]
+    return [f"{name} waits: {waits[name]}".encode("utf-8", "replace") for name in names]
 
 
 def _tiers_of(state: ClusterState, placement: PlacementMap) -> list[Reply]:
@@ -125,7 +139,7 @@ def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply
         b"lost_keys": tenant.lost_keys,
         b"server_count": len(servers),
         b"tiers": _tiers_of(state, placement),
-        b"short": [str(shortage).encode() for shortage in tenant.shortages],
+        b"short": _short(state, tenant),
         b"cost_usd": tenant.account.total(now_ms),
         b"cost_usd_per_hour": tenant.account.rate_per_hour,
     }
@@ -272,6 +286,7 @@ def _tier(state: ClusterState, view: TierView) -> dict[bytes, Reply]:
         b"servers": len(members),
         b"wanted": state.fleet.wanted.get(name, 0) if state.has_backend else None,
         b"requested": view.requested,
+        b"waiting": list(_waiting(state, name)),
         **_scaling(state, view),
         b"capacity_bytes": sum(m.server.capacity_bytes for m in members),
         b"used_bytes": sum(m.report.used_bytes for m in members),

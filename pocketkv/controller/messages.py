@@ -168,7 +168,20 @@ class DrainCancelled:
 
 @dataclass(frozen=True)
 class ProcessDied:
-    """The backend saw a storage server's process end, or could not start it."""
+    """The backend saw a storage server's process end, or could not start it.
+
+    If it is not `is_sure`, another process may have come under the same id since: then this counts
+    only if the server is not connected.
+    """
+
+    server_id: str
+    reason: str
+    is_sure: bool = True
+
+
+@dataclass(frozen=True)
+class ServerWaits:
+    """A server that was requested cannot start yet, for a reason; or can, if that is empty."""
 
     server_id: str
     reason: str
@@ -198,6 +211,7 @@ Event: TypeAlias = (
     | ServerDrained
     | DrainCancelled
     | ProcessDied
+    | ServerWaits
     | Tick
 )
 
@@ -244,6 +258,30 @@ class Persist:
     removed_jobs: tuple[str, ...] = ()
     removed_servers: tuple[str, ...] = ()
     events: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def followed_by(self, later: Persist) -> Persist:
+        """Return one batch that does what this one and then a later one do."""
+        jobs = {**self.jobs, **later.jobs}
+        servers = {**self.servers, **later.servers}
+        placements = {**self.placements, **later.placements}
+        ended = dict.fromkeys([*self.removed_jobs, *later.removed_jobs])
+        gone = {**dict.fromkeys(self.removed_servers), **dict.fromkeys(later.removed_servers)}
+        for job_id in ended:
+            # The id of a job never comes again.
+            jobs.pop(job_id, None)
+            placements.pop(job_id, None)
+        for server_id in later.removed_servers:
+            servers.pop(server_id, None)
+        return Persist(
+            epoch=later.epoch,
+            facts={**self.facts, **later.facts},
+            jobs=jobs,
+            placements=placements,
+            servers=servers,
+            removed_jobs=tuple(ended),
+            removed_servers=tuple(name for name in gone if name not in servers),
+            events={**self.events, **later.events},
+        )
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,10 @@ from pocketkv.controller.core import Clock as SteadyClock
 from pocketkv.controller.core import Core
 from pocketkv.controller.errors import SnapshotError
 from pocketkv.controller.figures import figures
+from pocketkv.controller.messages import Snapshot
 from pocketkv.controller.requests import ControllerHandler
 from pocketkv.controller.state import ClusterState
-from pocketkv.controller.store import Store, StoreError
+from pocketkv.controller.store import Memory, Store, StoreError
 from pocketkv.engine import handlers
 from pocketkv.engine.keyspace import Clock, Keyspace
 from pocketkv.engine.node import Node
@@ -115,12 +116,13 @@ def make_node(config: ControllerConfig) -> Node:
 def make_core(
     config: ControllerConfig,
     log: logging.Logger,
-    store: Store,
+    store: Memory,
     catalog: Catalog,
     backend: Backend | None,
     topology: Topology,
+    snapshot: Snapshot | None = None,
 ) -> Core:
-    """The core, with what the store remembers.
+    """The core, with what the store remembers, or has just told as a `snapshot`.
 
     Raises:
         StartError: What it remembers is not understood, or it cannot scale anything.
@@ -140,12 +142,14 @@ def make_core(
             plan_id="" if backend is None else backend.plan_id,
             rules=config.scaling,
             may_leave=(lambda tier, servers: servers) if backend is None else backend.may_leave,
-            snapshot=store.read(),
+            traits=None if backend is None else backend.traits,
+            snapshot=store.read() if snapshot is None else snapshot,
         )
-    except SnapshotError as error:
-        raise StartError(f"--state {config.state}: {error}") from error
     except StoreError as error:
         raise StartError(str(error)) from error
+    except SnapshotError as error:
+        where = "the state" if config.state is None else f"--state {config.state}"
+        raise StartError(f"{where}: {error}") from error
     return Core(
         state=state,
         store=store,
@@ -167,6 +171,12 @@ async def run_controller(
     Raises:
         StartError: It cannot start, or cannot write its memory any more.
     """
+    if config.release is not None:
+        # Only here, since nobody else may pay for what it imports.
+        from pocketkv.controller.replicas import run_replica  # noqa: PLC0415 - see above
+
+        await run_replica(config, log, on_ready, environ)
+        return
     plan = LocalPlan.from_environment(environ)
     try:
         catalog = load_catalog(None if config.catalog is None else str(config.catalog))

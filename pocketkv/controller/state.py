@@ -30,7 +30,7 @@ from pocketkv.controller.changes import Changes
 from pocketkv.controller.elastic import ElasticBooks
 from pocketkv.controller.errors import RefusedError, SnapshotError
 from pocketkv.controller.events import Events
-from pocketkv.controller.fleet import Fleet, Member
+from pocketkv.controller.fleet import BackendTraits, Fleet, Member
 from pocketkv.controller.members import ROUTER, Joining, Router
 from pocketkv.controller.messages import (
     DrainCancelled,
@@ -50,6 +50,7 @@ from pocketkv.controller.messages import (
     ProcessDied,
     Reported,
     ServerDrained,
+    ServerWaits,
     SlotsMoved,
     Snapshot,
     StartServer,
@@ -68,8 +69,6 @@ from pocketkv.scaling_rules import ScalingRules
 
 # A storage server that has not been heard of for so long is out.
 SILENCE_MS: Final = 3_000
-# After a restart, members have this much longer to find the controller again.
-RESTART_GRACE_MS: Final = 1_500
 # Longer between two ticks means that the controller itself stood still (or its machine did).
 TICK_GAP_MAX_MS: Final = 1_000
 # Jobs wait no longer than this for the servers of the plan when the cluster starts.
@@ -86,6 +85,7 @@ class ClusterState(ElasticBooks):
             become of it wins over it, if that is remembered by the same `plan_id`.
         rules: How far the backend's tiers follow their load; None: not at all.
         may_leave: Of servers of a tier that could be stopped, those that the backend can stop.
+        traits: What else is peculiar to the backend.
         snapshot: What an earlier life of the controller remembered.
         now_ms: The time.
 
@@ -108,10 +108,11 @@ class ClusterState(ElasticBooks):
         plan_id: str = "",
         rules: ScalingRules | None = None,
         may_leave: Callable[[str, Sequence[str]], Sequence[str]] = lambda tier, servers: servers,
+        traits: BackendTraits | None = None,
         snapshot: Snapshot | None = None,
     ) -> None:
         snapshot = snapshot or Snapshot()
-        super().__init__(catalog, Fleet(new_server_id), snapshot.epoch, rules, may_leave)
+        super().__init__(catalog, Fleet(new_server_id, traits), snapshot.epoch, rules, may_leave)
         self.has_backend = plan is not None
         self.routers: dict[str, Router] = {}
         self._started_ms = self._ticked_ms = now_ms
@@ -130,12 +131,12 @@ class ClusterState(ElasticBooks):
     def _remember(self, snapshot: Snapshot, now_ms: int) -> None:
         for server_id, record in snapshot.servers.items():
             # Heard of in the future: that is the grace after a restart.
-            self.fleet.remember(server_id, record, now_ms + RESTART_GRACE_MS)
+            self.fleet.remember(server_id, record, now_ms + self.fleet.traits.restart_grace_ms)
         for job_id, record in snapshot.jobs.items():
             tenant = Tenant.from_json(record)
             if tenant.job is not None and tenant.job.lease_expires_ms is not None:
                 # Nobody could renew a lease while the controller was away.
-                least_ms = now_ms + RESTART_GRACE_MS + SILENCE_MS
+                least_ms = now_ms + self.fleet.traits.restart_grace_ms + SILENCE_MS
                 expires_ms = max(tenant.job.lease_expires_ms, least_ms)
                 tenant = replace(tenant, job=replace(tenant.job, lease_expires_ms=expires_ms))
             self._set_tenant(job_id, tenant)
@@ -239,6 +240,10 @@ class ClusterState(ElasticBooks):
         tier = self.catalog.tier(joining.tier)
         bandwidth_bytes_s = tier.machine_or_reference(joining.machine_type).bandwidth_bytes_s
         managed = self.fleet.expects(joining.id) or (known is not None and known.managed)
+        if not managed and self.fleet.traits.is_ours(joining.id):
+            # Somebody else has made the tier larger, or an earlier life did not come to stop it.
+            managed = True
+            self._take_into_plan(joining.tier, changes)
         member = Member.joined(joining, bandwidth_bytes_s, managed=managed, now_ms=now_ms)
         if known is not None and known.generation == member.generation:
             member = replace(member, joined_ms=known.joined_ms, report=known.report)
@@ -260,6 +265,12 @@ class ClusterState(ElasticBooks):
             changes.servers = True
             self._unsettle_after_growth()
         self._return_retained(member, now_ms, changes)
+
+    def _take_into_plan(self, tier: str, changes: Changes) -> None:
+        """Have a tier's plan count one server more, if it does not already."""
+        counted = len(self.fleet.staying(tier)) + len(self.fleet.requested(tier))
+        if counted >= self.fleet.wanted.get(tier, 0):
+            self._set_wanted(tier, counted + 1, changes)
 
     def _on_left(self, event: Left, now_ms: int, changes: Changes) -> None:
         if self.routers.pop(event.member_id, None) is not None:
@@ -312,10 +323,24 @@ class ClusterState(ElasticBooks):
             self.fleet.stopping.discard(server_id)
             changes.log(logging.INFO, "server stopped", server=server_id, reason=event.reason)
             return
-        if not self.fleet.expects(server_id) and server_id not in self.fleet.members:
+        member = self.fleet.members.get(server_id)
+        if member is None and (not event.is_sure or not self.fleet.expects(server_id)):
+            return
+        if not event.is_sure and member is not None and member.connected:
             return
         changes.log(logging.ERROR, "server died", server=server_id, reason=event.reason)
         self._lose(server_id, event.reason, now_ms, changes)
+
+    def _on_waits(self, event: ServerWaits, now_ms: int, changes: Changes) -> None:
+        server_id, reason = event.server_id, event.reason
+        before = self.fleet.waits.pop(server_id, "")
+        if not self.fleet.expects(server_id):
+            return
+        if reason:
+            self.fleet.waits[server_id] = reason
+            changes.log(logging.WARNING, "server waits", server=server_id, reason=reason)
+        elif before:
+            changes.log(logging.INFO, "server waits no more", server=server_id)
 
     # --- jobs ----------------------------------------------------------------------------------
 
@@ -469,6 +494,7 @@ _HANDLERS: Final[Mapping[type, _Handler]] = {
     Left: ClusterState._on_left,
     Reported: ClusterState._on_reported,
     ProcessDied: ClusterState._on_process_died,
+    ServerWaits: ClusterState._on_waits,
     JobRegistered: ClusterState._on_registered,
     JobUpdated: ClusterState._on_updated,
     JobRenewed: ClusterState._on_renewed,

@@ -15,7 +15,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pocketkv.controller.events import WRITTEN_MAX
 from pocketkv.controller.messages import Persist, Snapshot
@@ -29,6 +29,27 @@ _EPOCH: Final = "epoch"
 
 class StoreError(Exception):
     """The file cannot be used, or not any more; one line that names it."""
+
+
+class Memory(Protocol):
+    """Where a controller remembers; its calls block, and are for a thread."""
+
+    def read(self) -> Snapshot:
+        """Return all that was written.
+
+        Raises:
+            StoreError: It cannot be read, or has been damaged.
+        """
+        ...
+
+    def write(self, batch: Persist) -> None:
+        """Write a batch, whole or not at all.
+
+        Raises:
+            StoreError: It was not written, and nothing more can be.
+            ValueError: Its epoch is older than the one that was written last.
+        """
+        ...
 
 
 class Store:

@@ -346,7 +346,7 @@ def test_a_restarted_controller_does_not_wait_long_for_servers_that_are_gone() -
     _, back = sorted(cluster.slots())
     cluster.restart()
     cluster(Joined(joining(back)))
-    for _ in range((states.SILENCE_MS + states.RESTART_GRACE_MS) // 500 + 1):
+    for _ in range((states.SILENCE_MS + fleets.RESTART_GRACE_MS) // 500 + 1):
         cluster(Reported(back, Report()))
         cluster(Tick(), 500)
     assert cluster.slots() == {back: SLOT_COUNT}

@@ -103,6 +103,8 @@ FIELD_NAMES = {
 }
 SWITCHES = ("require-auth", "reuse-port")
 CONFIDENTIAL = ("secret-file", "admin-password-file")
+# See test_release.
+RELEASE = ("backend", "namespace", "release")
 # See test_scaling_rules.
 SCALING = ("autoscale", "servers-max", "cost-per-hour-max", "scale-up-after", "scale-down-after")
 
@@ -141,7 +143,7 @@ def test_a_flag_wins_over_its_variable_and_that_over_the_default(
 
 def test_every_flag_is_covered_here() -> None:
     flags = set().union(*(flags_of(add) for add, _ in PROCESSES))
-    assert flags == {*FIELDS, *SWITCHES, *CONFIDENTIAL, *SCALING}
+    assert flags == {*FIELDS, *SWITCHES, *CONFIDENTIAL, *SCALING, *RELEASE}
 
 
 def test_the_help_of_every_flag_names_its_variable() -> None:

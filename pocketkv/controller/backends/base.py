@@ -13,9 +13,10 @@ from typing import Protocol, TypeAlias
 
 import trio
 
-from pocketkv.controller.messages import ProcessDied
+from pocketkv.controller.fleet import BackendTraits
+from pocketkv.controller.messages import ProcessDied, ServerWaits
 
-Tell: TypeAlias = Callable[[ProcessDied], None]
+Tell: TypeAlias = Callable[[ProcessDied | ServerWaits], None]
 
 
 class Backend(Protocol):
@@ -32,8 +33,12 @@ class Backend(Protocol):
         ...
 
     @property
-    def servers_max(self) -> int:
-        """How many servers one tier can have at most."""
+    def traits(self) -> BackendTraits:
+        """What is peculiar to it."""
+        ...
+
+    def servers_max(self, tier: str) -> int:
+        """How many servers a tier can have at most."""
         ...
 
     def new_server_id(self, tier: str) -> str:
@@ -69,7 +74,8 @@ class Backend(Protocol):
 
         Args:
             controller: Where servers find the controller.
-            tell: Is called, in the task's thread, with the deaths of servers.
+            tell: Is called, in the task's thread, with the deaths of servers, and with what
+                those that were asked for wait for.
             task_status: For `trio.Nursery.start`.
         """
         ...

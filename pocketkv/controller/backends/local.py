@@ -34,6 +34,7 @@ from pocketkv.controller.children import (
     lifeline_fd,
     start_child,
 )
+from pocketkv.controller.fleet import BackendTraits
 from pocketkv.controller.messages import ProcessDied
 from pocketkv.placement import is_store
 from pocketkv.serving.shell import LIFELINE_VARIABLE, StartError
@@ -138,8 +139,12 @@ class LocalBackend:
         return self._plan.run_id
 
     @property
-    def servers_max(self) -> int:
-        """How many servers one tier can have at most."""
+    def traits(self) -> BackendTraits:
+        """Nothing: processes are as the cluster's state expects them."""
+        return BackendTraits()
+
+    def servers_max(self, tier: str) -> int:
+        """How many servers a tier can have at most."""
         return LOCAL_SERVERS_MAX
 
     def new_server_id(self, tier: str) -> str:

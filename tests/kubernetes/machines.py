@@ -1,0 +1,277 @@
+"""What runs pods in a test: a controller of StatefulSets, a kubelet, and a Service.
+
+Pods of storage servers are real `pocketkv storage` processes on the loopback, so that to scale up
+is a real join and to scale down a real drain. As Kubernetes does, a StatefulSet makes pods up to
+its replicas, in parallel, takes away the highest, and makes a pod anew that has gone; a kubelet
+sends SIGTERM to the process of a pod that is to go, and SIGKILL when its time is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.kubernetes.apiserver import ApiServer
+from tests.kubernetes.connecting import NAMESPACE, RELEASE
+from tests.kubernetes.objects import Document, RefusalError
+
+SECRET = "07" * 32
+MEMORY = "64mb"
+
+
+def stateful_set(
+    entry: str, tier: str, replicas: int, least: int = 0, most: int = 8, machine_type: str = ""
+) -> Document:
+    labels = {
+        "app.kubernetes.io/name": "pocketkv",
+        "app.kubernetes.io/instance": RELEASE,
+        "app.kubernetes.io/component": "storage",
+        "pocketkv.io/tier": tier,
+    }
+    notes = {"pocketkv.io/min": str(least), "pocketkv.io/max": str(most)}
+    if machine_type:
+        notes["pocketkv.io/machine-type"] = machine_type
+    return {
+        "metadata": {
+            "name": f"{RELEASE}-storage-{entry}",
+            "labels": labels,
+            "annotations": notes,
+        },
+        "spec": {"replicas": replicas, "template": {"metadata": {"labels": labels}}},
+    }
+
+
+class Cluster:
+    """Machines that run the pods of an API server.
+
+    Args:
+        server: The API.
+        folder: For logs and values.
+        pods_max: More storage pods than this stay Pending.
+        grace_s: What a pod that is to go gets.
+    """
+
+    def __init__(
+        self, server: ApiServer, folder: Path, *, pods_max: int = 100, grace_s: float = 30.0
+    ) -> None:
+        self.server = server
+        self.folder = folder
+        self.pods_max = pods_max
+        self.grace_s = grace_s
+        self.processes: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}
+        self._ends: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._errors: list[BaseException] = []
+        self.service = Service(server)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self.service.close()
+        for _, process in self.processes.values():
+            process.kill()
+            process.wait(10)
+        assert not self._errors, self._errors
+
+    # --- what a test does ----------------------------------------------------------------------
+
+    def kill(self, pod: str) -> None:
+        """The process of a pod dies, and the machine with it: nobody says so."""
+        os.kill(self.processes[pod][1].pid, signal.SIGKILL)
+
+    def evict(self, pod: str) -> None:
+        """Somebody deletes a pod; it is told to go."""
+        self.server.objects.delete(NAMESPACE, "pods", pod)
+
+    def reclaim(self, pod: str) -> None:
+        """A spot machine is taken away: process and pod are gone at once."""
+        self.kill(pod)
+        self.server.objects.delete(NAMESPACE, "pods", pod, {"gracePeriodSeconds": 0})
+
+    def pods(self) -> list[str]:
+        """Storage pods that there are."""
+        return [one["metadata"]["name"] for one in self._storage_pods()]
+
+    def _storage_pods(self) -> list[Document]:
+        return self.server.objects.all(NAMESPACE, "pods", _is_storage)
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.05):
+            try:
+                self._follow_sets()
+                self._follow_pods()
+            except RefusalError:
+                pass  # Something has changed meanwhile: the next look.
+            except BaseException as error:
+                self._errors.append(error)
+                raise
+
+    def _follow_sets(self) -> None:
+        objects = self.server.objects
+        for one in objects.all(NAMESPACE, "statefulsets"):
+            name, replicas = one["metadata"]["name"], one["spec"]["replicas"]
+            labels = one["spec"]["template"]["metadata"]["labels"]
+            for ordinal in range(replicas):
+                pod = f"{name}-{ordinal}"
+                if objects.find(NAMESPACE, "pods", pod) is None:
+                    objects.create(NAMESPACE, "pods", {"metadata": {"name": pod, "labels": labels}})
+            for pod in self.pods():
+                head, _, ordinal_text = pod.rpartition("-")
+                if head == name and int(ordinal_text) >= replicas:
+                    objects.delete(NAMESPACE, "pods", pod)
+
+    def _follow_pods(self) -> None:
+        objects = self.server.objects
+        known = {one["metadata"]["name"]: one for one in self._storage_pods()}
+        for name, (uid, process) in list(self.processes.items()):
+            pod = known.get(name)
+            is_same = pod is not None and pod["metadata"]["uid"] == uid
+            if process.poll() is not None:
+                del self.processes[name]
+                self._ends.pop(name, None)
+                if is_same and pod is not None and pod["metadata"].get("deletionTimestamp"):
+                    objects.delete(NAMESPACE, "pods", name, {"gracePeriodSeconds": 0})
+            elif not is_same:
+                process.kill()
+            elif pod is not None and pod["metadata"].get("deletionTimestamp"):
+                if name not in self._ends:
+                    self._ends[name] = time.monotonic() + self.grace_s
+                    process.terminate()
+                elif time.monotonic() > self._ends[name]:
+                    process.kill()
+        for name, pod in known.items():
+            if name not in self.processes:
+                self._begin(name, pod)
+
+    def _begin(self, name: str, pod: Document) -> None:
+        objects = self.server.objects
+        if pod["metadata"].get("deletionTimestamp"):
+            objects.delete(NAMESPACE, "pods", name, {"gracePeriodSeconds": 0})
+            return
+        if len(self.processes) >= self.pods_max:
+            condition = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "0/3 nodes are available: 3 Insufficient memory.",
+            }
+            status: Document = {"phase": "Pending", "conditions": [condition]}
+        else:
+            tier = pod["metadata"]["labels"]["pocketkv.io/tier"]
+            self.processes[name] = (pod["metadata"]["uid"], self._start(name, tier))
+            ready = {"type": "PodScheduled", "status": "True"}
+            status = {"phase": "Running", "conditions": [ready], "podIP": "127.0.0.1"}
+        objects.patch(NAMESPACE, "pods", name, {"status": status}, "status")
+
+    def _start(self, name: str, tier: str) -> subprocess.Popen[bytes]:
+        arguments = ["--tier", tier, "--port", "0", "--metrics-port", "off", "--memory", MEMORY]
+        arguments += ["--controller", f"127.0.0.1:{self.service.port}", "--server-id", name]
+        arguments += ["--drain-timeout", str(int(self.grace_s))]
+        if tier != "dram":
+            arguments += ["--dir", str(self.folder / f"{name}-{time.monotonic_ns()}")]
+            arguments += ["--capacity", "256mb"]
+        return start("storage", arguments, self.folder / f"{name}.log")
+
+
+def _is_storage(one: Document) -> bool:
+    return (one["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "storage"
+
+
+def start(
+    command: str, arguments: list[str], log: Path, extra: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a process of ours."""
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("POCKETKV_")}
+    environment |= {"POCKETKV_SECRET": SECRET, **(extra or {})}
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pocketkv", command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+        )
+
+
+class Service:
+    """The Service of the controllers: connections go to the pod that is labelled as the leader."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(0.1)
+        self.port = self._listener.getsockname()[1]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._stop.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            threading.Thread(target=self._forward, args=(client,), daemon=True).start()
+
+    def leaders(self) -> list[Document]:
+        """Pods that are labelled as leaders."""
+        return self._server.objects.all(
+            NAMESPACE,
+            "pods",
+            lambda one: (one["metadata"].get("labels") or {}).get("pocketkv.io/leader") == "true",
+        )
+
+    def _forward(self, client: socket.socket) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(client.close)
+            for pod in self.leaders():
+                port = int(pod["metadata"]["annotations"]["test/port"])
+                try:
+                    upstream = socket.create_connection(("127.0.0.1", port), 1)
+                except OSError:
+                    continue
+                stack.callback(upstream.close)
+                upstream.settimeout(None)
+                client.settimeout(None)
+                for data, to in _exchange(client, upstream, self._stop):
+                    try:
+                        to.sendall(data)
+                    except OSError:
+                        return
+                return
+
+
+def _exchange(
+    one: socket.socket, other: socket.socket, stop: threading.Event
+) -> Iterator[tuple[bytes, socket.socket]]:
+    with selectors.DefaultSelector() as selector:
+        selector.register(one, selectors.EVENT_READ, other)
+        selector.register(other, selectors.EVENT_READ, one)
+        while not stop.is_set():
+            for key, _ in selector.select(0.2):
+                source = one if key.data is other else other
+                try:
+                    data = source.recv(1 << 16)
+                except OSError:
+                    return
+                if not data:
+                    return
+                yield data, key.data
