@@ -128,6 +128,10 @@ bench: setup $(FIO_READY) compiled  ## all benchmarks, with a real Redis beside:
 bench-quick: setup compiled  ## a minute's worth of the benchmarks
 	$(IN_COMPILED) benchmarks --quick --json $(CURDIR)/build/bench-quick.json $(BENCH_ARGS)
 
+.PHONY: manifests
+manifests: $(PYTHON_READY)  ## write deploy/kubectl anew from the Helm chart
+	$(RUN) tests.kubernetes.manifests
+
 .PHONY: pins
 pins: $(PYTHON_READY)  ## write constraints.txt anew; PINS_ARGS=--upgrade for newer versions
 	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras \
