@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 # The folders that exist, for tools that refuse a name without Python files.
-CODE := pocketkv tests $(if $(wildcard benchmarks/*.py),benchmarks) $(wildcard setup.py)
+CODE := pocketkv tests examples $(if $(wildcard benchmarks/*.py),benchmarks) $(wildcard setup.py)
 PYTEST_ARGS ?=
 # Many tests wait for processes, so two at a time are done sooner on one core as well. A file's tests
 # stay together: they share what they have started.

@@ -3,9 +3,9 @@
     python driver.py --url redis://ROUTER:6379 --function pocketkv-example FILE ...
     python driver.py --url redis://127.0.0.1:6379 --local FILE ...
 
-registers a job, invokes the mappers, then the reducers, and deregisters the job: whatever happened,
-nothing is left. ``--local`` runs the functions as processes of this machine. Where administration is
-closed, ``POCKETKV_ADMIN_PASSWORD`` holds its password.
+registers a job, invokes the mappers, then the reducers, and deregisters the job: whatever
+happened, nothing is left. ``--local`` runs the functions as processes of this machine. Where
+administration is closed, ``POCKETKV_ADMIN_PASSWORD`` holds its password.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description="Count words through PocketKV.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--url", default="redis://127.0.0.1:6379", help="of a router")

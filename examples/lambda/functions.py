@@ -52,7 +52,9 @@ def _lambda_client() -> Any:
     return boto3.client(
         "lambda",
         config=Config(
-            read_timeout=900, retries={"total_max_attempts": 1}, max_pool_connections=CONCURRENCY_MAX
+            read_timeout=900,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=CONCURRENCY_MAX,
         ),
     )
 

@@ -4,8 +4,8 @@
     python latency.py --url redis://ROUTER:6379 --function NAME       # from within a function
     python latency.py --url ... --cluster                             # straight to storage servers
 
-This is the microbenchmark of Pocket (OSDI '18), whose functions took 317 us for a PUT and 437 us for a
-GET of 1 KB from DRAM. As a function's handler it is ``latency.handler``, and needs redis-py.
+This is the microbenchmark of Pocket (OSDI '18), whose functions took 317 to 437 us for a request
+of 1 KB to DRAM. As a function's handler it is ``latency.handler``, and needs redis-py.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
+    """The figures as lines."""
     names = [name for name, _ in SHOWN] + ["mean"]
     lines = ["us   " + "".join(f"{name:>9}" for name in names)]
     for kind, figures in found.items():
@@ -111,7 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"latency: {error}", file=sys.stderr)
         return 1
     way = "straight to storage servers" if options.cluster else "through a router"
-    print(f"{options.requests} of each, {VALUE_BYTES} bytes, on {' and '.join(info['tiers'])}, {way}")
+    print(
+        f"{options.requests} of each, {VALUE_BYTES} bytes, on {' and '.join(info['tiers'])}, {way}"
+    )
     print(table(found))
     print(f"{info['cost_usd_per_hour']:.4f} USD an hour for the job, by the catalog")
     return 0

@@ -62,17 +62,14 @@ def jobs(cluster: Cluster) -> list[str]:
 
 def test_the_driver_counts_words_with_local_functions(cluster: Cluster) -> None:
     files = [ROOT / "README.md", ROOT / "docs" / "catalog.md"]
-    words = Counter(
-        word for path in files for word in re.findall(r"\w+", path.read_text().lower())
-    )
+    words = Counter(word for path in files for word in re.findall(r"\w+", path.read_text().lower()))
     url = f"redis://127.0.0.1:{cluster.port}"
     done = run("driver.py", "--url", url, "--local", "--mappers", "3", "--reducers", "2",
                "--top", "5", *map(str, files))  # fmt: skip
     assert done.returncode == 0, done.stderr
-    shown = dict(reversed(line.split()) for line in done.stdout.splitlines()[:5])
-    assert sorted(map(int, shown.values()), reverse=True) == [
-        n for _, n in words.most_common(5)
-    ]
+    rows = [line.split() for line in done.stdout.splitlines()[:5]]
+    shown = {word: times for times, word in rows}
+    assert sorted(map(int, shown.values()), reverse=True) == [n for _, n in words.most_common(5)]
     assert all(words[word] == int(times) for word, times in shown.items())
     report = done.stdout.splitlines()[-1]
     assert f"{words.total()} words; on dram" in report

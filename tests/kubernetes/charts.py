@@ -189,4 +189,5 @@ def environment(spec: Resource) -> dict[str, str]:
 def size_bytes(quantity: str) -> int:
     """The bytes of a quantity such as 2Gi."""
     number, unit = re.fullmatch(r"(\d+)(\w+)", quantity).groups()  # type: ignore[union-attr]
-    return int(number) * 1024 ** ("Ki", "Mi", "Gi", "Ti").index(unit) * 1024
+    exponent = ("Ki", "Mi", "Gi", "Ti").index(unit) + 1
+    return int(number) * int(1024**exponent)

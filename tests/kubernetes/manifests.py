@@ -2,7 +2,7 @@
 
     python -m tests.kubernetes.manifests
 
-writes them anew; a test fails while they are not what the chart makes of deploy/kubectl/values.yaml.
+writes them anew; a test fails while they are not what the chart makes of the values.yaml there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from tests.kubernetes import charts
 
 FOLDER: Final = charts.ROOT / "deploy" / "kubectl"
 NAMESPACE: Final = "pocketkv"
-_HEAD: Final = "# Made by `make manifests` from deploy/helm/pocketkv and values.yaml; do not edit.\n"
+_HEAD: Final = (
+    "# Made by `make manifests` from deploy/helm/pocketkv and values.yaml; do not edit.\n"
+)
 
 
 def made() -> dict[str, str]:

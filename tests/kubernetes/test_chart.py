@@ -128,9 +128,7 @@ CONFIGURE: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[.
     "router": (config.add_router_arguments, config.router_config),
     "storage": (
         config.add_storage_arguments,
-        lambda *given, **more: config.storage_config(
-            *given, machine_memory_bytes=64 * GIB, **more
-        ),
+        lambda *given, **more: config.storage_config(*given, machine_memory_bytes=64 * GIB, **more),
     ),
 }
 
@@ -151,7 +149,7 @@ def test_processes_understand_their_environment(values: dict[str, Any]) -> None:
         if name.endswith("-test"):
             continue
         settings = configured(spec)
-        assert settings.host == "0.0.0.0"  # noqa: S104
+        assert settings.host == "0.0.0.0"
         assert settings.secret == bytes.fromhex("ab" * 32)
         if spec["containers"][0]["args"] != ["controller"]:
             assert settings.controller == ("pocketkv-controller", 7379)
@@ -258,12 +256,16 @@ def test_machines_are_selected_by_their_type() -> None:
     assert spec["nodeSelector"] == {"node.kubernetes.io/instance-type": "r6i.2xlarge"}
     spec = sets["pocketkv-storage-dram-arm"]["spec"]["template"]["spec"]
     assert spec["nodeSelector"] == {"kubernetes.io/arch": "arm64"}
-    keys = [t["key"] for t in sets["pocketkv-storage-ssd"]["spec"]["template"]["spec"]["tolerations"]]
+    keys = [
+        t["key"] for t in sets["pocketkv-storage-ssd"]["spec"]["template"]["spec"]["tolerations"]
+    ]
     assert keys == ["spot", "pocketkv.io/tier"]
 
 
 def test_the_controllers_limits_are_those_of_the_tiers() -> None:
-    settings = configured(charts.pod_specs(charts.render(VALUES["all tiers"]))["pocketkv-controller"])
+    settings = configured(
+        charts.pod_specs(charts.render(VALUES["all tiers"]))["pocketkv-controller"]
+    )
     assert {t: str(r) for t, r in settings.scaling.tiers.items()} == {
         "dram": "1..12",
         "nvme": "0..4",

@@ -30,9 +30,7 @@ def pod_labels(resources: list[Resource]) -> dict[str, dict[str, str]]:
 def selected(resources: list[Resource], selector: dict[str, str]) -> set[str]:
     """Whose pods a selector means."""
     return {
-        name
-        for name, labels in pod_labels(resources).items()
-        if selector.items() <= labels.items()
+        name for name, labels in pod_labels(resources).items() if selector.items() <= labels.items()
     }
 
 
