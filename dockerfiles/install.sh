@@ -26,5 +26,16 @@ wheel=$(echo "$wheels"/pocketkv-*.whl)
 "$python" -m pip --python "$target/bin/python" install --quiet --no-compile \
   --only-binary :all: "$wheel[s3,kubernetes]"
 
+# Parts of packages that nothing here uses, and that would be a third of the image: the client of
+# Kubernetes for asyncio, and descriptions of AWS's services other than S3 and those that sign in to it.
+packages=$("$target/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+rm -rf "$packages/kubernetes/aio"
+for service in "$packages"/botocore/data/*/; do
+  case $(basename "$service") in
+    s3 | signin | sso | sso-oidc | sts) ;;
+    *) rm -rf "$service" ;;
+  esac
+done
+
 # Whoever runs it may not write here, and would compile at each start.
 "$target/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$target/lib"

@@ -31,10 +31,25 @@ USER = "65532"
 SIZE_BYTES_MAX = 150 * 10**6
 BUILD_TIMEOUT_S = 1500
 START_TIMEOUT_S = 60.0
+AS_USER = (
+    *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"),
+    *("--bounding-set=-all", "--inh-caps=-all"),
+)
 CAN_BUILD = """
 import os, pip, sys, sysconfig, venv
 has_headers = os.path.exists(sysconfig.get_path("include") + "/Python.h")
 sys.exit(sys.version_info < (3, 11) or not has_headers)
+"""
+# What is left out of packages must not be missed.
+USES_ITS_PACKAGES = """
+import boto3, kubernetes, pocketkv, textual
+from kubernetes import client, config, watch
+client.AppsV1Api(), client.CoordinationV1Api(), client.CustomObjectsApi()
+keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+s3 = boto3.client("s3", **keys)
+assert "bucket" in s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
+boto3.client("sts", **keys)
+print(pocketkv.__version__)
 """
 
 
@@ -104,8 +119,7 @@ def test_what_it_copies_is_there_and_reaches_the_builder() -> None:
 def python_of_everybody() -> str:
     """A Python that an unprivileged user may run, and that can build."""
     for name in (f"{sys.base_prefix}/bin/python3", "/usr/bin/python3"):
-        as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-        command = [*as_user, name, "-c", CAN_BUILD]
+        command = [*AS_USER, name, "-c", CAN_BUILD]
         if subprocess.run(command, capture_output=True, check=False).returncode == 0:
             return name
     pytest.skip("no Python with headers that an unprivileged user may run")
@@ -145,8 +159,7 @@ def installed() -> Iterator[Path]:
 
 def contained(installed: Path, *command: str) -> list[str]:
     """A command line that runs a command as a pod does: no rights, and only /tmp to write to."""
-    user = f"setpriv --reuid={USER} --regid={USER} --clear-groups --no-new-privs"
-    user += " --bounding-set=-all --inh-caps=-all"
+    user = shlex.join(AS_USER)
     closed = "mount --make-rprivate / && mount -t tmpfs tmpfs /tmp && mount -o remount,bind,ro /"
     path = shlex.quote(str(installed / "bin" / command[0]))
     return [
@@ -189,9 +202,8 @@ def test_it_is_small_and_compiled(installed: Path) -> None:
 def test_it_has_what_the_subcommands_need(installed: Path) -> None:
     if not can_be_contained():
         pytest.skip("no mount namespaces here")
-    code = "import boto3, kubernetes, pocketkv; print(pocketkv.__version__)"
     run = subprocess.run(
-        contained(installed, "python", "-c", code),
+        contained(installed, "python", "-c", USES_ITS_PACKAGES),
         env=image_environment(),
         capture_output=True,
         text=True,
