@@ -54,7 +54,7 @@ def examples() -> list[dict[str, Any]]:
     found = [
         yaml.safe_load(job)
         for text in texts
-        for job in re.findall(r"<<END\n(.*?)\nEND", text, re.S)
+        for job in re.findall(r"<<END\n(.*?)\nEND", text, re.DOTALL)
     ]
     assert len(found) == len(texts)
     return found
