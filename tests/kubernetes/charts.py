@@ -49,6 +49,7 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
     },
     "all tiers": {
         "storage": {
+            "retain": "s3://bucket/retained",
             "extraEnv": [{"name": "AWS_REGION", "value": "us-east-1"}],
             "tolerations": [{"key": "spot", "operator": "Exists"}],
         },

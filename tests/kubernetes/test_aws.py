@@ -115,9 +115,13 @@ def test_what_the_template_refers_to_is_in_it(template: dict[str, Any]) -> None:
 
 def test_what_is_spilled_expires(template: dict[str, Any]) -> None:
     bucket = template["Resources"]["SpillBucket"]["Properties"]
-    [rule] = bucket["LifecycleConfiguration"]["Rules"]
-    assert rule["Status"] == "Enabled"
-    assert rule["ExpirationInDays"] == {"Ref": "SpillExpirationDays"}
+    rules = {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
+    assert {rule["Status"] for rule in rules.values()} == {"Enabled"}
+    for rule, output in (("spilled", "SpillUrl"), ("retained", "RetainUrl")):
+        assert rules[rule]["ExpirationInDays"]["Ref"].endswith("ExpirationDays")
+        # What the storage servers are told to use lies where the rule holds.
+        url = template["Outputs"][output]["Value"]["Fn::Sub"]
+        assert url + "/" == "s3://${SpillBucket}/" + rules[rule]["Prefix"]
     assert all(bucket["PublicAccessBlockConfiguration"].values())
 
 

@@ -192,6 +192,8 @@ def test_a_tier_is_what_its_entry_says() -> None:
         assert settings.server_id == "pod-0"
         assert settings.advertise_host == "10.0.0.7"
         assert settings.machine == "node-1"
+        assert settings.machine_type == machine
+        assert settings.retain == "s3://bucket/retained"
 
 
 def test_how_many_servers_there_are_is_not_the_charts_affair() -> None:
