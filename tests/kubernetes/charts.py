@@ -109,6 +109,7 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         },
     },
     "watched": {
+        "rbac": {"watchNodes": True},
         "router": {"service": {"type": "NodePort", "nodePort": 30379}},
         "metrics": {
             "scrapeAnnotations": True,

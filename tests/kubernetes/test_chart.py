@@ -264,19 +264,33 @@ def test_machines_are_selected_by_their_type() -> None:
     assert keys == ["spot", "pocketkv.io/tier"]
 
 
-def test_the_controllers_limits_are_those_of_the_tiers() -> None:
-    settings = configured(
-        charts.pod_specs(charts.render(VALUES["all tiers"]))["pocketkv-controller"]
-    )
-    assert {t: str(r) for t, r in settings.scaling.tiers.items()} == {
+def test_limits_of_tiers_are_told_with_those_of_the_cluster() -> None:
+    """Without the latter, the controller reads the former off the StatefulSets."""
+
+    def scaling(values: dict[str, Any]) -> Any:
+        return configured(charts.pod_specs(charts.render(values))["pocketkv-controller"]).scaling
+
+    assert scaling(VALUES["all tiers"]) is None
+    limited = scaling({**VALUES["all tiers"], "controller": {"serversMax": 40}})
+    assert limited.servers_max == 40
+    assert {tier: str(limits) for tier, limits in limited.tiers.items()} == {
         "dram": "1..12",
         "nvme": "0..4",
         "ssd": "0..4",
         "hdd": "0..4",
     }
-    settings = configured(charts.pod_specs(charts.render(VALUES["on AWS"]))["pocketkv-controller"])
-    assert settings.scaling.servers_max == 40
-    assert settings.catalog == Path("/etc/pocketkv-catalog/catalog.toml")
+    limited = scaling(VALUES["on AWS"])
+    assert limited.cost_per_hour_max_usd == 20.5
+    assert (limited.up_after_s, limited.down_after_s) == (3, 60)
+
+
+def test_an_own_catalog_is_mounted() -> None:
+    resources = charts.render(VALUES["on AWS"])
+    spec = charts.pod_specs(resources)["pocketkv-controller"]
+    [mount] = [m for m in spec["containers"][0]["volumeMounts"] if m["name"] == "catalog"]
+    [(name, text)] = charts.of_kind(resources, "ConfigMap")["pocketkv-catalog"]["data"].items()
+    assert configured(spec).catalog == Path(mount["mountPath"]) / name
+    assert text == VALUES["on AWS"]["controller"]["catalog"]
 
 
 # --- what is wrong -------------------------------------------------------------------------------
