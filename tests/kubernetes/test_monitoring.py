@@ -18,19 +18,11 @@ DASHBOARD = charts.CHART / "dashboards" / "pocketkv.json"
 ALERTS = charts.CHART / "alerts.yaml"
 # Labels that Prometheus puts on what it scrapes from pods.
 TARGET_LABELS = {"namespace", "pod", "le"}
-# Of live moves of slots, which storage servers are being taught.
-COMING: dict[str, tuple[str, ...]] = {
-    "pocketkv_move_hold_seconds_bucket": (),
-    "pocketkv_moved_bytes_total": ("direction",),
-    "pocketkv_moves": ("direction",),
-    "pocketkv_moves_failed_total": (),
-    "pocketkv_moves_total": ("direction",),
-}
 
 
 def known_metrics() -> dict[str, tuple[str, ...]]:
     """The series that processes tell, with their labels."""
-    known = dict(COMING)
+    known: dict[str, tuple[str, ...]] = {}
     for names in tables().values():
         for name in names:
             series = [name.full_name]
