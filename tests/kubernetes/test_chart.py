@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -380,3 +381,16 @@ def test_the_schema_knows_every_value() -> None:
         defaults[name].pop("resources")
         schema["properties"][name]["properties"].pop("resources")
     check(defaults, schema, "")
+
+
+def test_the_guide_names_values_that_there_are() -> None:
+    guide = (charts.ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    defaults = yaml.safe_load((charts.CHART / "values.yaml").read_text(encoding="utf-8"))
+    roots = "|".join(name for name in defaults if name not in {"tiers", "global"})
+    named = set(re.findall(rf"`((?:{roots})\.[A-Za-z.]+)`", guide))
+    assert len(named) > 12
+    for path in named:
+        value: Any = defaults
+        for part in path.split("."):
+            assert part in value, path
+            value = value[part]
