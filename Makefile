@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 # The folders that exist, for tools that refuse a name without Python files.
-CODE := pocketkv tests $(if $(wildcard benchmarks/*.py),benchmarks) $(wildcard setup.py)
+CODE := pocketkv tests examples $(if $(wildcard benchmarks/*.py),benchmarks) $(wildcard setup.py)
 PYTEST_ARGS ?=
 # Many tests wait for processes, so two at a time are done sooner on one core as well. A file's tests
 # stay together: they share what they have started.
@@ -127,6 +127,10 @@ bench: setup $(FIO_READY) compiled  ## all benchmarks, with a real Redis beside:
 .PHONY: bench-quick
 bench-quick: setup compiled  ## a minute's worth of the benchmarks
 	$(IN_COMPILED) benchmarks --quick --json $(CURDIR)/build/bench-quick.json $(BENCH_ARGS)
+
+.PHONY: manifests
+manifests: $(PYTHON_READY)  ## write deploy/kubectl anew from the Helm chart
+	$(RUN) tests.kubernetes.manifests
 
 .PHONY: pins
 pins: $(PYTHON_READY)  ## write constraints.txt anew; PINS_ARGS=--upgrade for newer versions
