@@ -31,9 +31,11 @@ USER = "65532"
 SIZE_BYTES_MAX = 150 * 10**6
 BUILD_TIMEOUT_S = 1500
 START_TIMEOUT_S = 60.0
+# The shell in between is the first that may no more than the user: setpriv itself can still start
+# what the user could not.
 AS_USER = (
     *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"),
-    *("--bounding-set=-all", "--inh-caps=-all"),
+    *("--bounding-set=-all", "--inh-caps=-all", "sh", "-c", 'exec "$0" "$@"'),
 )
 CAN_BUILD = """
 import os, pip, sys, sysconfig, venv
