@@ -202,6 +202,7 @@ class Core:
         """Take all events that wait, and carry out what follows from them."""
         taken, self._waiting = self._waiting, []
         batch: Persist | None = None
+        update: Update | None = None
         for told in taken:
             try:
                 told.instructions = self._handle(told.event)
@@ -210,10 +211,15 @@ class Core:
                 continue
             told.epoch = self.state.epoch
             for instruction in told.instructions:
-                if isinstance(instruction, Persist):
-                    batch = instruction if batch is None else batch.followed_by(instruction)
+                match instruction:
+                    case Persist():
+                        batch = instruction if batch is None else batch.followed_by(instruction)
+                    case SendUpdate(found):
+                        update = found if update is None else update.followed_by(found)
         if batch is not None:
             await self._persist(batch)
+        if update is not None:
+            self._send(update)
         for told in taken:
             if told.instructions is not None:
                 self._carry_out(told.instructions)
@@ -241,11 +247,9 @@ class Core:
             self.log.log(instruction.level, instruction.event, extra=dict(instruction.fields))
 
     def _carry_out(self, instructions: Iterable[Instruction]) -> None:
-        """Carry out instructions, but for what is to be remembered, which is by now."""
+        """Carry out instructions, after what is to be remembered was, and members were told."""
         for instruction in instructions:
             match instruction:
-                case SendUpdate(update):
-                    self._send(update)
                 case Log(level, event, fields):
                     self.log.log(level, event, extra=dict(fields))
                 case StartServer(server_id, tier) if self.backend is not None:

@@ -231,6 +231,17 @@ class Update:
     placements: tuple[PlacementMap, ...] = ()
     ended: tuple[str, ...] = ()
 
+    def followed_by(self, later: Update) -> Update:
+        """Return one update that says what this one and then a later one do; neither is full."""
+        ended = dict.fromkeys([*self.ended, *later.ended])
+        placements = {p.job_id: p for p in (*self.placements, *later.placements)}
+        return Update(
+            later.epoch,
+            servers=self.servers if later.servers is None else later.servers,
+            placements=tuple(p for job_id, p in placements.items() if job_id not in ended),
+            ended=tuple(ended),
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return the update as what `json.dumps` takes; what is empty is left out."""
         document: dict[str, Any] = {"epoch": self.epoch, "full": self.full}
