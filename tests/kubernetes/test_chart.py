@@ -20,10 +20,6 @@ from tests.kubernetes.charts import VALUES, Resource
 
 GIB = 1024**3
 EVERYTHING = pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
-# Options of the backend for Kubernetes: a process that does not know them yet ignores them.
-BACKEND_OPTIONS = {
-    f"POCKETKV_{name}" for name in ("BACKEND", "NAMESPACE", "RELEASE", "DRAIN_TIMEOUT")
-}
 
 
 def tiers(**changes: Any) -> dict[str, Any]:
@@ -167,7 +163,7 @@ def test_every_variable_is_an_option(values: dict[str, Any]) -> None:
         CONFIGURE[command][0](parser)
         known = {Option(a.dest.replace("_", "-"), str, "").variable for a in parser._actions}
         named = {n for n in charts.environment(spec) if n.startswith("POCKETKV_")}
-        assert named - known - BACKEND_OPTIONS == set()
+        assert named - known == set()
 
 
 # --- tiers ---------------------------------------------------------------------------------------
