@@ -17,7 +17,7 @@ __all__ = ["handlers"]
 # Ours alone, or of a Redis that is newer than the one that is compared with.
 NEWER = frozenset(("client|setinfo", "client|no-touch", "client|maint_notifications"))
 # DEBUG is no container in Redis, so its entry has no subcommands.
-OURS_ALONE = ("debug|", "job.", "tier.", "server.", "events.", "pocketkv.", "member.")
+OURS_ALONE = ("debug|", "job.", "tier.", "server.", "move.", "events.", "pocketkv.", "member.")
 
 
 def compared() -> list[Command]:

@@ -34,7 +34,8 @@ def storage_target(request: pytest.FixtureRequest) -> Iterator[SocketTarget]:
     """A connection to a storage server without a controller, on memory or on files."""
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "pocketkv", "storage", "--port", "0", "--memory", "256mb"]
-    command += ["--tier", request.param]
+    # Redis has no longer values either.
+    command += ["--tier", request.param, "--value-max", "512mb"]
     process = subprocess.Popen(
         [*command, "--announce-fd", str(writing)],
         stdin=subprocess.DEVNULL,

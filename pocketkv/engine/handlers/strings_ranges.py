@@ -152,9 +152,13 @@ def setrange(session: Session, request: list[Any]) -> Reply:
         return size
     end = offset + len(part)
     _check_length(session, end)
-    # A short request may make a long value.
-    require_memory(session, max(0, end - size))
-    if max(end, size) >= limits.EXTENT_BYTES_MIN and session.node.keyspace.keeps_large:
+    keyspace = session.node.keyspace
+    is_large = max(end, size) >= limits.EXTENT_BYTES_MIN and keyspace.keeps_large
+    store = keyspace.store
+    if not is_large or store is None or not store.durable:
+        # A short request may make a long value; in a file, a gap takes no room.
+        require_memory(session, max(0, end - size))
+    if is_large:
         return _write_large(session, key, value, offset, part)
     changeable = _changeable(db, key, b"" if value is None else value)
     cost_bytes = value_cost(changeable)

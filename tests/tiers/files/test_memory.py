@@ -153,6 +153,15 @@ def test_a_value_larger_than_memory(tmp_path: Path) -> None:
         assert highest_bytes < MEMORY_BYTES_MAX
 
 
+def test_a_gap_larger_than_the_memory_takes_no_room(tmp_path: Path) -> None:
+    with serving(tmp_path, *options(tmp_path)) as server:
+        watched = Watched(server)
+        end = 2 * BUDGET_BYTES
+        assert watched.send([[b"SETRANGE", b"key", b"%d" % end, b"<here>"]]) == [end + 6]
+        assert watched.client("GETRANGE", "key", end - 2, end + 5) == b"\0\0<here>"
+        assert used_bytes(tmp_path / "values") < 24 * MIB
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_value_that_no_request_could_hold(tmp_path: Path) -> None:

@@ -80,15 +80,15 @@ def cluster(
     secret.write_text(SECRET.hex(), encoding="ascii")
     secret.chmod(0o600)
     common = ["--controller", controller.place, "--secret-file", str(secret)]
-    # They are ended at once: nobody orders a drain here.
-    common += ["--drain-timeout", "0"]
     started = []
     with contextlib.ExitStack() as stack:
         stack.callback(controller.close)
         for number, options in enumerate(servers or [()] * count):
             own = folder / f"server-{number}"
             own.mkdir()
-            ours = [*common, "--server-id", IDS[number], "--memory", "512mb", *options]
+            # They are ended at once: nobody orders a drain here.
+            ours = [*common, "--server-id", IDS[number], "--drain-timeout", "0"]
+            ours += ["--memory", "512mb", *options]
             started.append(stack.enter_context(storage(own, *ours, may_be_killed=may_be_killed)))
         eventually(lambda: len(controller.servers) == len(started))
         router = None
