@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
+
+# Processes that tests start are interrupted by Ctrl-C, also where whoever started pytest ignores it
+# (a shell does for what it runs in the background).
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One example may meet a busy machine, so only pytest's own timeout of a whole test counts.
 settings.register_profile("pocketkv", deadline=None, print_blob=True)

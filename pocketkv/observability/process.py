@@ -42,6 +42,7 @@ class ProcessSampler:
     """
 
     def __init__(self, timer_s: Callable[[], float] = time.monotonic) -> None:
+        self._peak_bytes = 0
         self._process = psutil.Process()
         self._timer_s = timer_s
         self._sampled_s = timer_s()
@@ -71,12 +72,13 @@ class ProcessSampler:
         self.descriptors = self._count_descriptors()
         self._measure_cpu(times.user + times.system)
         self._measure_network()
-        # ru_maxrss is in KiB on Linux, and lags behind the current figure.
+        # ru_maxrss is in KiB on Linux, and lags behind what was seen already.
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self._peak_bytes = max(self._peak_bytes, peak_bytes, memory.rss)
         self.figures = ProcessFigures(
             pid=self._process.pid,
             rss_bytes=memory.rss,
-            rss_peak_bytes=max(peak_bytes, memory.rss),
+            rss_peak_bytes=self._peak_bytes,
             anonymous_bytes=memory.rss - memory.shared,
             cpu_user_s=times.user,
             cpu_system_s=times.system,

@@ -19,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from pocketkv.client import PocketError
 from pocketkv.controller.children import descendants_of, processes
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ def eventually(condition: Callable[[], T], timeout_s: float = WAIT_TIMEOUT_S) ->
             value = condition()
             if value:
                 return value
-        except (redis.RedisError, OSError, AssertionError) as met:
+        except (redis.RedisError, PocketError, OSError, AssertionError) as met:
             error = met
         if time.monotonic() > deadline_s:
             raise AssertionError(f"it is not so after {timeout_s} s") from error

@@ -3,7 +3,7 @@ cimport cython
 
 cdef class FileSink:
     cdef object __weakref__
-    cdef object _charge, _error, _file, _file_of, _warm
+    cdef object _charge, _error, _file, _file_of, _refuses, _warm
     cdef list _regions
     cdef bytes _rest
     cdef long long _filled, _seen, _size
