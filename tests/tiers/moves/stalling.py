@@ -30,6 +30,7 @@ class Stalling:
         self._released = threading.Event()
         self._is_done = False
         self._is_closed = False
+        self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -45,7 +46,8 @@ class Stalling:
 
     def close(self) -> None:
         """End all connections; what was kept back never arrives."""
-        self._is_closed = True
+        with self._lock:
+            self._is_closed = True
         self.release()
         self._listener.close()
         for sock in self._sockets:
@@ -62,7 +64,12 @@ class Stalling:
             except OSError:
                 near.close()
                 continue
-            self._sockets += [near, far]
+            with self._lock:
+                if self._is_closed:
+                    near.close()
+                    far.close()
+                    return
+                self._sockets += [near, far]
             threading.Thread(target=self._pass_on, args=(near, far), daemon=True).start()
             threading.Thread(target=self._pass_back, args=(far, near), daemon=True).start()
 
