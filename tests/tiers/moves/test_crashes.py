@@ -23,6 +23,9 @@ PHASES = {
 }
 KEYS = 500
 
+# What is in doubt is asked for again after pauses, and each test starts servers of its own.
+pytestmark = pytest.mark.timeout(180)
+
 
 @pytest.fixture(params=PHASES)
 def phase(request: pytest.FixtureRequest) -> str:
