@@ -54,6 +54,12 @@ class Blocked:
         """CLIENT UNBLOCK."""
         self.finish(ErrorReply(UNBLOCKED) if with_error else self._timeout_reply)
 
+    def detach(self) -> Deferred:
+        """Let the client wait for something else: its reply, which is still to come."""
+        self._end()
+        self.deferred.on_abandon = None
+        return self.deferred
+
     def _end(self) -> None:
         session = self._session
         session.blocked = None

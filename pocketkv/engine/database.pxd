@@ -39,4 +39,6 @@ cdef class Database:
     cpdef modified(self, bytes key, long long grown_bytes)
     @cython.locals(slot=cython.int, table=dict, space=JobSpace)
     cdef _drop(self, bytes key)
+    @cython.locals(space=JobSpace)
+    cpdef notify(self, int kind, bytes event, bytes key)
     cdef bint _forget_expiry(self, bytes key, int slot) except -1

@@ -296,6 +296,13 @@ class Database:
         if self.observer is not None:
             self.observer.changed(self, key, key_slot(key))
 
+    def notify(self, kind: int, event: bytes, key: bytes) -> None:
+        """Tell of something that happened to a key (see `notifications`), if the job wants it."""
+        space = self.space
+        if space.notify_flags & kind:
+            assert space.notifier is not None  # Whoever sets the flags sets it.
+            space.notifier.notify(self, kind, event, key)
+
     def remove(self, key: bytes) -> bool:
         """Remove a key; false if it does not exist (or has expired)."""
         if self.find(key) is None:
@@ -582,19 +589,3 @@ class Database:
                 yield from table
             else:
                 yield from (key for key in table if self.live(key, slot))
-
-    def validate(self) -> None:
-        """Check what must always hold; tests call it."""
-        tables = dict(self.slot_tables())
-        assert self.size == sum(len(table) for table in tables.values())
-        given = self.space.given
-        assert self.foreign == sum(len(t) for slot, t in tables.items() if not given[slot])
-        assert all(tables.values())
-        assert self.tables.count(None) == SLOT_COUNT - len(tables)
-        assert sum(self.occupied) == len(tables)
-        assert all(key_slot(key) == slot for slot, table in tables.items() for key in table)
-        due = {key: ms for expires in self.expires.values() for key, ms in expires.items()}
-        assert self.expires_count == len(due)
-        assert all(key in tables[key_slot(key)] for key in due)
-        self.schedule.validate()
-        assert not due or self in self.space.expiring

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from pocketkv.engine.database import Table
     from pocketkv.engine.kept import KeptStore
     from pocketkv.engine.moving import Hold, Incoming
+    from pocketkv.engine.notifications import Notifier
     from pocketkv.engine.sinks import ExtentSink
     from pocketkv.engine.transfer import Partial
+    from pocketkv.engine.waiters import Waiters
 
 CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
@@ -115,6 +117,9 @@ class JobSpace:
         retains: Whether the controller knows that keys are to outlive the job.
         adopting: Values that come from another server in pieces, by database and key.
         observer: Is told of every change (see `changes`).
+        waiters: Clients that wait for keys; ``None`` while none ever did.
+        notify_flags: Events in keys' lives that are published (see `notifications`); 0: none.
+        notifier: Publishes them.
         holds: Ranges of slots whose commands are held.
         incoming: Moves of slots to this server that are under way, by id.
         refused_moves: Ids of those that will not be taken, whoever asks.
@@ -144,6 +149,8 @@ class JobSpace:
         "job_id",
         "kept",
         "keyspace",
+        "notifier",
+        "notify_flags",
         "observer",
         "opening",
         "owned",
@@ -158,6 +165,7 @@ class JobSpace:
         "stats",
         "unclean",
         "used_bytes",
+        "waiters",
     )
 
     def __init__(self, keyspace: Keyspace, job_id: str) -> None:
@@ -173,6 +181,9 @@ class JobSpace:
         self.owned = bytearray(SLOT_COUNT)
         self.owns_all = False
         self.observer: Observer | None = None
+        self.waiters: Waiters | None = None
+        self.notify_flags = 0
+        self.notifier: Notifier | None = None
         self.holds: list[Hold] = []
         self.incoming: dict[str, Incoming] = {}
         self.refused_moves: set[str] = set()
@@ -360,15 +371,6 @@ class JobSpace:
             return CAPACITY_USED
         code = b"OOM " if store.lacks_room else b"IOERR "
         return code + NO_WRITES + store.refusal.encode()
-
-    def validate(self) -> None:
-        """Check what must always hold; tests call it."""
-        for database in self.databases.values():
-            database.validate()
-        assert self.used_bytes == sum(db.count_bytes() for db in self.databases.values())
-        shelves = [db.shelf for db in self.databases.values() if db.shelf is not None]
-        assert self.spilled_keys == sum(shelf.spilled_keys for shelf in shelves)
-        assert self.spilled_bytes == sum(shelf.spilled_bytes for shelf in shelves)
 
 
 def _keys_between(database: Database, start: int, end: int) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.moving import Moves
     from pocketkv.engine.retention import Retaining
     from pocketkv.engine.session import Transport
+    from pocketkv.engine.waiters import Waiters
 
 # The Redis version whose behaviour is offered; clients decide by it what they may send.
 REDIS_VERSION: Final = "7.0.15"
@@ -76,6 +77,7 @@ class Node:
         settings: What CONFIG GET shows and CONFIG SET changes (see `engine.settings`).
         timers: What is to be done later; the shell sees to it that it is.
         blocked_clients: Sessions that wait in a blocking command.
+        ready_waiters: Those of jobs in which keys changed that clients wait for.
         pauses: CLIENT PAUSE under way, by job id (see `engine.pauses`).
     """
 
@@ -112,43 +114,52 @@ class Node:
         self.clustered = clustered
         self.started_ms = self.clock.now_ms
         self.sessions: dict[int, Session] = {}
-        self.connections_received = 0
-        self.connections_rejected = 0
-        self.command_stats: dict[str, CommandStats] = {}
-        self.error_stats: dict[str, int] = {}
-        self.commands_processed = 0
+        self._start_counts()
         self.slow_log = SlowLog()
         self.settings = Settings()
         self.timers = Timers(self.clock)
         self.blocked_clients = 0
+        # Those whose keys changed, and who are to try them after the command under way.
+        self.ready_waiters: list[Waiters] = []
         # The timer by which idle clients are looked for, while `timeout` is set.
         self.idle_sweep: Timer | None = None
         # What CONFIG SET maxmemory 0 goes back to.
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
         self.process = ProcessFigures()
+        self._start_without_plane()
+        # Why the last commit failed, until one succeeds.
+        self.write_error: ErrorReply | None = None
+        self._changes_seen = 0
+        self.bulk_bytes_max = limits.BULK_BYTES_MAX
+        # How long a string may become that is written in pieces; 0: no longer than one argument.
+        self.value_bytes_max = 0
+        self._next_session_id = 0
+
+    def _start_counts(self) -> None:
+        self.connections_received = 0
+        self.connections_rejected = 0
+        self.command_stats: dict[str, CommandStats] = {}
+        self.error_stats: dict[str, int] = {}
+        self.commands_processed = 0
+        # Of those that failed so far: how many, and why and when the last one did.
+        self.write_errors = 0
+        self.last_write_error = ""
+        self.last_write_error_ms = 0
+
+    def _start_without_plane(self) -> None:
+        """Have none of what the server's plane sets later."""
         # Reads what is not in memory, where there is a store beside it; set by the plane.
         self.fetcher: Fetcher | None = None
         self.stepper: Stepper | None = None
         # Has the controller know that a job retains keys, and carries slots; set as the above.
         self.retaining: Retaining | None = None
         self.moves: Moves | None = None
-        # Why the last commit failed, until one succeeds.
-        self.write_error: ErrorReply | None = None
-        self._changes_seen = 0
-        # Of those that failed so far: how many, and why and when the last one did.
-        self.write_errors = 0
-        self.last_write_error = ""
-        self.last_write_error_ms = 0
         # Keeps memory compact, where there is anything stored.
         self.defragmenter: Defragmenter | None = None
         # Tells of the medium under the values, for INFO and metrics; set by the plane.
         self.medium = ""
         self.medium_figures: Callable[[], MediumFigures] | None = None
-        self.bulk_bytes_max = limits.BULK_BYTES_MAX
-        # How long a string may become that is written in pieces; 0: no longer than one argument.
-        self.value_bytes_max = 0
-        self._next_session_id = 0
 
     # --- clients -------------------------------------------------------------------------------
 
@@ -202,6 +213,11 @@ class Node:
     def sessions_of(self, job_id: str) -> list[Session]:
         """The clients of one job."""
         return [s for s in self.sessions.values() if s.job_id == job_id]
+
+    def serve_waiters(self) -> None:
+        """Let clients that wait for keys try those that have changed."""
+        while self.ready_waiters:
+            self.ready_waiters.pop(0).serve()
 
     # --- the store -----------------------------------------------------------------------------
 

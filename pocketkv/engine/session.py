@@ -68,6 +68,8 @@ class Session:
         flips_seen: What `JobSpace.flips` was when a router was last told the job's map.
         wants_migrations: Whether it is told of slots that move: CLIENT MAINT_NOTIFICATIONS.
         proxied: Whether it is one of our own routers, which wants `-MOVED` instead of help.
+        denies_blocking: Whether a command that would wait answers at once as if its time were up:
+            in a transaction or a script.
         reply_off, reply_skip: CLIENT REPLY.
         last_command: Name of the last command's record, or of the one under way.
     """
@@ -79,6 +81,7 @@ class Session:
         "blocked",
         "created_ms",
         "db",
+        "denies_blocking",
         "flips_seen",
         "id",
         "job_id",
@@ -115,6 +118,7 @@ class Session:
         self.proxied = False
         self.flips_seen = 0
         self.blocked: Blocked | None = None
+        self.denies_blocking = False
         self.job_id = DEFAULT_JOB_ID
         self.space: JobSpace
         self.db: Database

@@ -26,6 +26,7 @@ from pocketkv.engine.node import Node
 from pocketkv.engine.session import Session
 from pocketkv.engine.sinks import ExtentSinks
 from pocketkv.engine.topology import Topology, standalone_topology
+from pocketkv.engine.validation import validate_space
 from pocketkv.placement import PlacementMap, Server, SlotRange
 from pocketkv.resp.encoder import Outbox, encode_request
 from pocketkv.resp.handler import RequestHandler
@@ -298,7 +299,7 @@ class Engine:
     def validate(self) -> None:
         """Check what must always hold."""
         for space in self.keyspace.spaces.values():
-            space.validate()
+            validate_space(space)
         spaces = self.keyspace.spaces.values()
         assert self.keyspace.used_bytes == sum(space.used_bytes for space in spaces)
         assert self.keyspace.incoming_bytes == sum(space.incoming_bytes for space in spaces)

@@ -12,6 +12,7 @@ from pocketkv.engine.database import Database
 from pocketkv.engine.keyspace import Clock, JobSpace, Keyspace
 from pocketkv.engine.scan import random_key
 from pocketkv.engine.sizes import key_cost
+from pocketkv.engine.validation import validate_database, validate_space
 from pocketkv.engine.values import Value, value_cost
 from pocketkv.slots import SLOT_COUNT, key_slot
 
@@ -50,7 +51,7 @@ def test_what_is_put_is_found_and_accounted() -> None:
     assert db.remove(b"key")
     assert not db.remove(b"key")
     assert (db.size, db.space.used_bytes, db.space.keyspace.used_bytes) == (0, 0, 0)
-    db.validate()
+    validate_database(db)
 
 
 def test_taking_gives_the_value_itself() -> None:
@@ -59,7 +60,7 @@ def test_taking_gives_the_value_itself() -> None:
     db.put(b"key", value)
     assert db.take(b"key") is value
     assert db.take(b"key") is None
-    db.validate()
+    validate_database(db)
 
 
 def test_slots_are_apart() -> None:
@@ -73,7 +74,7 @@ def test_slots_are_apart() -> None:
     assert db.drop_some(key_slot(b"a"), 9) == 1
     assert db.drop_some(key_slot(b"a"), 9) == 0
     assert list(db.iter_keys()) == [b"b"]
-    db.space.validate()
+    validate_space(db.space)
 
 
 def test_clearing_one_database_leaves_the_others() -> None:
@@ -82,12 +83,12 @@ def test_clearing_one_database_leaves_the_others() -> None:
         space.database(index).put(b"key", b"value" * 10)
         space.database(index).set_expiry(b"key", START_MS + 10)
     space.database(0).clear()
-    space.validate()
+    validate_space(space)
     assert space.database(0).size == 0
     assert space.database(1).size == 1
     assert space.expiring == {space.database(1)}
     space.database(1).clear()
-    space.validate()
+    validate_space(space)
     assert space.used_bytes == 0
 
 
@@ -127,7 +128,7 @@ def test_an_expired_key_is_gone_when_it_is_asked_for() -> None:
     assert db.lookup(b"key") is None
     assert db.size == 0
     assert db.expiry_ms(b"key") is None
-    db.validate()
+    validate_database(db)
 
 
 def test_expired_keys_are_removed_without_being_asked_for() -> None:
@@ -138,7 +139,7 @@ def test_expired_keys_are_removed_without_being_asked_for() -> None:
         db.set_expiry(b"%d" % i, START_MS + i)
     move_clock(db, 500)
     while space.keyspace.expire_some():
-        db.validate()
+        validate_database(db)
     assert sorted(db.iter_keys()) == sorted(b"%d" % i for i in range(501, 1000))
     assert db.size == 499
     move_clock(db, 1000)
@@ -157,7 +158,7 @@ def test_a_slice_of_expiry_is_short() -> None:
     move_clock(db, 1000)
     assert space.keyspace.expire_some()
     assert db.size == 1000 - limits.EXPIRE_KEYS_PER_SLICE
-    db.validate()
+    validate_database(db)
 
 
 def test_an_expiry_can_be_moved_both_ways() -> None:
@@ -170,14 +171,14 @@ def test_an_expiry_can_be_moved_both_ways() -> None:
     db.set_expiry(b"later", START_MS + 9000)
     assert db.persist(b"never")
     assert not db.persist(b"never")
-    db.validate()
+    validate_database(db)
     move_clock(db, 6000)
     space.keyspace.expire_some()
     assert sorted(db.iter_keys()) == [b"later", b"never"]
     move_clock(db, 6000)
     space.keyspace.expire_some()
     assert list(db.iter_keys()) == [b"never"]
-    db.validate()
+    validate_database(db)
 
 
 def test_locks_that_are_released_leave_nothing_behind() -> None:
@@ -190,7 +191,7 @@ def test_locks_that_are_released_leave_nothing_behind() -> None:
         move_clock(db, 50)
     assert db.space.used_bytes == 0
     assert not db.schedule
-    db.validate()
+    validate_database(db)
     assert not db.space.keyspace.expire_some()
     assert db.space.expiring == set()
 
@@ -207,7 +208,7 @@ def test_a_key_that_is_refreshed_is_scheduled_once_and_by_one_object() -> None:
     assert [key for key in db.expires[key_slot(b"session")] if key is first] == [first]
     move_clock(db, 3_600_000)
     assert [key for key in db.schedule.due(db.clock.now_ms, 2) if key is first] == [first]
-    db.validate()
+    validate_database(db)
 
 
 # --- anything in any order ---------------------------------------------------------------------
@@ -229,7 +230,7 @@ def test_accounts_and_schedule_agree_with_the_keys(steps: list[tuple[object, ...
     db = make_database()
     for step in steps:
         act(db, *step)
-        db.space.validate()
+        validate_space(db.space)
         assert db.space.keyspace.used_bytes == db.space.used_bytes
     db.clear()
     assert db.space.used_bytes == 0

@@ -28,6 +28,7 @@ from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.node import Node
 from pocketkv.engine.session import Session
 from pocketkv.engine.topology import Topology
+from pocketkv.engine.validation import validate_space
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.placement import PlacementMap, Server, assign_slots
 from pocketkv.resp.encoder import encode_request
@@ -303,4 +304,4 @@ async def run_cluster(
         await cluster.aclose()
     for storage in storages:
         for space in storage.node.keyspace.spaces.values():
-            space.validate()
+            validate_space(space)

@@ -1,0 +1,35 @@
+"""Kinds of events in the life of a key, as `notify-keyspace-events` selects them.
+
+A handler that has changed a key says so once, by `Database.notify(KIND, EVENT, key)`, with the
+event's name as Redis documents it (https://redis.io/docs/latest/develop/use/keyspace-notifications/).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from pocketkv.engine.database import Database
+
+# Where events are published: in channels by key, and by event.
+KEYSPACE: Final = 1 << 0  # K
+KEYEVENT: Final = 1 << 1  # E
+GENERIC: Final = 1 << 2  # g: DEL, EXPIRE, RENAME ...
+STRING: Final = 1 << 3  # $
+LIST: Final = 1 << 4  # l
+SET: Final = 1 << 5  # s
+HASH: Final = 1 << 6  # h
+SORTED_SET: Final = 1 << 7  # z
+EXPIRED: Final = 1 << 8  # x
+EVICTED: Final = 1 << 9  # e
+STREAM: Final = 1 << 10  # t
+KEY_MISS: Final = 1 << 11  # m
+NEW: Final = 1 << 14  # n
+
+
+class Notifier(Protocol):
+    """Publishes what happens to keys."""
+
+    def notify(self, database: Database, kind: int, event: bytes, key: bytes) -> None:
+        """An event of a kind that the job wants to hear of."""
+        ...
