@@ -24,6 +24,7 @@ from pocketkv.engine.commands import (
 )
 from pocketkv.engine.errors import NO_SUCH_KEY, CommandError, wrong_subcommand
 from pocketkv.engine.handlers.keys import encoding_of, refcount_of
+from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.help_text import help_lines
 from pocketkv.engine.scan import position_of
 from pocketkv.engine.set_value import SetValue
@@ -161,6 +162,10 @@ def _digest_value(db: Database, key: bytes, value: Value, digest: int) -> int:
             for score, member in zip(scores, members, strict=True):
                 of_pair = _mixed(_mixed(0, member), format_double(score))
                 digest ^= _sha1(of_pair.to_bytes(20, "big"))
+    elif isinstance(value, HashValue):
+        digest = _mixed(digest, b"\0\0\0\4")
+        for field, held in value.pairs().items():
+            digest ^= _sha1(_mixed(_mixed(0, field), held).to_bytes(20, "big"))
     else:
         raise TypeError(f"no digest for the type {value.type_name}")
     if db.expiry_ms(key) is not None:
