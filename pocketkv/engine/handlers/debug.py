@@ -27,6 +27,7 @@ from pocketkv.engine.handlers.keys import encoding_of, refcount_of
 from pocketkv.engine.help_text import help_lines
 from pocketkv.engine.scan import position_of
 from pocketkv.engine.set_value import SetValue
+from pocketkv.engine.stream_value import StreamValue
 from pocketkv.engine.values import Collection, Value
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.replies import OK, Encoded, ErrorReply, Push, Reply, SetReply, Simple, Verbatim
@@ -154,6 +155,10 @@ def _digest_value(db: Database, key: bytes, value: Value, digest: int) -> int:
         digest = _mixed(digest, b"\0\0\0\2")
         for member in value.members():
             digest ^= _sha1(member)
+    elif isinstance(value, StreamValue):
+        digest = _mixed(digest, b"\0\0\0\6")
+        for text in value.texts():
+            digest = _mixed(digest, text)
     else:
         raise TypeError(f"no digest for the type {value.type_name}")
     if db.expiry_ms(key) is not None:
