@@ -14,6 +14,7 @@ from tests.oracle import (
     commands_keys,
     commands_sets,
     commands_sorted_sets,
+    commands_streams,
     commands_strings,
 )
 from tests.oracle.compare import Leniencies, first_difference
@@ -25,6 +26,7 @@ MODULES = [
     commands_keys,
     commands_sets,
     commands_sorted_sets,
+    commands_streams,
     commands_strings,
 ]
 
