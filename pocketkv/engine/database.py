@@ -36,6 +36,7 @@ class Database:
     Attributes:
         space: The job that it belongs to.
         index: Its number, as in SELECT.
+        number: Its number on a medium, which goes where its keys go (see `swapping`).
         uses: Counts how often keys are used; ``None`` where nobody asks.
         salt: Tells its keys there from equal ones of others.
         size: How many keys it has.
@@ -58,6 +59,7 @@ class Database:
         "foreign",
         "index",
         "marks",
+        "number",
         "observer",
         "occupied",
         "salt",
@@ -74,6 +76,7 @@ class Database:
         self.space = space
         self.clock = space.clock
         self.index: int = index
+        self.number: int = index
         spilling = space.keyspace.spilling
         self.uses: FrequencySketch | None = None if spilling is None else spilling.uses
         self.salt: int = hash((space.job_id, index))
@@ -353,7 +356,7 @@ class Database:
             return
         self.space.account(-self.used_bytes())
         if self.shelf is not None and self.shelf.durable:
-            self.shelf.journal.clear(self.index)
+            self.shelf.journal.clear(self.number)
         if self.marks is not None:
             self.marks.clear()
         self.discard()
