@@ -195,5 +195,7 @@ CLIENT_REPLIES_TARGET_BYTES: Final = 32 * MIB
 CLIENT_REPLY_GUESS_BYTES: Final = 256 * KIB
 # Replies that wait to be sent to one client; a client that owes its reading more is dropped.
 CLIENT_REPLIES_MAX_BYTES: Final = GIB
+# How often a server that clients wait for in blocking commands is asked whether it is alive.
+UPSTREAM_PROBE_S: Final = 2.0
 # How long the controller may take over a command that a router passes on.
 CONTROL_TIMEOUT_S: Final = 5.0

@@ -11,7 +11,6 @@ from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import Reply
 
 if TYPE_CHECKING:
-    from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.node import Node
@@ -52,6 +51,14 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close at once."""
+        ...
+
+
+class Unblockable(Protocol):
+    """Why a client waits: an `engine.blocking.Blocked`, or what a router waits for for it."""
+
+    def unblock(self, *, with_error: bool) -> None:
+        """CLIENT UNBLOCK."""
         ...
 
 
@@ -117,7 +124,7 @@ class Session:
         self.lib_version = b""
         self.proxied = False
         self.flips_seen = 0
-        self.blocked: Blocked | None = None
+        self.blocked: Unblockable | None = None
         self.denies_blocking = False
         self.job_id = DEFAULT_JOB_ID
         self.space: JobSpace

@@ -25,6 +25,8 @@ from pocketkv.resp.replies import NO_REPLY, Deferred, Encoded, ErrorReply, Reply
 from pocketkv.router.control import ControlExchange
 from pocketkv.router.exchange import Asker, Exchange, Forward, ScanForward, SlotForward
 from pocketkv.router.info import InfoGather
+from pocketkv.router.private import WaitingForward, may_block
+from pocketkv.router.private_lane import PrivateBinding
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
 from pocketkv.router.upstream import Binding
 from pocketkv.router.wire import request_cost
@@ -74,6 +76,7 @@ class RouterHandler(Asker):
         "_finished_ns",
         "_holds",
         "_is_on_bulky_lane",
+        "_private",
         "_protocol",
         "_reply_bytes",
         "_unchecked_bytes",
@@ -104,6 +107,7 @@ class RouterHandler(Asker):
         # For how many more requests it is taken to move large values.
         self._bulky_for = 0
         self._is_on_bulky_lane = False
+        self._private: PrivateBinding | None = None
         # Large replies since it was last checked how much the client leaves unread.
         self._unchecked_bytes = 0
         self._bind()
@@ -144,6 +148,8 @@ class RouterHandler(Asker):
         """What answers a request; ``None``: the engine does, here."""
         route = command.route
         if route is _KEYS:
+            if command.blocks and may_block(command, request):
+                return WaitingForward(self, command, request)
             return Forward(self, command, request)
         if route is _SPLIT and (
             self.view.sole is not None or len(request) == command.first_key + command.keys.step
@@ -190,19 +196,43 @@ class RouterHandler(Asker):
             or self.is_unsettled
         ):
             if self.in_flight:
-                self._barrier = exchange
-                self.hold()
+                self._wait(exchange)
                 return
             self._bind()
+        elif exchange.exclusive and self.in_flight:
+            self._wait(exchange)
+            return
         elif self._is_on_bulky_lane and self._bulky_for == 0 and self.in_flight == 0:
             self._bind()
         self._start(exchange)
+
+    def _wait(self, exchange: Exchange) -> None:
+        """Have it wait until all before it are answered, and the client with it."""
+        self._barrier = exchange
+        self.hold()
 
     def _start(self, exchange: Exchange) -> None:
         self.in_flight += 1
         self._counters.proxied += 1
         exchange.binding = self.binding
         exchange.start()
+
+    # --- lanes of its own ----------------------------------------------------------------------
+
+    def private(self) -> PrivateBinding:
+        """The lanes of this client alone, made when they are first needed in its job."""
+        session = self.session
+        private = self._private
+        if private is None or private.key[0] != session.job_id:
+            if private is not None:
+                private.close()
+            private = PrivateBinding(self, session.job_id, session.db.index, session.protocol)
+            self._private = private
+        return private
+
+    def pushed(self, frame: bytes) -> None:
+        """A server has sent a message on one of these."""
+        self._connection.push(Encoded(frame))
 
     # --- replies -------------------------------------------------------------------------------
 
@@ -300,6 +330,8 @@ class RouterHandler(Asker):
         """The client is gone; what it asked for goes on and is answered to nobody."""
         self.closed = True
         self._barrier = None
+        if self._private is not None:
+            self._private.close()
         self.node.close_session(self.session)
 
 

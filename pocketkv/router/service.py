@@ -76,6 +76,7 @@ class RouterServer:
                 self.router.nursery = nursery
                 nursery.start_soon(self._watch_stop, shell)
                 nursery.start_soon(self.router.retry_delayed)
+                nursery.start_soon(self.router.watch_servers)
                 if self._controller is not None:
                     nursery.start_soon(self._join, shell, self._controller)
         finally:
