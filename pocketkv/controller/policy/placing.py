@@ -43,6 +43,10 @@ from pocketkv.jobs import Demand, Hints, Latency, infer
 from pocketkv.placement import Server, ServerState
 from pocketkv.slots import SLOT_COUNT
 
+UNHINTED_SERVERS: int = 1
+"""Servers for a job that says nothing, to begin with: on one, no command is refused because its
+keys are on several."""
+
 SHORT_SERVERS_MAX: Final = 64
 """New servers for a job that there is too little room for: it does not take every last crumb."""
 
@@ -497,10 +501,11 @@ def _on_the_least_loaded(view: _View, tiers: Sequence[str], stays: _Stays) -> di
         name: (low, SLOT_COUNT if view.is_open(name, view.conditions[:1]) else low)
         for name, low in stays.lows.items()
     }
-    is_short = sum(low for low, _ in bounds.values()) < SLOT_COUNT
-    if is_short and not any(most > low for low, most in bounds.values()):
+    if sum(low for low, _ in bounds.values()) < SLOT_COUNT:
         found = [room for c in view.conditions for room in view.candidates(tiers[0], c)]
-        bounds.update((room.name, (0, SLOT_COUNT)) for room in found[:1])
+        has_open = any(most > low for low, most in bounds.values())
+        wanted = max(0 if has_open else 1, UNHINTED_SERVERS - len(bounds))
+        bounds.update((room.name, (0, SLOT_COUNT)) for room in found[:wanted])
         if not any(most > low for low, most in bounds.values()):
             # All that it has are busy, and there are no others.
             bounds = {n: (low, SLOT_COUNT) for n, (low, _) in bounds.items()}
