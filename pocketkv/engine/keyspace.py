@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.sinks import ExtentSink
     from pocketkv.engine.transfer import Partial
     from pocketkv.engine.waiters import Waiters
+    from pocketkv.engine.watches import Watchers
 
 CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
@@ -118,6 +119,7 @@ class JobSpace:
         adopting: Values that come from another server in pieces, by database and key.
         observer: Is told of every change (see `changes`).
         waiters: Clients that wait for keys; ``None`` while none ever did.
+        watchers: Clients that watch keys (see `watches`); likewise.
         notify_flags: Events in keys' lives that are published (see `notifications`); 0: none.
         notifier: Publishes them.
         holds: Ranges of slots whose commands are held.
@@ -166,6 +168,7 @@ class JobSpace:
         "unclean",
         "used_bytes",
         "waiters",
+        "watchers",
     )
 
     def __init__(self, keyspace: Keyspace, job_id: str) -> None:
@@ -182,6 +185,7 @@ class JobSpace:
         self.owns_all = False
         self.observer: Observer | None = None
         self.waiters: Waiters | None = None
+        self.watchers: Watchers | None = None
         self.notify_flags = 0
         self.notifier: Notifier | None = None
         self.holds: list[Hold] = []

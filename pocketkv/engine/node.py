@@ -173,6 +173,7 @@ class Node:
 
     def close_session(self, session: Session) -> None:
         """The connection is gone."""
+        session.unwatch()
         if self.sessions.pop(session.id, None) is not None:
             stats = session.space.stats
             stats.received_bytes += session.transport.received_bytes

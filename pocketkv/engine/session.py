@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.node import Node
+    from pocketkv.engine.transactions import Transaction
+    from pocketkv.engine.watches import Watch
 
 
 class Transport(Protocol):
@@ -77,6 +79,9 @@ class Session:
         proxied: Whether it is one of our own routers, which wants `-MOVED` instead of help.
         denies_blocking: Whether a command that would wait answers at once as if its time were up:
             in a transaction or a script.
+        transaction: What it has sent since MULTI; ``None``: it is in none.
+        watch: The keys that it watches for its next transaction, if it does.
+        in_exec: Whether its transaction is executed now.
         reply_off, reply_skip: CLIENT REPLY.
         last_command: Name of the last command's record, or of the one under way.
     """
@@ -91,6 +96,7 @@ class Session:
         "denies_blocking",
         "flips_seen",
         "id",
+        "in_exec",
         "job_id",
         "last_active_ms",
         "last_command",
@@ -105,8 +111,10 @@ class Session:
         "reply_off",
         "reply_skip",
         "space",
+        "transaction",
         "transport",
         "wants_migrations",
+        "watch",
     )
 
     def __init__(
@@ -126,6 +134,9 @@ class Session:
         self.flips_seen = 0
         self.blocked: Unblockable | None = None
         self.denies_blocking = False
+        self.in_exec = False
+        self.transaction: Transaction | None = None
+        self.watch: Watch | None = None
         self.job_id = DEFAULT_JOB_ID
         self.space: JobSpace
         self.db: Database
@@ -134,6 +145,8 @@ class Session:
     def reset(self) -> None:
         """Be as a new connection is: RESET. Only what the client told of its library stays."""
         self.name = b""
+        self.transaction = None
+        self.unwatch()
         self.no_evict = False
         self.no_touch = False
         self.wants_migrations = False
@@ -144,6 +157,12 @@ class Session:
         self.authenticated = not self.node.require_auth
         self.enter_job(DEFAULT_JOB_ID)
         self.limit_input()
+
+    def unwatch(self) -> None:
+        """Watch no key any more."""
+        if self.watch is not None:
+            self.watch.end()
+            self.watch = None
 
     def limit_input(self) -> None:
         """Have the connection take no more than this client may send."""

@@ -22,6 +22,7 @@ from pocketkv.engine.handlers import (
     strings,
     strings_lcs,
     strings_ranges,
+    transactions,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "strings",
     "strings_lcs",
     "strings_ranges",
+    "transactions",
 ]
