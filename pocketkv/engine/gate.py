@@ -196,7 +196,7 @@ def run(session: Session, request: list[bytes]) -> Reply:
     if node.pauses and holds(session, command):
         return hold(session, request, run)
     if session.transaction is not None and session.transaction.keeps(command):
-        return _enqueue(session, command, request)
+        return enqueue(session, command, request)
     if session.space.incoming_bytes:
         settle(request)
     session.last_command = command.name
@@ -224,8 +224,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
     return reply
 
 
-def _enqueue(session: Session, command: Command, request: list[bytes]) -> Reply:
-    """Keep a request until EXEC."""
+def enqueue(session: Session, command: Command, request: list[bytes]) -> Reply:
+    """Keep a request of a session in MULTI until EXEC; a refusal fails the transaction."""
     assert session.transaction is not None  # The caller has looked.
     try:
         reply = session.transaction.enqueue(session, command, request)

@@ -97,7 +97,12 @@ class Transaction:
         if name.upper() != b"EXEC":
             return text
         discard(session)
-        return _DISCARDED_BECAUSE + (text[4:] if text.startswith(b"ERR ") else text)
+        return discarded_because(text)
+
+
+def discarded_because(text: bytes) -> bytes:
+    """The error of an EXEC of which nothing was executed because of an error."""
+    return _DISCARDED_BECAUSE + (text[4:] if text.startswith(b"ERR ") else text)
 
 
 def discard(session: Session) -> None:

@@ -301,8 +301,7 @@ class ScanForward(Forward):
 
     def answer(self, frame: bytes) -> None:
         """The walk ends where the last server's slots end."""
-        if frame.startswith(_SCAN_OVER):
-            frame = _SCAN_ZERO + frame[len(_SCAN_OVER) :]
+        frame = scan_ended(frame)
         self.finish(Encoded(frame), len(frame))
 
 
@@ -314,3 +313,10 @@ class SlotForward(Forward):
     def owner(self, view: JobView) -> Upstream:
         """The owner of the slot, which the handler has checked."""
         return view.owner(int(self.request[2]))
+
+
+def scan_ended(frame: bytes) -> bytes:
+    """What a client is told of a SCAN: the walk ends where the last server's slots end."""
+    if frame.startswith(_SCAN_OVER):
+        return _SCAN_ZERO + frame[len(_SCAN_OVER) :]
+    return frame

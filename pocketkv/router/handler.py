@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from pocketkv import limits
 from pocketkv.engine.commands import Command, Route
 from pocketkv.engine.errors import CommandError, unknown_command
-from pocketkv.engine.gate import admit, run
+from pocketkv.engine.gate import admit, enqueue, refuse, run
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.session import Session
 from pocketkv.resp.client_connection import ClientConnection
@@ -28,6 +28,13 @@ from pocketkv.router.info import InfoGather
 from pocketkv.router.private import WaitingForward, may_block
 from pocketkv.router.private_lane import PrivateBinding
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
+from pocketkv.router.transactions import (
+    ExecForward,
+    WatchForward,
+    check_queued,
+    ends_transaction,
+    unwatch,
+)
 from pocketkv.router.upstream import Binding
 from pocketkv.router.wire import request_cost
 from pocketkv.slots import SLOT_COUNT
@@ -54,6 +61,12 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
     "cluster|countkeysinslot": SlotForward,
     "cluster|getkeysinslot": SlotForward,
 }
+# Commands of which every part of a key goes to its owner, and yet not as others do.
+_KEYED: Final[dict[str, type[Forward]]] = {
+    "watch": WatchForward,
+}
+# Commands that are executed here, after which nothing is watched.
+_UNWATCHING: Final = frozenset(("unwatch", "discard", "exec"))
 # Replies that are small enough for a client to have `OUTSTANDING_REQUESTS_MAX` of them under way.
 _SMALL_REPLY_BYTES: Final = limits.CLIENT_REPLIES_TARGET_BYTES // limits.OUTSTANDING_REQUESTS_MAX
 _LARGE_BYTES: Final = limits.STREAMED_REPLY_BYTES
@@ -135,7 +148,13 @@ class RouterHandler(Asker):
             command = admit(self.session, request)
         except CommandError:
             return self._execute_here(request)
-        exchange = self._exchange(command, request)
+        exchange: Exchange | None
+        if self.session.transaction is not None:
+            if not ends_transaction(self.session, command):
+                return self._queue(command, request)
+            exchange = self._exec(command, request)
+        else:
+            exchange = self._exchange(command, request)
         if exchange is None:
             return self._execute_here(request)
         if self.node.pauses and holds(self.session, command):
@@ -150,17 +169,44 @@ class RouterHandler(Asker):
         if route is _KEYS:
             if command.blocks and may_block(command, request):
                 return WaitingForward(self, command, request)
-            return Forward(self, command, request)
+            kind = _KEYED.get(command.name)
+            return Forward(self, command, request) if kind is None else kind(self, command, request)
         if route is _SPLIT and (
             self.view.sole is not None or len(request) == command.first_key + command.keys.step
         ):
             return SplitForward(self, command, request)
         if route is not _NODE:
             return _KINDS[route](self, command, request)
-        kind = _ASKED.get(command.name)
-        if kind is None or not _is_askable(kind, request):
+        asked = _ASKED.get(command.name)
+        if asked is None or not _is_askable(asked, request):
             return None
-        return kind(self, command, request)
+        return asked(self, command, request)
+
+    def _queue(self, command: Command, request: list[bytes]) -> Reply:
+        """Have a request wait for EXEC, or answer one that cannot be in a transaction."""
+        if command.route is _KEYS and command.name == "watch":
+            return self._refuse_inside(command, request)
+        try:
+            check_queued(command, self.view)
+        except CommandError as error:
+            return refuse(self.session, request, command, error)
+        return enqueue(self.session, command, request)
+
+    def _refuse_inside(self, command: Command, request: list[bytes]) -> Reply:
+        """What the handler says of a command that it does not execute in a transaction."""
+        try:
+            return command.handler(self.session, request)
+        except CommandError as error:
+            return ErrorReply(error.text)
+
+    def _exec(self, command: Command, request: list[bytes]) -> Exchange | None:
+        """What executes the transaction; ``None``: the engine says why there is nothing to do."""
+        session = self.session
+        transaction = session.transaction
+        if command.name != "exec" or transaction.failed:
+            return None
+        session.transaction = None
+        return ExecForward(self, command, request, transaction.queue)
 
     def _resume(self, _session: Session, request: list[bytes]) -> Reply:
         """Execute what CLIENT PAUSE has held."""
@@ -173,6 +219,8 @@ class RouterHandler(Asker):
             reply: Reply = ErrorReply(unknown_command(request).text)
         else:
             reply = run(self.session, request)
+            if self._private is not None:
+                self._look_at_private()
         if not self._connection.outstanding or isinstance(reply, Deferred) or reply is NO_REPLY:
             return reply
         # The protocol version may change before its turn comes.
@@ -229,6 +277,17 @@ class RouterHandler(Asker):
             private = PrivateBinding(self, session.job_id, session.db.index, session.protocol)
             self._private = private
         return private
+
+    def _look_at_private(self) -> None:
+        """Have the servers forget what a command that was executed here may have ended."""
+        private = self._private
+        assert private is not None  # The caller has looked.
+        session = self.session
+        if session.last_command == "reset" or session.job_id != private.key[0]:
+            private.close()
+            self._private = None
+        elif private.watched is not None and session.last_command in _UNWATCHING:
+            unwatch(private)
 
     def pushed(self, frame: bytes) -> None:
         """A server has sent a message on one of these."""

@@ -24,6 +24,7 @@ from pocketkv.router.wire import request_cost
 if TYPE_CHECKING:
     from pocketkv.resp.reactor import Reactor
     from pocketkv.resp.replies import Reply
+    from pocketkv.router.transactions import Watched
     from pocketkv.router.upstream import Upstream
 
 # With so many lanes of single clients, one that has nothing to do is not kept open.
@@ -36,14 +37,16 @@ class PrivateBinding(Binding):
 
     Attributes:
         client: Whose they are.
-        keeps: Whether the servers know something of the client, so that idle lanes stay open.
+        watched: What the client watches for its next transaction, if it does.
+        keeps: Whether the servers know something else of it, so that idle lanes stay open.
     """
 
-    __slots__ = ("client", "keeps")
+    __slots__ = ("client", "keeps", "watched")
 
     def __init__(self, client: Asker, job_id: str, database: int, protocol: int) -> None:
         super().__init__((job_id, database, protocol, -client.session.id))
         self.client = client
+        self.watched: Watched | None = None
         self.keeps = False
 
     def close(self) -> None:
@@ -89,12 +92,14 @@ class PrivateLane(Lane):
     def __init__(
         self, reactor: Reactor, sock: socket.socket, upstream: Upstream, binding: PrivateBinding
     ) -> None:
+        session = binding.client.session
         self._binding = binding
         self.client = binding.client
-        self.database = binding.key[1]
-        self.protocol = binding.key[2]
+        self.database = session.db.index
+        self.protocol = session.protocol
         self.session_id = 0
-        super().__init__(reactor, sock, upstream, binding.key)
+        key = (binding.key[0], self.database, self.protocol, binding.key[3])
+        super().__init__(reactor, sock, upstream, key)
 
     @property
     def is_waiting(self) -> bool:
@@ -143,7 +148,7 @@ class PrivateLane(Lane):
             if self.upstream.is_retired:
                 self._leave()
         elif not self.pending and not self.upstream.is_retired:
-            if self._binding.keeps:
+            if self._binding.keeps or self._binding.watched is not None:
                 return
             idle_s = limits.UPSTREAM_IDLE_TIMEOUT_S
             if self.upstream.router.lanes_open > _KEPT_OPEN_MAX:

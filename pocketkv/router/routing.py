@@ -123,14 +123,15 @@ class Router:
         Raises:
             OSError: There can be no connection.
         """
-        lane = upstream.lanes.get(binding.key)
+        is_private = isinstance(binding, PrivateBinding)
+        lane = None if is_private else upstream.lanes.get(binding.key)
         if lane is None:
             sock = begin_connect(upstream)
             if isinstance(binding, PrivateBinding):
                 lane = PrivateLane(self.reactor, sock, upstream, binding)
             else:
                 lane = Lane(self.reactor, sock, upstream, binding.key)
-            upstream.lanes[binding.key] = lane
+            upstream.lanes[lane.key] = lane
             self.reactor.add(lane, writable=True)
             self.counters.lanes_opened += 1
             self.lanes_open += 1
