@@ -14,8 +14,8 @@ of the job as it has of the scarcer of capacity and throughput. Which servers:
 What runs comes first, since it is paid for anyway. For what it cannot take, the decision asks for
 servers (`Ask`): the job starts at once on what is there, in proportion to what is free, is told
 what is short, and is placed anew when servers have joined. A job that says neither capacity nor
-throughput asks for nothing: it is on the least loaded server of its first tier, where no command
-meets keys of another one, until that server has too much to do (`relief`).
+throughput asks for nothing: it begins on the least loaded server of its first tier, where no
+command meets keys of another one, and stays until that has too much to do (`relief`).
 
 What a job `held` stays where it is, unless it may move and has to: a move is data on the wire.
 """
@@ -42,10 +42,6 @@ from pocketkv.controller.policy.rooms import Condition, Room, Rooms, shares
 from pocketkv.jobs import Demand, Hints, Latency, infer
 from pocketkv.placement import Server, ServerState
 from pocketkv.slots import SLOT_COUNT
-
-UNHINTED_SERVERS: int = 1
-"""Servers for a job that says nothing, to begin with: on one, no command is refused because its
-keys are on several."""
 
 SHORT_SERVERS_MAX: Final = 64
 """New servers for a job that there is too little room for: it does not take every last crumb."""
@@ -192,6 +188,7 @@ class _View:
     ) -> None:
         self._rooms = rooms
         self.need = need
+        self.unhinted_servers = rooms.unhinted_servers
         self.held = {name: n for name, n in held.items() if name in rooms}
         self._mine = {
             name: Room.of(
@@ -504,7 +501,7 @@ def _on_the_least_loaded(view: _View, tiers: Sequence[str], stays: _Stays) -> di
     if sum(low for low, _ in bounds.values()) < SLOT_COUNT:
         found = [room for c in view.conditions for room in view.candidates(tiers[0], c)]
         has_open = any(most > low for low, most in bounds.values())
-        wanted = max(0 if has_open else 1, UNHINTED_SERVERS - len(bounds))
+        wanted = max(0 if has_open else 1, view.unhinted_servers - len(bounds))
         bounds.update((room.name, (0, SLOT_COUNT)) for room in found[:wanted])
         if not any(most > low for low, most in bounds.values()):
             # All that it has are busy, and there are no others.
