@@ -20,6 +20,8 @@ from pocketkv.engine.errors import (
     CommandError,
 )
 from pocketkv.engine.fetching import fetch, forget, require_resident
+from pocketkv.engine.guard import check_allowed
+from pocketkv.engine.monitor import show
 from pocketkv.engine.moving import Held
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.sinks import charged_bytes, refuse_failed, settle
@@ -39,11 +41,13 @@ def admit(session: Session, request: list[bytes]) -> Command:
     """The record of a request that this session may send, wherever it will be served.
 
     Raises:
-        CommandError: Unknown, wrong arity, or not authenticated.
+        CommandError: Unknown, wrong arity, not authenticated, or not allowed to this client.
     """
     command = find_command(request)
     if not session.authenticated and not command.no_auth:
         raise CommandError(NO_AUTH)
+    if session.guarded:
+        check_allowed(session, command, request)
     return command
 
 
@@ -175,6 +179,19 @@ def check_writable(session: Session) -> None:
     check_store(session)
 
 
+def check_served(session: Session, command: Command, request: list[bytes]) -> None:
+    """Refuse what is not served here, or not now: slots, writes, memory.
+
+    Raises:
+        CommandError, Held, NotResident, NoRoom: As the checks of each.
+    """
+    check_slots(session, command, request)
+    if command.is_write and (session.node.write_error is not None or session.space.read_only):
+        check_writable(session)
+    if command.denies_oom:
+        check_memory(session, request)
+
+
 def run(session: Session, request: list[bytes]) -> Reply:
     """Answer a request here; what the client did wrong becomes an error reply."""
     node = session.node
@@ -183,11 +200,7 @@ def run(session: Session, request: list[bytes]) -> Reply:
     try:
         command = admit(session, request)
         if not command.is_local:
-            check_slots(session, command, request)
-            if command.is_write and (node.write_error is not None or session.space.read_only):
-                check_writable(session)
-            if command.denies_oom:
-                check_memory(session, request)
+            check_served(session, command, request)
     except CommandError as error:
         return refuse(session, request, command, error)
     except (NoRoom, NotResident, Held) as reason:
@@ -196,6 +209,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
         return hold(session, request, run)
     if session.space.incoming_bytes:
         settle(request)
+    if node.monitors:
+        show(session, command, request)
     session.last_command = command.name
     at_hand = None
     try:
@@ -216,6 +231,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
     if node.ready_waiters:
         node.serve_waiters()
+    if session.tracking is not None:
+        reply = session.tracking.after(command, request, reply)
     if session.reply_off or session.reply_skip:
         return without_reply(session, reply)
     return reply

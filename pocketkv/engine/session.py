@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.node import Node
+    from pocketkv.engine.pubsub import Subscriptions
+    from pocketkv.engine.tracking import TrackingClient
+    from pocketkv.engine.users import User
 
 
 class Transport(Protocol):
@@ -71,6 +74,11 @@ class Session:
         denies_blocking: Whether a command that would wait answers at once as if its time were up:
             in a transaction or a script.
         reply_off, reply_skip: CLIENT REPLY.
+        subscriptions: To channels, if it ever had any.
+        tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
+        monitoring: Whether it is shown what others ask: MONITOR.
+        user: What its user may do; ``None``: everything, as most may.
+        guarded: Whether there is anything that it may not do (see `guard`).
         last_command: Name of the last command's record, or of the one under way.
     """
 
@@ -83,6 +91,7 @@ class Session:
         "db",
         "denies_blocking",
         "flips_seen",
+        "guarded",
         "id",
         "job_id",
         "last_active_ms",
@@ -90,6 +99,7 @@ class Session:
         "lib_name",
         "lib_version",
         "local_address",
+        "monitoring",
         "name",
         "no_evict",
         "no_touch",
@@ -98,7 +108,10 @@ class Session:
         "reply_off",
         "reply_skip",
         "space",
+        "subscriptions",
+        "tracking",
         "transport",
+        "user",
         "wants_migrations",
     )
 
@@ -120,12 +133,18 @@ class Session:
         self.blocked: Blocked | None = None
         self.denies_blocking = False
         self.job_id = DEFAULT_JOB_ID
+        self.subscriptions: Subscriptions | None = None
+        self.tracking: TrackingClient | None = None
+        self.monitoring = False
+        self.user: User | None = None
+        self.guarded = False
         self.space: JobSpace
         self.db: Database
         self.reset()
 
     def reset(self) -> None:
         """Be as a new connection is: RESET. Only what the client told of its library stays."""
+        self.stop_listening()
         self.name = b""
         self.no_evict = False
         self.no_touch = False
@@ -175,8 +194,24 @@ class Session:
         self.authenticated = True
         self.limit_input()
 
+    def stop_listening(self) -> None:
+        """Be told of nothing any more but what is asked for."""
+        if self.subscriptions is not None and self.space.pubsub is not None:
+            self.space.pubsub.leave(self)
+        if self.tracking is not None:
+            self.tracking.stop()
+        if self.monitoring:
+            self.monitoring = False
+            self.node.monitors.remove(self)
+
+    def update_guard(self) -> None:
+        """What the client may do has changed."""
+        self.guarded = self.user is not None or (bool(self.subscriptions) and not self.proxied)
+
     def enter_job(self, job_id: str) -> None:
-        """Be in a job, on its database 0."""
+        """Be in a job, on its database 0; nothing is told of the one before."""
+        if job_id != self.job_id:
+            self.stop_listening()
         self.job_id = job_id
         self.space = self.node.keyspace.open(job_id)
         self.db = self.space.database(0)
