@@ -216,8 +216,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
     try:
         if command.is_write and session.db.shelf is not None:
             at_hand = require_resident(session, command, request)
-        if session.no_touch:
-            reply = _call_without_touching(session, command, request)
+        if session.attended:
+            reply = _call_attended(session, command, request)
         else:
             reply = command.handler(session, request)
     except CommandError as error:
@@ -231,8 +231,6 @@ def run(session: Session, request: list[bytes]) -> Reply:
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
     if node.ready_waiters:
         node.serve_waiters()
-    if session.tracking is not None:
-        reply = session.tracking.after(command, request, reply)
     if session.reply_off or session.reply_skip:
         return without_reply(session, reply)
     return reply
@@ -293,15 +291,28 @@ def without_reply(session: Session, reply: Reply) -> Reply:
     return silent
 
 
+def _call_attended(session: Session, command: Command, request: list[bytes]) -> Reply:
+    """Execute a command of a client whose use of keys is minded in some way."""
+    if session.no_touch:
+        return _call_without_touching(session, command, request)
+    return _call(session, command, request)
+
+
+def _call(session: Session, command: Command, request: list[bytes]) -> Reply:
+    if session.tracking is not None:
+        return session.tracking.call(command, request)
+    return command.handler(session, request)
+
+
 def _call_without_touching(session: Session, command: Command, request: list[bytes]) -> Reply:
     """CLIENT NO-TOUCH: keys are as long unused after a command as before, but for TOUCH."""
     if command.name == "touch":
-        return command.handler(session, request)
+        return _call(session, command, request)
     accessed_s = session.db.accessed_s
     slots = [key_slot(request[position]) for position in command.keys.positions(request)]
     before = [(slot, accessed_s[slot]) for slot in slots if accessed_s[slot]]
     try:
-        return command.handler(session, request)
+        return _call(session, command, request)
     finally:
         for slot, time_s in before:
             accessed_s[slot] = time_s

@@ -78,6 +78,7 @@ class Session:
         tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
         monitoring: Whether it is shown what others ask: MONITOR.
         user: What its user may do; ``None``: everything, as most may.
+        attended: Whether its use of keys is minded: CLIENT NO-TOUCH, CLIENT TRACKING.
         guarded: Whether there is anything that it may not do (see `guard`).
         last_command: Name of the last command's record, or of the one under way.
     """
@@ -85,6 +86,7 @@ class Session:
     __slots__ = (
         "address",
         "admin",
+        "attended",
         "authenticated",
         "blocked",
         "created_ms",
@@ -138,6 +140,7 @@ class Session:
         self.monitoring = False
         self.user: User | None = None
         self.guarded = False
+        self.attended = False
         self.space: JobSpace
         self.db: Database
         self.reset()
@@ -148,6 +151,8 @@ class Session:
         self.name = b""
         self.no_evict = False
         self.no_touch = False
+        self.user = None
+        self.update_guard()
         self.wants_migrations = False
         self.reply_off = False
         self.reply_skip = 0
@@ -205,7 +210,8 @@ class Session:
             self.node.monitors.remove(self)
 
     def update_guard(self) -> None:
-        """What the client may do has changed."""
+        """What the client may do, or wants minded, has changed."""
+        self.attended = self.no_touch or self.tracking is not None
         self.guarded = self.user is not None or (bool(self.subscriptions) and not self.proxied)
 
     def enter_job(self, job_id: str) -> None:

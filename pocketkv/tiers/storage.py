@@ -278,10 +278,7 @@ class StorageServer:
             self.kept.follow(space, owned)
         else:
             space.own(owned)
-        if space.pubsub is not None:
-            space.pubsub.drop_foreign()
-            if 1 not in space.given:
-                space.pubsub.dismiss()
+        _tell_listeners(space)
         if self.mover is not None:
             self.mover.follow(placement)
         if not placement.read_only:
@@ -357,6 +354,16 @@ class StorageServer:
                 for job_id, space in keyspace.spaces.items()
             },
         }
+
+
+def _tell_listeners(space: JobSpace) -> None:
+    """Tell clients that hear from here what happens in a job's slots which of them are here."""
+    if space.pubsub is not None:
+        space.pubsub.drop_foreign()
+        if 1 not in space.given:
+            space.pubsub.dismiss()
+    if space.tracking is not None:
+        space.tracking.flushed()
 
 
 def _keys(space: JobSpace) -> int:

@@ -8,8 +8,10 @@ first named:
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
+from typing import Final
 
 from pocketkv.resp.encoder import encode_request
 from tests.engine.harness import Client, Engine
@@ -32,6 +34,10 @@ def steps_of(case: str) -> list[Step]:
 class Conversation:
     """Connections to one server, and what each of them was sent since it was last asked."""
 
+    def __init__(self) -> None:
+        # By the word that stands for each.
+        self.ids: dict[bytes, bytes] = {}
+
     def say(self, name: str, request: list[bytes]) -> Heard:
         """Send a request on a connection; what all of them were sent."""
         raise NotImplementedError  # An interface: what there is are the two below.
@@ -41,6 +47,7 @@ class EngineConversation(Conversation):
     """With our engine in this process."""
 
     def __init__(self, protocol: int, engine: Engine | None = None) -> None:
+        super().__init__()
         self.engine = engine or Engine()
         self.protocol = protocol
         self.clients: dict[str, Client] = {}
@@ -50,6 +57,7 @@ class EngineConversation(Conversation):
         if name not in self.clients:
             self.clients[name] = self.engine.connect(protocol=self.protocol)
         self.clients[name].receive(encode_request(request))
+        self.engine.node.timers.run_due()
         heard = {n: client.transport.take() for n, client in self.clients.items()}
         for client in self.clients.values():
             if client.transport.closing or client.transport.closed:
@@ -61,6 +69,7 @@ class RedisConversation(Conversation):
     """With a real redis-server."""
 
     def __init__(self, protocol: int, server: RedisServer) -> None:
+        super().__init__()
         self.server = server
         self.protocol = protocol
         self.sockets: dict[str, socket.socket] = {}
@@ -109,6 +118,24 @@ def _received(sock: socket.socket) -> bytes:
     return data
 
 
+_ID: Final = re.compile(rb"(redirect\r\n:|redir-broken\r\n:|^:)(\d+)\r\n")
+
+
+def say(conversation: Conversation, name: str, request: list[bytes]) -> Heard:
+    """`Conversation.say`, where ``<A>`` stands for the id of connection A, asked and answered."""
+    named = {word for word in request if word.startswith(b"<") and word.endswith(b">")}
+    for word in named:
+        if word not in conversation.ids:
+            reply = conversation.say(word[1:-1].decode(), [b"CLIENT", b"ID"])
+            conversation.ids[word] = reply[word[1:-1].decode()][1:-2]
+    heard = conversation.say(name, [conversation.ids.get(word, word) for word in request])
+    words = {number: word for word, number in conversation.ids.items()}
+    return {
+        n: _ID.sub(lambda m: b"%b%b\r\n" % (m[1], words.get(m[2], m[2])), data)
+        for n, data in heard.items()
+    }
+
+
 def compare(
     case: str, protocol: int, server: RedisServer, engine: Engine | None = None
 ) -> list[tuple[Step, Heard, Heard]]:
@@ -119,7 +146,8 @@ def compare(
         theirs.say("Z", [b"FLUSHALL"])
         differences = []
         for name, request in steps_of(case):
-            heard, expected = ours.say(name, request), theirs.say(name, request)
+            heard = say(ours, name, request)
+            expected = say(theirs, name, request)
             if heard != expected:
                 differences.append(((name, request), heard, expected))
         return differences

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pocketkv.engine.handlers import (
     clients,
+    clients_tracking,
     cluster,
     command,
     config,
@@ -27,6 +28,7 @@ from pocketkv.engine.handlers import (
 
 __all__ = [
     "clients",
+    "clients_tracking",
     "cluster",
     "command",
     "config",
