@@ -20,6 +20,8 @@ from pocketkv.engine.errors import (
     CommandError,
 )
 from pocketkv.engine.fetching import fetch, forget, require_resident
+from pocketkv.engine.guard import check_allowed
+from pocketkv.engine.monitor import show
 from pocketkv.engine.moving import Held
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.sinks import charged_bytes, refuse_failed, settle
@@ -39,11 +41,13 @@ def admit(session: Session, request: list[bytes]) -> Command:
     """The record of a request that this session may send, wherever it will be served.
 
     Raises:
-        CommandError: Unknown, wrong arity, or not authenticated.
+        CommandError: Unknown, wrong arity, not authenticated, or not allowed to this client.
     """
     command = find_command(request)
     if not session.authenticated and not command.no_auth:
         raise CommandError(NO_AUTH)
+    if session.guarded:
+        check_allowed(session, command, request)
     return command
 
 
@@ -176,6 +180,19 @@ def check_writable(session: Session) -> None:
     check_store(session)
 
 
+def check_served(session: Session, command: Command, request: list[bytes]) -> None:
+    """Refuse what is not served here, or not now: slots, writes, memory.
+
+    Raises:
+        CommandError, Held, NotResident, NoRoom: As the checks of each.
+    """
+    check_slots(session, command, request)
+    if command.is_write and (session.node.write_error is not None or session.space.read_only):
+        check_writable(session)
+    if command.denies_oom:
+        check_memory(session, request)
+
+
 def run(session: Session, request: list[bytes]) -> Reply:
     """Answer a request here; what the client did wrong becomes an error reply."""
     node = session.node
@@ -184,11 +201,7 @@ def run(session: Session, request: list[bytes]) -> Reply:
     try:
         command = admit(session, request)
         if not command.is_local:
-            check_slots(session, command, request)
-            if command.is_write and (node.write_error is not None or session.space.read_only):
-                check_writable(session)
-            if command.denies_oom:
-                check_memory(session, request)
+            check_served(session, command, request)
     except CommandError as error:
         return refuse(session, request, command, error)
     except (NoRoom, NotResident, Held) as reason:
@@ -199,13 +212,15 @@ def run(session: Session, request: list[bytes]) -> Reply:
         return enqueue(session, command, request)
     if session.space.incoming_bytes:
         settle(request)
+    if node.monitors:
+        show(session, command, request)
     session.last_command = command.name
     at_hand = None
     try:
         if command.is_write and session.db.shelf is not None:
             at_hand = require_resident(session, command, request)
-        if session.no_touch:
-            reply = _call_without_touching(session, command, request)
+        if session.attended:
+            reply = _call_attended(session, command, request)
         else:
             reply = command.handler(session, request)
     except CommandError as error:
@@ -295,15 +310,28 @@ def without_reply(session: Session, reply: Reply) -> Reply:
     return silent
 
 
+def _call_attended(session: Session, command: Command, request: list[bytes]) -> Reply:
+    """Execute a command of a client whose use of keys is minded in some way."""
+    if session.no_touch:
+        return _call_without_touching(session, command, request)
+    return _call(session, command, request)
+
+
+def _call(session: Session, command: Command, request: list[bytes]) -> Reply:
+    if session.tracking is not None:
+        return session.tracking.call(command, request)
+    return command.handler(session, request)
+
+
 def _call_without_touching(session: Session, command: Command, request: list[bytes]) -> Reply:
     """CLIENT NO-TOUCH: keys are as long unused after a command as before, but for TOUCH."""
     if command.name == "touch":
-        return command.handler(session, request)
+        return _call(session, command, request)
     accessed_s = session.db.accessed_s
     slots = [key_slot(request[position]) for position in command.keys.positions(request)]
     before = [(slot, accessed_s[slot]) for slot in slots if accessed_s[slot]]
     try:
-        return command.handler(session, request)
+        return _call(session, command, request)
     finally:
         for slot, time_s in before:
             accessed_s[slot] = time_s

@@ -46,6 +46,7 @@ from pocketkv.tiers.kept_setup import open_kept, use_kept
 from pocketkv.tiers.leaving import Leaver
 from pocketkv.tiers.memfd import Memfd
 from pocketkv.tiers.moves import Mover
+from pocketkv.tiers.publishing import Publisher
 from pocketkv.tiers.readers import Readers, depth_of
 from pocketkv.tiers.retire import Retirer
 from pocketkv.tiers.spill_setup import SpillWork, open_spill
@@ -225,10 +226,12 @@ class StorageServer:
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
         self.node.moves = self.mover
+        self.node.forwarder = publisher = Publisher(self.node, shell.reactor, self.log)
         shell.metrics.sources.append(self.mover.metrics)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.retirer.run)
             nursery.start_soon(self.mover.run)
+            nursery.start_soon(publisher.run)
             nursery.start_soon(membership.run)
             if self.kept is not None:
                 nursery.start_soon(self.kept.run, membership.call)
@@ -277,6 +280,7 @@ class StorageServer:
             self.kept.follow(space, owned)
         else:
             space.own(owned)
+        _tell_listeners(space)
         if self.mover is not None:
             self.mover.follow(placement)
         if not placement.read_only:
@@ -353,6 +357,16 @@ class StorageServer:
                 for job_id, space in keyspace.spaces.items()
             },
         }
+
+
+def _tell_listeners(space: JobSpace) -> None:
+    """Tell clients that hear from here what happens in a job's slots which of them are here."""
+    if space.pubsub is not None:
+        space.pubsub.drop_foreign()
+        if 1 not in space.given:
+            space.pubsub.dismiss()
+    if space.tracking is not None:
+        space.tracking.flushed()
 
 
 def _keys(space: JobSpace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pocketkv.engine.handlers import (
     clients,
+    clients_tracking,
     cluster,
     command,
     config,
@@ -15,6 +16,7 @@ from pocketkv.engine.handlers import (
     keys_expiry,
     keys_scan,
     memory,
+    pubsub,
     server,
     set_algebra,
     sets,
@@ -27,6 +29,7 @@ from pocketkv.engine.handlers import (
 
 __all__ = [
     "clients",
+    "clients_tracking",
     "cluster",
     "command",
     "config",
@@ -38,6 +41,7 @@ __all__ = [
     "keys_expiry",
     "keys_scan",
     "memory",
+    "pubsub",
     "server",
     "set_algebra",
     "sets",
