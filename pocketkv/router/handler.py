@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
+from pocketkv.engine.calling import call
 from pocketkv.engine.commands import Command, Route
 from pocketkv.engine.errors import CommandError, unknown_command
 from pocketkv.engine.gate import admit, enqueue, refuse, run
@@ -27,6 +28,7 @@ from pocketkv.router.exchange import Asker, Exchange, Forward, ScanForward, Slot
 from pocketkv.router.info import InfoGather
 from pocketkv.router.private import WaitingForward, may_block
 from pocketkv.router.private_lane import PrivateBinding
+from pocketkv.router.publishing import PublishForward, PubSubGather
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
 from pocketkv.router.transactions import (
     ExecForward,
@@ -58,6 +60,12 @@ _KINDS: Final[dict[Route, type[Exchange]]] = {
 # Commands about the node that are answered here, which a job's servers have to be asked about.
 _ASKED: Final[dict[str, type[Exchange]]] = {
     "info": InfoGather,
+    "publish": PublishForward,
+    "pubsub|channels": PubSubGather,
+    "pubsub|numpat": PubSubGather,
+    "pubsub|numsub": PubSubGather,
+    "pubsub|shardchannels": PubSubGather,
+    "pubsub|shardnumsub": PubSubGather,
     "cluster|countkeysinslot": SlotForward,
     "cluster|getkeysinslot": SlotForward,
 }
@@ -65,6 +73,8 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
 _KEYED: Final[dict[str, type[Forward]]] = {
     "watch": WatchForward,
 }
+# Those with keys that are executed here: a sharded channel is listened to wherever its slot is.
+_HERE: Final = frozenset(("ssubscribe", "sunsubscribe"))
 # Commands that are executed here, after which nothing is watched.
 _UNWATCHING: Final = frozenset(("unwatch", "discard", "exec"))
 # Replies that are small enough for a client to have `OUTSTANDING_REQUESTS_MAX` of them under way.
@@ -170,7 +180,9 @@ class RouterHandler(Asker):
             if command.blocks and may_block(command, request):
                 return WaitingForward(self, command, request)
             kind = _KEYED.get(command.name)
-            return Forward(self, command, request) if kind is None else kind(self, command, request)
+            if kind is not None:
+                return kind(self, command, request)
+            return None if command.name in _HERE else Forward(self, command, request)
         if route is _SPLIT and (
             self.view.sole is not None or len(request) == command.first_key + command.keys.step
         ):
@@ -217,6 +229,8 @@ class RouterHandler(Asker):
         if request[0][:9].upper() == b"POCKETKV.":
             # Such commands are between servers.
             reply: Reply = ErrorReply(unknown_command(request).text)
+        elif request[0][:1] in b"sS" and request[0].lower().decode("latin-1") in _HERE:
+            reply = self._call_here(request)
         else:
             reply = run(self.session, request)
             if self._private is not None:
@@ -225,6 +239,17 @@ class RouterHandler(Asker):
             return reply
         # The protocol version may change before its turn comes.
         return Encoded(encode_reply(reply, self.session.protocol))
+
+    def _call_here(self, request: list[bytes]) -> Reply:
+        """Let the engine execute a command whose keys are not looked at here."""
+        session = self.session
+        try:
+            command = admit(session, request)
+        except CommandError:
+            return run(session, request)
+        session.last_command = command.name
+        session.last_active_ms = self.node.clock.now_ms
+        return call(session, command, request)
 
     def _begin(self, exchange: Exchange) -> None:
         """Start it, unless it has to wait for those before it."""

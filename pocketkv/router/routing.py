@@ -28,6 +28,7 @@ from pocketkv.resp.replies import ErrorReply, Reply
 from pocketkv.router.counters import RouterCounters
 from pocketkv.router.errands import Errand, Nobody, errand_binding
 from pocketkv.router.lane import Lane, begin_connect
+from pocketkv.router.listening import ListenBinding, ListenLane, RouterListening
 from pocketkv.router.private_lane import PrivateBinding, PrivateLane
 from pocketkv.router.relay import Relay
 from pocketkv.router.upstream import Failure, Upstream
@@ -74,6 +75,7 @@ class Router:
         lanes_open: Connections to all of them.
         relay: What long replies pass through.
         nobody: The client of what the router asks for itself.
+        listening: Listens for clients that have subscribed to something.
         is_closing: Whether the process is about to stop, so that nothing is tried again.
     """
 
@@ -91,6 +93,8 @@ class Router:
         self.counters = RouterCounters()
         self.is_closing = False
         self.nobody = Nobody(self)
+        self.listening = RouterListening(self)
+        node.listening = self.listening
         self._errand_bindings: dict[str, Binding] = {}
         self._views: dict[str, JobView] = {}
         self._resolving: set[Upstream] = set()
@@ -129,6 +133,8 @@ class Router:
             sock = begin_connect(upstream)
             if isinstance(binding, PrivateBinding):
                 lane = PrivateLane(self.reactor, sock, upstream, binding)
+            elif isinstance(binding, ListenBinding):
+                lane = ListenLane(self.reactor, sock, upstream, binding)
             else:
                 lane = Lane(self.reactor, sock, upstream, binding.key)
             upstream.lanes[lane.key] = lane
@@ -165,6 +171,7 @@ class Router:
             if not view.agrees(topology.placements.get(job_id), self.upstreams):
                 view.is_stale = True
                 del self._views[job_id]
+        self.listening.topology_changed()
         self._retry_due(math.inf)
 
     def _retire(self, upstream: Upstream | None) -> None:
@@ -202,6 +209,7 @@ class Router:
     def job_ended(self, job_id: str) -> None:
         """Send a job's clients away and close its lanes."""
         self.node.end_job(job_id)
+        self.listening.job_ended(job_id)
         for upstream in self.upstreams.values():
             upstream.close_lanes(job_id)
         self._errand_bindings.pop(job_id, None)
