@@ -54,6 +54,8 @@ COMPILED = (
     "pocketkv/engine/frequency.py",
     "pocketkv/engine/shelf.py",
     "pocketkv/engine/values.py",
+    "pocketkv/engine/segments.py",
+    "pocketkv/engine/set_value.py",
     "pocketkv/engine/commands.py",
     "pocketkv/engine/stats.py",
     "pocketkv/engine/keyspace.py",

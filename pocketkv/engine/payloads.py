@@ -11,9 +11,13 @@ from typing import Final
 from pocketkv.engine.cold import FIRST_COLLECTION, Cold
 from pocketkv.engine.packing import PayloadError
 from pocketkv.engine.set_value import SetValue
+from pocketkv.engine.sorted_set_value import SortedSetValue
 from pocketkv.engine.values import Collection, Entry, type_name
 
-COLLECTIONS: Final[dict[int, type[Collection]]] = {FIRST_COLLECTION: SetValue}
+COLLECTIONS: Final[dict[int, type[Collection]]] = {
+    FIRST_COLLECTION: SetValue,
+    FIRST_COLLECTION + 3: SortedSetValue,
+}
 _CODES: Final = {kind: code for code, kind in COLLECTIONS.items()}
 
 

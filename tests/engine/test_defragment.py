@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 from pocketkv.engine import defragment, regions
 from pocketkv.engine.defragment import Defragmenter
 from pocketkv.engine.regions import Survey
+from pocketkv.engine.segments import SegmentMap
 from pocketkv.engine.set_value import SetValue
 from pocketkv.engine.sizes import dict_bytes
 from pocketkv.serving.memory import CPythonAddresses
@@ -170,12 +171,21 @@ def check_set(held: set[int], value: SetValue) -> None:
         assert not lies_in(held, id(value._integers))
         assert not lies_in(held, value._integers.buffer_info()[0])
         return
-    assert not lies_in(held, id(value._segments))
-    assert not lies_in(held, ADDRESSES.of_items(value._segments))
-    for segment in value._segments:
+    assert value._members is not None
+    check_segments(held, value._members)
+
+
+def check_segments(held: set[int], members: SegmentMap) -> None:
+    """No part of a map lies where it should not."""
+    assert not lies_in(held, id(members))
+    assert not lies_in(held, id(members.segments))
+    assert not lies_in(held, ADDRESSES.of_items(members.segments))
+    for segment in members.segments:
         assert not lies_in(held, id(segment))
         assert not lies_in(held, ADDRESSES.of_entries(segment))
-        assert not any(lies_in(held, id(member)) for member in segment)
+        for member, value in segment.items():
+            assert not lies_in(held, id(member))
+            assert type(value) is not bytes or not lies_in(held, id(value))
 
 
 def test_nothing_to_gain_moves_nothing() -> None:
@@ -207,8 +217,9 @@ def test_dicts_become_as_small_as_they_can_be() -> None:
     assert not others
     value = table[b"{slot}set"]
     assert isinstance(value, SetValue)
+    assert value._members is not None
     compacts: list[dict[bytes, Any]] = [table, db.expires[slot]]
-    for compact in [*compacts, *value._segments, *db.schedule._buckets]:
+    for compact in [*compacts, *value._members.segments, *db.schedule._buckets]:
         assert dict_bytes(len(compact)) >= compact.__sizeof__()
     engine.validate()
 

@@ -16,7 +16,8 @@ from pocketkv.engine.commands import ONE_KEY, TWO_KEYS, command
 from pocketkv.engine.errors import NOT_POSITIVE, SYNTAX, WRONG_TYPE, CommandError
 from pocketkv.engine.gate import require_memory
 from pocketkv.engine.handlers.set_algebra import lookup_set
-from pocketkv.engine.set_value import SetValue, member_cost
+from pocketkv.engine.segments import member_cost
+from pocketkv.engine.set_value import SetValue
 from pocketkv.resp.replies import Reply, SetReply
 
 if TYPE_CHECKING:
