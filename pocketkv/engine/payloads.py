@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from pocketkv.engine.cold import FIRST_COLLECTION, Cold
+from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.packing import PayloadError
 from pocketkv.engine.set_value import SetValue
 from pocketkv.engine.values import Collection, Entry, type_name
 
-COLLECTIONS: Final[dict[int, type[Collection]]] = {FIRST_COLLECTION: SetValue}
+COLLECTIONS: Final[dict[int, type[Collection]]] = {
+    FIRST_COLLECTION: SetValue,
+    FIRST_COLLECTION + 1: ListValue,
+}
 _CODES: Final = {kind: code for code, kind in COLLECTIONS.items()}
 
 
