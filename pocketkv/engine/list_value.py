@@ -322,31 +322,22 @@ class ListValue(Collection):
         last, end = self._locate(start + count - 1)
         chunks = self._chunks
         kept = chunks[first : last + 1]
+        dropped = chunks[self._room : first] + chunks[last + 1 :]
+        cut = [kept[0][:skipped], kept[-1][end + 1 :]]
         kept[-1] = kept[-1][: end + 1]
         kept[0] = kept[0][skipped:]
+        # Of what stays and what goes, the less is looked at.
         if count * 2 < self._size:
-            size_bytes = _BASE_BYTES
-            for chunk in kept:
-                size_bytes += _CHUNK_BYTES + cost_of(chunk)
+            size_bytes = _BASE_BYTES + _CHUNK_BYTES * len(kept) + sum(map(cost_of, kept))
         else:
-            size_bytes = self._cost_within(first, skipped, last, end)
-        dropped = chunks[self._room : first] + chunks[last + 1 :]
+            size_bytes = self.size_bytes - _CHUNK_BYTES * len(dropped)
+            size_bytes -= sum(map(cost_of, dropped + cut))
         regular = self._regular
         self._start_over(kept)
         self._size = count
         self._regular = regular or len(kept) <= 2
         self.size_bytes = size_bytes
         return _to_shed(dropped)
-
-    def _cost_within(self, first: int, skipped: int, last: int, end: int) -> int:
-        """What is left of the list's cost without what is before a place, and behind another."""
-        chunks = self._chunks
-        size_bytes = self.size_bytes
-        for number in range(self._room, first):
-            size_bytes -= _CHUNK_BYTES + cost_of(chunks[number])
-        for number in range(last + 1, len(chunks)):
-            size_bytes -= _CHUNK_BYTES + cost_of(chunks[number])
-        return size_bytes - cost_of(chunks[first][:skipped]) - cost_of(chunks[last][end + 1 :])
 
     def _start_over(self, chunks: list[list[bytes]]) -> None:
         """Have other chunks; their number of elements and cost are the caller's to tell."""
