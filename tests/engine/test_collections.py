@@ -14,7 +14,7 @@ MAKING: dict[str, list[list[object]]] = {
     "list": [["RPUSH", "k", *(f"item:{n}" for n in range(COUNT))]],
     "hash": [["HSET", "k", *(part for n in range(COUNT) for part in (f"field:{n}", n))]],
     "zset": [["ZADD", "k", *(part for n in range(COUNT) for part in (n, f"member:{n}"))]],
-    "stream": [["XADD", "k", f"{n + 1}-1", "field", n] for n in range(COUNT // 4)],
+    "stream": [["XADD", "k", f"{n + 1}-1", "field", n] for n in range(COUNT // 2)],
 }
 
 
