@@ -314,6 +314,9 @@ class SortedSetValue(Collection):
         """Some of the members; all of a listpack, which is small."""
         if self._is_listpack:
             return 0, self.payload()
+        if not self._scores.segments:
+            # It was freed meanwhile.
+            return 0, _SKIPLIST
         mean_bytes = max(1, self.size_bytes // max(1, len(self)))
         cursor, members, scores = self.scan(cursor, max(1, size // mean_bytes))
         return cursor, _SKIPLIST + _pack_pairs(scores, members)

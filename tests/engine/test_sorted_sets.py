@@ -208,6 +208,8 @@ def test_a_large_one_is_packed_built_and_freed_in_steps() -> None:
     shed = 1
     while made.shed():
         shed += 1
+        made.part(5, 1000)
+    assert made.part(5, 1000) == (0, b"s")
     assert shed > 3
 
 
@@ -297,6 +299,8 @@ def test_random_members_have_their_own_scores(client: Client) -> None:
     )
     reply = client("ZRANDMEMBER", "k", -limits.RANDOM_MEMBERS_MAX - 1)
     assert isinstance(reply, Error)
+    reply = client("ZRANDMEMBER", "k", -(2**62), "WITHSCORES")
+    assert reply.text == "ERR value is out of range"
 
 
 # --- memory ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.oracle import (
     commands_geo,
     commands_keys,
+    commands_lists,
     commands_sets,
     commands_sorted_sets,
     commands_strings,
@@ -20,7 +21,14 @@ from tests.oracle.compare import Leniencies, first_difference
 from tests.oracle.generate import Request, Requests, resolve_times
 from tests.oracle.targets import Target
 
-MODULES = [commands_strings, commands_keys, commands_sets, commands_sorted_sets, commands_geo]
+MODULES = [
+    commands_strings,
+    commands_keys,
+    commands_sets,
+    commands_lists,
+    commands_sorted_sets,
+    commands_geo,
+]
 
 EXAMPLES = int(os.environ.get("POCKETKV_ORACLE_EXAMPLES", "250"))
 
