@@ -128,9 +128,9 @@ class SortedSetMachine(RuleBasedStateMachine):
             assert self.value.rank(member) == rank
             assert self.value.score(member) == self.model[member]
         below = bisect_left(ordered, (score, b""))
-        assert self.value.rank_of_score(score, is_after=False) == below
+        assert self.value.rank_of_score(score, False) == below
         as_high = sum(other <= score for other, _ in ordered)
-        assert self.value.rank_of_score(score, is_after=True) == as_high
+        assert self.value.rank_of_score(score, True) == as_high
 
     @invariant()
     def agrees(self) -> None:
@@ -156,7 +156,7 @@ def test_members_of_one_score_are_found_by_name(after: bool) -> None:
     for number in (-1, 0, 1, 2, 1023, 1024, 1025, 5997, 5998, 5999):
         expected = (number + 2) // 2 if after and number % 2 == 0 else (number + 1) // 2
         member = b"%05d" % number if number >= 0 else b""
-        assert value.rank_of_member(member, is_after=after) == expected
+        assert value.rank_of_member(member, after) == expected
 
 
 # --- media -------------------------------------------------------------------------------------

@@ -246,8 +246,8 @@ class Search:
         assert value is not None  # Nothing is searched where nothing is.
         found: list[Found] = []
         for low, high in area.score_ranges():
-            start = value.rank_of_score(float(low), is_after=False)
-            stop = value.rank_of_score(float(high), is_after=False)
+            start = value.rank_of_score(float(low), False)
+            stop = value.rank_of_score(float(high), False)
             for first in range(start, stop, _STEP_MEMBERS):
                 if enough and len(found) >= enough:
                     return found
