@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tests.oracle import (
+    commands_geo,
     commands_hashes,
     commands_keys,
     commands_lists,
@@ -30,6 +31,7 @@ MODULES = [
     commands_sorted_sets,
     commands_streams,
     commands_strings,
+    commands_geo,
 ]
 
 EXAMPLES = int(os.environ.get("POCKETKV_ORACLE_EXAMPLES", "250"))
