@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pocketkv.engine.handlers import (
+    bitfields,
+    bitmaps,
     clients,
     cluster,
     command,
@@ -26,6 +28,8 @@ from pocketkv.engine.handlers import (
 )
 
 __all__ = [
+    "bitfields",
+    "bitmaps",
     "clients",
     "cluster",
     "command",
