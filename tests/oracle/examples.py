@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.oracle import (
     commands_bitmaps,
     commands_hashes,
+    commands_hyperloglogs,
     commands_keys,
     commands_sets,
     commands_strings,
@@ -23,6 +24,7 @@ from tests.oracle.targets import Target
 MODULES = [
     commands_bitmaps,
     commands_hashes,
+    commands_hyperloglogs,
     commands_keys,
     commands_sets,
     commands_strings,

@@ -117,10 +117,10 @@ def append(session: Session, request: list[Any]) -> Reply:
     _check_length(session, size)
     if size >= limits.EXTENT_BYTES_MIN and session.node.keyspace.keeps_large:
         return _write_large(session, key, value, len(value), request[2])
-    changeable = _changeable(db, key, value)
+    changeable = changeable_string(db, key, value)
     cost_bytes = value_cost(changeable)
     changeable += request[2]
-    _keep(db, key, changeable, cost_bytes)
+    keep(db, key, changeable, cost_bytes)
     return len(changeable)
 
 
@@ -174,12 +174,12 @@ def overwrite(
         require_memory(session, end - size)
     if is_large:
         return _write_large(session, key, value, offset, part)
-    changeable = _changeable(db, key, b"" if value is None else value)
+    changeable = changeable_string(db, key, b"" if value is None else value)
     cost_bytes = value_cost(changeable)
     if offset > size:
         changeable += bytes(offset - size)
     changeable[offset:end] = bytes(part) if isinstance(part, LargeString) else part
-    _keep(db, key, changeable, cost_bytes)
+    keep(db, key, changeable, cost_bytes)
     return len(changeable)
 
 
@@ -215,7 +215,7 @@ def _write_large(
     return len(string)
 
 
-def _changeable(db: Database, key: bytes, value: String) -> bytearray:
+def changeable_string(db: Database, key: bytes, value: String) -> bytearray:
     """A key's string as it can be changed in place; copied the first time."""
     if isinstance(value, bytearray):
         return value
@@ -225,7 +225,7 @@ def _changeable(db: Database, key: bytes, value: String) -> bytearray:
     return changeable
 
 
-def _keep(db: Database, key: bytes, changeable: bytearray, cost_bytes: int) -> None:
+def keep(db: Database, key: bytes, changeable: bytearray, cost_bytes: int) -> None:
     """Have a key hold a string that was changed in place, and cost so much before."""
     if db.find_stored(key) is changeable:
         db.modified(key, value_cost(changeable) - cost_bytes)
