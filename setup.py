@@ -34,6 +34,8 @@ COMPILED = (
     "pocketkv/engine/extents.py",
     "pocketkv/engine/large_string.py",
     "pocketkv/engine/sinks.py",
+    "pocketkv/engine/rdb/crc64.pyx",
+    "pocketkv/engine/rdb/lzf.pyx",
     "pocketkv/tiers/memfd.py",
     "pocketkv/tiers/readers.py",
     "pocketkv/tiers/volume/reading.pyx",

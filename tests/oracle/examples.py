@@ -15,6 +15,8 @@ from tests.oracle import (
     commands_hyperloglogs,
     commands_keys,
     commands_sets,
+    commands_sorted_sets,
+    commands_streams,
     commands_strings,
 )
 from tests.oracle.compare import Leniencies, first_difference
@@ -27,6 +29,8 @@ MODULES = [
     commands_hyperloglogs,
     commands_keys,
     commands_sets,
+    commands_sorted_sets,
+    commands_streams,
     commands_strings,
 ]
 
