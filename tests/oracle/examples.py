@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tests.oracle import (
+    commands_bitmaps,
     commands_geo,
     commands_hashes,
+    commands_hyperloglogs,
     commands_keys,
     commands_lists,
     commands_sets,
@@ -24,7 +26,9 @@ from tests.oracle.generate import Request, Requests, resolve_times
 from tests.oracle.targets import Target
 
 MODULES = [
+    commands_bitmaps,
     commands_hashes,
+    commands_hyperloglogs,
     commands_keys,
     commands_lists,
     commands_sets,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pocketkv.engine.handlers import (
+    bitfields,
+    bitmaps,
     clients,
     clients_tracking,
     cluster,
@@ -15,6 +17,7 @@ from pocketkv.engine.handlers import (
     geo,
     geo_search,
     hashes,
+    hyperloglogs,
     internal,
     jobs,
     keys,
@@ -46,6 +49,8 @@ from pocketkv.engine.handlers import (
 )
 
 __all__ = [
+    "bitfields",
+    "bitmaps",
     "clients",
     "clients_tracking",
     "cluster",
@@ -58,6 +63,7 @@ __all__ = [
     "geo",
     "geo_search",
     "hashes",
+    "hyperloglogs",
     "internal",
     "jobs",
     "keys",
