@@ -30,8 +30,9 @@ _NOACK_IN_XREAD: Final = (
     b"ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead."
 )
 _NO_GROUP_OPTION: Final = b"ERR Missing GROUP option for XREADGROUP"
+# Redis names XREAD in both commands.
 _UNBALANCED: Final = (
-    b"ERR Unbalanced %b list of streams: for each stream key an ID or '%b' must be specified."
+    b"ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
 )
 _LAST_IN_GROUP: Final = (
     b"ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of "
@@ -115,7 +116,7 @@ class _Reading:
                 i += 1
                 self.count = max(0, parse_int(request[i]))
             elif option == b"STREAMS" and i < last:
-                self._parse_streams(request, i + 1, in_group)
+                self._parse_streams(request, i + 1)
                 break
             elif option == b"GROUP" and i + 1 < last:
                 if not in_group:
@@ -134,11 +135,10 @@ class _Reading:
         if in_group and self.group is None:
             raise CommandError(_NO_GROUP_OPTION)
 
-    def _parse_streams(self, request: list[bytes], first: int, in_group: bool) -> None:
+    def _parse_streams(self, request: list[bytes], first: int) -> None:
         count = len(request) - first
         if count % 2:
-            name, sign = (b"XREADGROUP", b">") if in_group else (b"XREAD", b"$")
-            raise CommandError(_UNBALANCED % (name, sign))
+            raise CommandError(_UNBALANCED)
         self.keys = request[first : first + count // 2]
         self.texts = request[first + count // 2 :]
 
