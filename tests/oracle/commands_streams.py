@@ -82,9 +82,9 @@ trimming = st.one_of(
         options(request(any_case(b"LIMIT"), counts), most=1),
     ),
 )
-add_options = st.one_of(
-    st.just([]),
-    st.just([]),
+add_options: Requests = st.one_of(
+    request(),
+    request(),
     trimming,
     request(any_case(b"NOMKSTREAM")),
     options(trimming, request(b"NOMKSTREAM"), request(b"LIMIT", counts)),

@@ -48,7 +48,6 @@ _NO_GROUP: Final = (
 )
 _GROUP_GONE: Final = b"NOGROUP the consumer group this client was blocked on no longer exists"
 _STREAM_GONE: Final = b"UNBLOCKED the stream key no longer exists"
-_INVALID_ARGUMENTS: Final = b"ERR Invalid arguments specified for command"
 
 # Words before STREAMS, with how many arguments each has.
 _WORDS: Final = {b"BLOCK": 1, b"COUNT": 1, b"GROUP": 2, b"NOACK": 0}
@@ -71,7 +70,9 @@ def _keys_found(request: list[bytes]) -> list[int]:
         if word not in _WORDS:
             break
         i += 1 + _WORDS[word]
-    raise CommandError(_INVALID_ARGUMENTS)
+    # What is wrong is told in the command's own words.
+    _Reading().parse(request, in_group=request[0].upper() == b"XREADGROUP")
+    raise CommandError(SYNTAX)
 
 
 class _Reading:
