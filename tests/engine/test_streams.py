@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pocketkv.engine import notifications
+from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.stream_ids import format_id, parse_id
@@ -323,6 +324,7 @@ def test_a_change_does_not_write_the_whole_stream() -> None:
     shelf = client.db.shelf
     assert shelf is not None
     shelf.rewrite(b"k")
+    changes: list[Cold] = []
     for request in (
         ("XADD", "k", "9000-0", "f", "v"),
         ("XREADGROUP", "GROUP", "g", "a", "COUNT", 3, "STREAMS", "k", ">"),

@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.oracle.compare import Leniencies, Leniency
 from tests.oracle import generate
+from tests.oracle.compare import Leniencies, Leniency
 from tests.oracle.generate import (
     Requests,
     any_case,
