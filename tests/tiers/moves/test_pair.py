@@ -17,7 +17,7 @@ from tests.replies import Error
 from tests.tiers.moves.pair import JOB, Pair, contents, make_engine
 
 LARGE = bytes(range(256)) * 400
-KEYS = [b"a", b"b", b"{a}2", b"c", b"set", b"{set}2", b"large", b"{large}2"]
+KEYS = [b"a", b"b", b"{a}2", b"c", b"set", b"{set}2", b"large", b"{large}2", b"stream"]
 
 key = st.sampled_from(KEYS)
 member = st.integers(0, 30).map(lambda n: b"member-%d" % n if n % 3 else b"%d" % n)
@@ -30,6 +30,13 @@ command = st.one_of(
     st.tuples(st.just("SADD"), key, member, member),
     st.tuples(st.just("SREM"), key, member),
     st.tuples(st.just("SPOP"), key),
+    st.tuples(st.just("XADD"), st.just(b"stream"), st.just("*"), st.just("f"), member),
+    st.tuples(st.just("XADD"), key, st.just("MAXLEN"), st.just(3), st.just("*"), member, member),
+    st.tuples(st.just("XGROUP"), st.just("CREATE"), st.just(b"stream"), st.just("g"), st.just(0)),
+    st.tuples(
+        *map(st.just, ("XREADGROUP", "GROUP", "g", "c", "STREAMS", b"stream", ">")),
+    ),
+    st.tuples(*map(st.just, ("XAUTOCLAIM", b"stream", "g", "d", 0, 0, "COUNT", 2))),
     st.tuples(st.just("DEL"), key, key),
     st.tuples(st.just("RENAME"), st.just(b"a"), st.just(b"{a}2")),
     st.tuples(st.just("RENAME"), st.just(b"set"), st.just(b"{set}2")),
