@@ -29,6 +29,7 @@ from pocketkv.resp.replies import NO_REPLY, Deferred, ErrorReply, Reply
 from pocketkv.slots import key_slot
 
 if TYPE_CHECKING:
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.session import Session
 
 # First words of the lines of an HTTP request that are no commands; Redis knows the same two.
@@ -193,6 +194,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
         return refuse(session, request, command, error)
     except (NoRoom, NotResident, Held) as reason:
         return _wait(session, command, request, reason)
+    if node.long_runs and (busy := blocked_by(session, command)) is not None:
+        return busy.hold(session, command, request, run)
     if node.pauses and holds(session, command):
         return hold(session, request, run)
     if session.transaction is not None and session.transaction.keeps(command):
@@ -222,6 +225,12 @@ def run(session: Session, request: list[bytes]) -> Reply:
     if session.reply_off or session.reply_skip:
         return without_reply(session, reply)
     return reply
+
+
+def blocked_by(session: Session, command: Command) -> LongRun | None:
+    """The script of the same job that a command has to wait for."""
+    long_run = session.node.long_runs.get(session.job_id)
+    return None if long_run is None or "allow_busy" in command.flags else long_run
 
 
 def _enqueue(session: Session, command: Command, request: list[bytes]) -> Reply:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.node import Node
     from pocketkv.engine.transactions import Transaction
     from pocketkv.engine.watches import Watch
@@ -74,6 +75,7 @@ class Session:
             in a transaction or a script.
         transaction: What it has sent since MULTI; ``None``: it is in none.
         watch: The keys that it watches for its next transaction, if it does.
+        long_run: What its transaction's scripts take turns by, while it is executed.
         in_exec: Whether its transaction is executed now.
         reply_off, reply_skip: CLIENT REPLY.
         last_command: Name of the last command's record, or of the one under way.
@@ -96,6 +98,7 @@ class Session:
         "lib_name",
         "lib_version",
         "local_address",
+        "long_run",
         "name",
         "no_evict",
         "no_touch",
@@ -128,6 +131,7 @@ class Session:
         self.blocked: Blocked | None = None
         self.denies_blocking = False
         self.in_exec = False
+        self.long_run: LongRun | None = None
         self.transaction: Transaction | None = None
         self.watch: Watch | None = None
         self.job_id = DEFAULT_JOB_ID
