@@ -67,6 +67,12 @@ def write_refusal(error: OSError) -> ErrorReply:
     return ErrorReply(code + b" " + NO_WRITES + reason)
 
 
+def execabort(text: bytes) -> bytes:
+    """What EXEC is told that was refused for a reason."""
+    reason = text[4:] if text.startswith(b"ERR ") else text
+    return b"EXECABORT Transaction discarded because of: " + reason
+
+
 def wrong_arity(name: str) -> CommandError:
     """The refusal of a wrong number of arguments; `name` as in the record (``client|id``)."""
     return CommandError(b"ERR wrong number of arguments for '%b' command" % name.encode())

@@ -104,9 +104,7 @@ class Libraries:
         scripts = self._scripts
         calls = scripts.calls
         calls.registry = library.register
-        calls.load_until_ns = (
-            scripts.node.stopwatch.now_ns() + limits.LIBRARY_LOAD_MS * 1_000_000
-        )
+        calls.load_until_ns = scripts.node.stopwatch.now_ns() + limits.LIBRARY_LOAD_MS * 1_000_000
         try:
             scripts.interpreter.load_library(_without_first_line(library.code))
         except ScriptError as error:

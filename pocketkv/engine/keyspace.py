@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pocketkv.engine.kept import KeptStore
     from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.notifications import Notifier
-    from pocketkv.engine.sinks import ExtentSink
     from pocketkv.engine.scripts import Scripts
+    from pocketkv.engine.sinks import ExtentSink
     from pocketkv.engine.transfer import Partial
     from pocketkv.engine.waiters import Waiters
     from pocketkv.engine.watches import Watchers

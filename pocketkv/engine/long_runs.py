@@ -17,11 +17,11 @@ from pocketkv.engine.pauses import complete_with
 from pocketkv.resp.replies import Deferred, ErrorReply, Reply
 
 if TYPE_CHECKING:
-    from pocketkv.lua.slices import Worker, Workers
     from pocketkv.engine.commands import Command
     from pocketkv.engine.node import Node
     from pocketkv.engine.pauses import Resume
     from pocketkv.engine.session import Session
+    from pocketkv.lua.slices import Worker, Workers
 
 BUSY_SCRIPT: Final = (
     b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."

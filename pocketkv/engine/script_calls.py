@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
 from pocketkv.engine.calling import call
-from pocketkv.engine.commands import COMMANDS, Command
 from pocketkv.engine.cold import NotResident
+from pocketkv.engine.commands import COMMANDS, Command
 from pocketkv.engine.errors import OUT_OF_MEMORY, SLOTS_HELD, CommandError
 from pocketkv.engine.gate import check_memory, check_slots, check_writable
 from pocketkv.engine.large_string import LargeString
@@ -49,7 +49,9 @@ _NOT_LOCAL: Final = b"ERR Script attempted to access a non local key in a cluste
 _NO_ANSWER: Final = b"ERR this command cannot be waited for in a script"
 _TOO_LARGE: Final = b"ERR the reply is too large for a script"
 _DEFECT: Final = b"ERR internal error"
-_NO_ACL_ARGUMENTS: Final = b"ERR Please specify at least one argument for this redis.acl_check_cmd() call"
+_NO_ACL_ARGUMENTS: Final = (
+    b"ERR Please specify at least one argument for this redis.acl_check_cmd() call"
+)
 _INVALID_COMMAND: Final = b"ERR Invalid command passed to redis.acl_check_cmd()"
 _LOAD_TIMEOUT: Final = b"ERR FUNCTION LOAD timeout"
 _EXACT_MAX: Final = 10**17
@@ -326,6 +328,10 @@ class ScriptCalls:
             return reply if resp3 else int(reply)
         if isinstance(reply, float):
             return self.table({b"double": reply}) if resp3 else format_double(reply)
+        return self._rare(reply, resp3=resp3)
+
+    def _rare(self, reply: Reply, *, resp3: bool) -> Any:
+        """`_item`, of kinds that few commands answer."""
         if isinstance(reply, dict):
             return self._map(reply, resp3=resp3)
         if isinstance(reply, set | frozenset | SetReply):

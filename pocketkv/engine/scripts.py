@@ -88,7 +88,16 @@ class Run:
 class Scripts:
     """The scripts and functions of one job on this node."""
 
-    __slots__ = ("_from_eval", "_interpreter", "calls", "known", "libraries", "node", "run", "space")
+    __slots__ = (
+        "_from_eval",
+        "_interpreter",
+        "calls",
+        "known",
+        "libraries",
+        "node",
+        "run",
+        "space",
+    )
 
     def __init__(self, node: Node, space: JobSpace) -> None:
         self.node = node
@@ -296,5 +305,4 @@ def _reply(value: Any, protocol: int) -> Reply:
         # As C converts what is no 64-bit integer.
         in_range = -(2.0**63) <= value < 2.0**63
         return int(value) if in_range else _INT64_MIN
-    return value if _INT64_MIN <= value < 2**63 else _INT64_MIN  # type: ignore[no-any-return]
-
+    return value if _INT64_MIN <= value < 2**63 else _INT64_MIN

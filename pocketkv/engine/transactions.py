@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.calling import call, require_ready
-from pocketkv.engine.errors import CommandError
+from pocketkv.engine.errors import CommandError, execabort
 from pocketkv.engine.fetching import forget
 from pocketkv.engine.long_runs import BUSY_SCRIPT, LongRun, run_sliced
 from pocketkv.engine.sinks import charged_bytes
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pocketkv.engine.session import Session
 
 _ABORTED: Final = b"EXECABORT Transaction discarded because of previous errors."
-_DISCARDED_BECAUSE: Final = b"EXECABORT Transaction discarded because of: "
 _NOT_ALLOWED: Final = b"ERR Command not allowed inside a transaction"
 _QUEUE_FULL: Final = b"OOM the transaction takes more memory than one may"
 # What is executed at once, in a transaction too.
@@ -99,7 +98,7 @@ class Transaction:
         if name.upper() != b"EXEC":
             return text
         discard(session)
-        return _DISCARDED_BECAUSE + (text[4:] if text.startswith(b"ERR ") else text)
+        return execabort(text)
 
 
 def discard(session: Session) -> None:

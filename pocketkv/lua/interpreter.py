@@ -25,8 +25,10 @@ class Host(Protocol):
     """What scripts ask of the server."""
 
     def invoke(self, *arguments: Any) -> Any:
-        """A command: its reply; or a tuple of ``None``, an error, a status, and whether the error
-        was counted."""
+        """A command: its reply.
+
+        Or a tuple of ``None``, an error, the text of a status, and whether the error was counted.
+        """
         ...
 
     def tick(self) -> bytes | None:
@@ -73,7 +75,7 @@ class Encoded:
         self.raw = raw
 
 
-def _no_attributes(of: object, name: object, setting: bool) -> str:
+def _no_attributes(*_: object) -> str:
     raise AttributeError("scripts see no objects")
 
 

@@ -664,7 +664,7 @@ local function register(...)
   end
   check_room()
   local failure = host.register(name, body, description, concat(words, ' '))
-  if failure then fail(failure) end
+  if failure then error({err = failure}, 0) end
 end
 
 -- While libraries are loaded they see next to nothing; their functions see all when they are called.

@@ -1,4 +1,4 @@
-"""Work that is left in the middle, and gone on with later, on one thread; the only door to greenlet.
+"""Work that is left in the middle, and gone on with later; the only door to greenlet.
 
 A worker has a stack of its own, so that whatever it calls (Lua, and a command called from there)
 can be left as it is.

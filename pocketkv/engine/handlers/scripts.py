@@ -225,7 +225,13 @@ def script_kill(session: Session, request: list[bytes]) -> Reply:
     return OK
 
 
-@_script("DEBUG", 3, "Begins or ends debugging, which there is none of.", "<YES | SYNC | NO>", since="3.2.0")
+@_script(
+    "DEBUG",
+    3,
+    "Begins or ends debugging, which there is none of.",
+    "<YES | SYNC | NO>",
+    since="3.2.0",
+)
 def script_debug(session: Session, request: list[bytes]) -> Reply:
     """NO is always in force."""
     mode = request[2].upper()
