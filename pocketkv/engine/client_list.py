@@ -1,7 +1,7 @@
 """Clients as CLIENT LIST shows them, and which of them a client may see.
 
 A job's clients see each other and no other job's; the administrator sees all. Our own routers'
-connections are not shown to a job: they carry many clients.
+connections are not shown to a job: they carry many clients, or stand for one that the router shows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def visible_sessions(session: Session) -> list[Session]:
     if session.admin:
         return list(sessions)
     job_id = session.job_id
-    return [s for s in sessions if s.job_id == job_id and (not s.proxied or s is session)]
+    if session.proxied:
+        # A router ends what its clients wait for.
+        return [s for s in sessions if s.job_id == job_id]
+    return [s for s in sessions if s.job_id == job_id and not s.proxied]
 
 
 def user_of(session: Session) -> str:

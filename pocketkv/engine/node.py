@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.medium import MediumFigures
     from pocketkv.engine.moving import Moves
+    from pocketkv.engine.pubsub import Forwarder, Listening
     from pocketkv.engine.retention import Retaining
     from pocketkv.engine.session import Transport
     from pocketkv.engine.waiters import Waiters
@@ -81,6 +82,7 @@ class Node:
         blocked_clients: Sessions that wait in a blocking command.
         ready_waiters: Those of jobs in which keys changed that clients wait for.
         pauses: CLIENT PAUSE under way, by job id (see `engine.pauses`).
+        monitors: Clients that are shown what is asked: MONITOR.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Node:
         self.workers = Workers()
         # Takes what scripts have to say for the log: the job, a level of Redis's, the text.
         self.script_log: Callable[[str, int, bytes], None] | None = None
+        self.monitors: list[Session] = []
         self.process = ProcessFigures()
         self._start_without_plane()
         # Why the last commit failed, until one succeeds.
@@ -162,6 +165,9 @@ class Node:
         # Has the controller know that a job retains keys, and carries slots; set as the above.
         self.retaining: Retaining | None = None
         self.moves: Moves | None = None
+        # Publish to the job's other servers, and listen at them for clients here (see `pubsub`).
+        self.forwarder: Forwarder | None = None
+        self.listening: Listening | None = None
         # Keeps memory compact, where there is anything stored.
         self.defragmenter: Defragmenter | None = None
         # Tells of the medium under the values, for INFO and metrics; set by the plane.
@@ -182,6 +188,7 @@ class Node:
         """The connection is gone."""
         session.unwatch()
         if self.sessions.pop(session.id, None) is not None:
+            session.stop_listening()
             stats = session.space.stats
             stats.received_bytes += session.transport.received_bytes
             stats.sent_bytes += session.transport.sent_bytes

@@ -112,6 +112,19 @@ SAME_ARGUMENTS = [
     "hello",
     "select",
     "wait",
+    "zadd",
+    "zrange",
+    "zrangestore",
+    "zrangebyscore",
+    "zunionstore",
+    "zinter",
+    "zintercard",
+    "zdiff",
+    "zpopmin",
+    "bzpopmin",
+    "bzmpop",
+    "zrandmember",
+    "zscan",
 ]
 
 
@@ -135,6 +148,8 @@ def test_arguments_are_as_redis_s(redis_target: SocketTarget, client: Client, na
         "GETKEYS PING a",
         "GETKEYS GET a b",
         "GETKEYS nosuch a",
+        "GETKEYS SPUBLISH a b",
+        "GETKEYSANDFLAGS SSUBSCRIBE a b",
         "GETKEYS CLIENT nosuch",
         "GETKEYS CLIENT id",
         "GETKEYSANDFLAGS SINTERSTORE a b c",
