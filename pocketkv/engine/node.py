@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.commands import Command
-from pocketkv.engine.errors import write_refusal
+from pocketkv.engine.errors import CountedError, write_refusal
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.pauses import Pause, unpause
 from pocketkv.engine.session import Session
@@ -19,6 +19,7 @@ from pocketkv.engine.settings import Settings
 from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog
 from pocketkv.engine.timers import Timer, Timers
 from pocketkv.engine.topology import Topology
+from pocketkv.lua.slices import Workers
 from pocketkv.resp.replies import Deferred, ErrorReply, Reply
 from pocketkv.stopwatch import Stopwatch
 from pocketkv.tokens import verify_job_token, verify_password
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.defragment import Defragmenter
     from pocketkv.engine.fetching import Fetcher, Stepper
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.medium import MediumFigures
     from pocketkv.engine.moving import Moves
     from pocketkv.engine.pubsub import Forwarder, Listening
@@ -131,6 +133,11 @@ class Node:
         # What CONFIG SET maxmemory 0 goes back to.
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
+        # Scripts that take long, by job (see `engine.long_runs`), and who executes scripts.
+        self.long_runs: dict[str, LongRun] = {}
+        self.workers = Workers()
+        # Takes what scripts have to say for the log: the job, a level of Redis's, the text.
+        self.script_log: Callable[[str, int, bytes], None] | None = None
         self.monitors: list[Session] = []
         self.process = ProcessFigures()
         self._start_without_plane()
@@ -300,6 +307,8 @@ class Node:
             else:
                 session.transport.close_when_sent()
         unpause(self, job_id)
+        if job_id in self.long_runs:
+            self.long_runs[job_id].kill(b"ERR the job has ended")
         self.keyspace.drop(job_id)
 
     # --- counts --------------------------------------------------------------------------------
@@ -327,9 +336,17 @@ class Node:
         if type(reply) is ErrorReply:
             stats.failed += 1
             self._count_error(reply)
+        elif type(reply) is CountedError:
+            stats.failed += 1
         log = self.slow_log
         # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
         if 0 <= log.threshold_us * 1000 < duration_ns and not command.no_auth:
+            self.record_slow(session, request, duration_ns)
+
+    def record_slow(self, session: Session, request: list[bytes], duration_ns: int) -> None:
+        """Keep a call in the slow log, if it is slow."""
+        log = self.slow_log
+        if 0 <= log.threshold_us * 1000 < duration_ns:
             log.add(
                 request,
                 self.clock.now_s,
