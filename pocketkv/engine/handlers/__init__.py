@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pocketkv.engine.handlers import (
+    acl,
     clients,
     clients_tracking,
     cluster,
@@ -16,6 +17,7 @@ from pocketkv.engine.handlers import (
     keys_expiry,
     keys_scan,
     memory,
+    monitor,
     pubsub,
     server,
     set_algebra,
@@ -27,6 +29,7 @@ from pocketkv.engine.handlers import (
 )
 
 __all__ = [
+    "acl",
     "clients",
     "clients_tracking",
     "cluster",
@@ -40,6 +43,7 @@ __all__ = [
     "keys_expiry",
     "keys_scan",
     "memory",
+    "monitor",
     "pubsub",
     "server",
     "set_algebra",
