@@ -80,6 +80,8 @@ REPLY_BACKLOG_HIGH_BYTES: Final = 8 * MIB
 # Received requests that wait behind unsent replies; from here on nothing more is received. A
 # client that sends a whole pipeline before it reads the first reply (redis-py does) must fit.
 REQUEST_BACKLOG_MAX_BYTES: Final = 256 * MIB
+# Arguments of the commands of one transaction; large strings are charged to the job instead.
+TRANSACTION_BYTES_MAX: Final = 256 * MIB
 # A client that takes none of its waiting replies for so long is dropped.
 REPLY_STALL_TIMEOUT_S: Final = 30.0
 # Writers of large values wait so long for a medium that is behind; then they are refused.
@@ -197,5 +199,7 @@ CLIENT_REPLIES_TARGET_BYTES: Final = 32 * MIB
 CLIENT_REPLY_GUESS_BYTES: Final = 256 * KIB
 # Replies that wait to be sent to one client; a client that owes its reading more is dropped.
 CLIENT_REPLIES_MAX_BYTES: Final = GIB
+# How often a server that clients wait for in blocking commands is asked whether it is alive.
+UPSTREAM_PROBE_S: Final = 2.0
 # How long the controller may take over a command that a router passes on.
 CONTROL_TIMEOUT_S: Final = 5.0

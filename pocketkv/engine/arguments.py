@@ -6,6 +6,7 @@ underscores. What is not taken becomes the `CommandError` that Redis answers wit
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from pocketkv.engine.errors import (
@@ -30,6 +31,16 @@ _NOT_INT32: Final = b"ERR value is out of range, value must between %d and %d" %
 _INT64_CHARACTERS: Final = 20
 # Redis copies a number that it parses as a float into a buffer of 5 KiB.
 FLOAT_CHARACTERS_MAX: Final = 5 * 1024 - 1
+_PLAIN_FLOAT: Final = b"0123456789.+-eE"
+_INFINITY: Final = float("inf")
+_C_DOUBLE: Final = re.compile(
+    rb"""[ \t\n\v\f\r]* ([+-]?) (?:
+        (inf (?:inity)?)
+        | (0x (?: [0-9a-f]+ \.? [0-9a-f]* | \.[0-9a-f]+ ) (?: p [+-]? \d+ )?)
+        | ((?: \d+ \.? \d* | \.\d+ ) (?: e [+-]? \d+ )?)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 # --- numbers -----------------------------------------------------------------------------------
@@ -90,6 +101,14 @@ def parse_double(text: bytes | bytearray, error: bytes = NOT_FLOAT) -> float:
     """
     if len(text) > FLOAT_CHARACTERS_MAX:
         raise CommandError(error)
+    if not text.translate(None, _PLAIN_FLOAT):
+        # Digits, signs, a point, an exponent: Python and C agree, within what doubles can be.
+        try:
+            number = float(text)
+        except ValueError:
+            raise CommandError(error) from None
+        if number != 0 and abs(number) != _INFINITY:
+            return number
     try:
         spelling = text.decode("ascii")
         number = float.fromhex(spelling) if "x" in spelling.lower() else float(spelling)
@@ -104,6 +123,30 @@ def parse_double(text: bytes | bytearray, error: bytes = NOT_FLOAT) -> float:
     if number == 0 and any(c in "123456789" for c in spelling.lower().split("e")[0]):
         raise CommandError(error)
     return number
+
+
+def c_double(text: bytes) -> float | None:
+    """The double that a C string is as a whole for strtod; ``None``: it is none, or NaN.
+
+    As strtod gives them, what is too large is infinite, too small is zero, and nothing is zero.
+    """
+    text = c_string(text)
+    if not text:
+        return 0.0
+    found = _C_DOUBLE.fullmatch(text)
+    if found is None:
+        return None
+    sign, infinite, hexadecimal, decimal = found.groups()
+    if infinite:
+        number = _INFINITY
+    elif hexadecimal:
+        try:
+            number = float.fromhex(hexadecimal.decode())
+        except OverflowError:
+            number = _INFINITY
+    else:
+        number = float(decimal)
+    return -number if sign == b"-" else number
 
 
 def parse_cursor(text: bytes) -> int:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from pocketkv.engine.arguments import INT64_MAX
+from pocketkv.engine.errors import CommandError
+from pocketkv.engine.long_double import parse_long_double
 from pocketkv.resp.replies import Deferred, ErrorReply, Reply
 
 if TYPE_CHECKING:
@@ -16,6 +19,33 @@ if TYPE_CHECKING:
     from pocketkv.engine.timers import Timer
 
 UNBLOCKED: Final = b"UNBLOCKED client unblocked via CLIENT UNBLOCK"
+_TIMEOUT_NOT_FLOAT: Final = b"ERR timeout is not a float or out of range"
+_TIMEOUT_NEGATIVE: Final = b"ERR timeout is negative"
+# A thousand years: nobody waits for longer, and added to the time of day this is still a time.
+_TIMEOUT_MAX_MS: Final = 1000 * 365 * 24 * 3600 * 1000
+
+
+def parse_timeout_s(text: bytes) -> int:
+    """The time-out of a blocking command, given in seconds with decimals, in milliseconds.
+
+    Raises:
+        CommandError: It is no number or negative; as in Redis, what is too large is negative.
+    """
+    try:
+        number = parse_long_double(text)
+    except CommandError:
+        raise CommandError(_TIMEOUT_NOT_FLOAT) from None
+    if number.infinite:
+        raise CommandError(_TIMEOUT_NEGATIVE)
+    milliseconds = number.mantissa * 1000
+    if number.exponent >= 0:
+        milliseconds <<= min(number.exponent, 64)
+    else:
+        # Rounded up.
+        milliseconds = -(-milliseconds >> -number.exponent)
+    if not 0 <= milliseconds <= INT64_MAX:
+        raise CommandError(_TIMEOUT_NEGATIVE)
+    return min(milliseconds, _TIMEOUT_MAX_MS)
 
 
 class Blocked:

@@ -37,6 +37,7 @@ class Database:
     Attributes:
         space: The job that it belongs to.
         index: Its number, as in SELECT.
+        number: Its number on a medium, which goes where its keys go (see `swapping`).
         uses: Counts how often keys are used; ``None`` where nobody asks.
         salt: Tells its keys there from equal ones of others.
         size: How many keys it has.
@@ -59,6 +60,7 @@ class Database:
         "foreign",
         "index",
         "marks",
+        "number",
         "observer",
         "occupied",
         "salt",
@@ -75,6 +77,7 @@ class Database:
         self.space = space
         self.clock = space.clock
         self.index: int = index
+        self.number: int = index
         spilling = space.keyspace.spilling
         self.uses: FrequencySketch | None = None if spilling is None else spilling.uses
         self.salt: int = hash((space.job_id, index))
@@ -376,7 +379,7 @@ class Database:
             return
         self.space.account(-self.used_bytes())
         if self.shelf is not None and self.shelf.durable:
-            self.shelf.journal.clear(self.index)
+            self.shelf.journal.clear(self.number)
         if self.marks is not None:
             self.marks.clear()
         self.discard()

@@ -150,7 +150,8 @@ def require_memory(session: Session, grown_bytes: int) -> None:
         if verdict == FULL:
             session.space.stats.refused_oom += 1
             raise spilling.refusal(session.space, grown_bytes)
-        if verdict != ROOM:
+        # In a transaction nothing waits; there will be room soon.
+        if verdict != ROOM and not (session.denies_blocking and spilling.tolerates(grown_bytes)):
             raise NoRoom(grown_bytes)
     elif session.space.refuses_write(grown_bytes):
         session.space.stats.refused_oom += 1
@@ -207,6 +208,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
         return _wait(session, command, request, reason)
     if node.pauses and holds(session, command):
         return hold(session, request, run)
+    if session.transaction is not None and session.transaction.keeps(command):
+        return enqueue(session, command, request)
     if session.space.incoming_bytes:
         settle(request)
     if node.monitors:
@@ -231,6 +234,19 @@ def run(session: Session, request: list[bytes]) -> Reply:
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
     if node.ready_waiters:
         node.serve_waiters()
+    if session.reply_off or session.reply_skip:
+        return without_reply(session, reply)
+    return reply
+
+
+def enqueue(session: Session, command: Command, request: list[bytes]) -> Reply:
+    """Keep a request of a session in MULTI until EXEC; a refusal fails the transaction."""
+    assert session.transaction is not None  # The caller has looked.
+    try:
+        reply = session.transaction.enqueue(session, command, request)
+    except CommandError as error:
+        return refuse(session, request, command, error)
+    session.last_active_ms = session.node.clock.now_ms
     if session.reply_off or session.reply_skip:
         return without_reply(session, reply)
     return reply
@@ -268,7 +284,10 @@ def refuse(
     """The reply to a request that is not executed; `command` is its record if it has one."""
     node = session.node
     session.last_active_ms = node.clock.now_ms
-    reply = ErrorReply(error.text)
+    text = error.text
+    if session.transaction is not None:
+        text = session.transaction.refused(session, request[0], text)
+    reply = ErrorReply(text)
     if command is None and request[0].upper() in _HTTP_WORDS:
         # A browser must not be able to have commands executed out of a request's body.
         session.transport.close_when_sent()

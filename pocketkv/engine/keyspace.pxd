@@ -18,7 +18,7 @@ cdef class JobSpace:
     cdef public object quota_bytes
     cdef public Keyspace keyspace
     cdef public bytearray given, owned
-    cdef public object acl, observer, notifier, pubsub, tracking, waiters
+    cdef public object acl, observer, notifier, pubsub, tracking, waiters, watchers
     cdef public int notify_flags
     cdef public list holds
     cdef public dict incoming
@@ -26,7 +26,7 @@ cdef class JobSpace:
     cdef public long long flips, foreign_bytes
     cdef public bint owns_all
     cdef public KeyStats stats
-    cdef public object kept, opening
+    cdef public object kept, opening, order
     cdef public long long used_bytes
 
     cpdef account(self, long long grown_bytes)

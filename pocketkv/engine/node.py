@@ -186,6 +186,7 @@ class Node:
 
     def close_session(self, session: Session) -> None:
         """The connection is gone."""
+        session.unwatch()
         if self.sessions.pop(session.id, None) is not None:
             session.stop_listening()
             stats = session.space.stats

@@ -11,13 +11,14 @@ from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import Reply
 
 if TYPE_CHECKING:
-    from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.node import Node
     from pocketkv.engine.pubsub import Subscriptions
     from pocketkv.engine.tracking import TrackingClient
+    from pocketkv.engine.transactions import Transaction
     from pocketkv.engine.users import User
+    from pocketkv.engine.watches import Watch
 
 
 class Transport(Protocol):
@@ -58,6 +59,14 @@ class Transport(Protocol):
         ...
 
 
+class Unblockable(Protocol):
+    """Why a client waits: an `engine.blocking.Blocked`, or what a router waits for for it."""
+
+    def unblock(self, *, with_error: bool) -> None:
+        """CLIENT UNBLOCK."""
+        ...
+
+
 class Session:
     """One client.
 
@@ -73,6 +82,9 @@ class Session:
         proxied: Whether it is one of our own routers, which wants `-MOVED` instead of help.
         denies_blocking: Whether a command that would wait answers at once as if its time were up:
             in a transaction or a script.
+        transaction: What it has sent since MULTI; ``None``: it is in none.
+        watch: The keys that it watches for its next transaction, if it does.
+        in_exec: Whether its transaction is executed now.
         reply_off, reply_skip: CLIENT REPLY.
         subscriptions: To channels, if it ever had any.
         tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
@@ -96,6 +108,7 @@ class Session:
         "flips_seen",
         "guarded",
         "id",
+        "in_exec",
         "job_id",
         "last_active_ms",
         "last_command",
@@ -113,10 +126,12 @@ class Session:
         "space",
         "subscriptions",
         "tracking",
+        "transaction",
         "transport",
         "user",
         "user_name",
         "wants_migrations",
+        "watch",
     )
 
     def __init__(
@@ -134,8 +149,11 @@ class Session:
         self.lib_version = b""
         self.proxied = False
         self.flips_seen = 0
-        self.blocked: Blocked | None = None
+        self.blocked: Unblockable | None = None
         self.denies_blocking = False
+        self.in_exec = False
+        self.transaction: Transaction | None = None
+        self.watch: Watch | None = None
         self.job_id = DEFAULT_JOB_ID
         self.subscriptions: Subscriptions | None = None
         self.tracking: TrackingClient | None = None
@@ -152,6 +170,8 @@ class Session:
         """Be as a new connection is: RESET. Only what the client told of its library stays."""
         self.stop_listening()
         self.name = b""
+        self.transaction = None
+        self.unwatch()
         self.no_evict = False
         self.no_touch = False
         self.wants_migrations = False
@@ -162,6 +182,12 @@ class Session:
         self.authenticated = not self.node.require_auth and self.node.is_open
         self.enter_job(DEFAULT_JOB_ID)
         self.limit_input()
+
+    def unwatch(self) -> None:
+        """Watch no key any more."""
+        if self.watch is not None:
+            self.watch.end()
+            self.watch = None
 
     def limit_input(self) -> None:
         """Have the connection take no more than this client may send."""

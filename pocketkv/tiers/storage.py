@@ -25,6 +25,7 @@ import trio
 
 from pocketkv.config import StorageConfig
 from pocketkv.engine import handlers
+from pocketkv.engine.changes import tell_left
 from pocketkv.engine.emptying import empty_foreign
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.gate import GateHandler
@@ -269,6 +270,7 @@ class StorageServer:
     def follow(self, placement: PlacementMap) -> None:
         """Serve just the slots that a map gives this server."""
         space = self.node.keyspace.open(placement.job_id)
+        before = space.given
         owned = bytearray(SLOT_COUNT)
         for slots in placement.ranges_of(self.node.id):
             owned[slots.start : slots.end + 1] = b"\x01" * len(slots)
@@ -288,6 +290,7 @@ class StorageServer:
                 self.log.warning(
                     "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}
                 )
+        tell_left(space, before)
         space.quota_bytes = placement.quotas.get(self.node.id)
         space.epoch = placement.epoch
         if self.retirer is not None:

@@ -214,7 +214,8 @@ def test_every_member_is_as_likely(size: int) -> None:
 
 def test_random_members_are_found_although_one_segment_has_nearly_all() -> None:
     value = SetValue.of(texts(1000), INTSET_MAX)
-    segments = value._segments
+    assert value._members is not None
+    segments = value._members.segments
     for segment in segments[1:]:
         for member in list(segment)[1:]:
             value.discard(member)

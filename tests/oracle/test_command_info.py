@@ -112,6 +112,19 @@ SAME_ARGUMENTS = [
     "hello",
     "select",
     "wait",
+    "zadd",
+    "zrange",
+    "zrangestore",
+    "zrangebyscore",
+    "zunionstore",
+    "zinter",
+    "zintercard",
+    "zdiff",
+    "zpopmin",
+    "bzpopmin",
+    "bzmpop",
+    "zrandmember",
+    "zscan",
 ]
 
 

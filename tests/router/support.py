@@ -23,6 +23,7 @@ import trio
 
 from pocketkv import limits
 from pocketkv.engine import handlers
+from pocketkv.engine.changes import tell_left
 from pocketkv.engine.gate import GateHandler
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.node import Node
@@ -189,8 +190,10 @@ class Cluster:
             storage.topology.set_servers(servers, placement.epoch)
             storage.topology.set_placement(placement)
             space = storage.node.keyspace.open(placement.job_id)
+            before = space.given
             space.own(bytes(owner == storage.node.id for owner in owners))
             space.epoch = placement.epoch
+            tell_left(space, before)
 
     def tell_router(self, placement: PlacementMap) -> None:
         topology = self.router.node.topology
