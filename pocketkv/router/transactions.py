@@ -113,9 +113,7 @@ class ExecForward(PrivateForward):
 
     __slots__ = ("_concerns_all", "_exec", "_here", "_queue", "_slots")
 
-    def __init__(
-        self, client: Asker, command: Command, request: list[bytes], queue: Queue
-    ) -> None:
+    def __init__(self, client: Asker, command: Command, request: list[bytes], queue: Queue) -> None:
         super().__init__(client, command, request)
         self._queue = queue
         # Which of the commands are not for the server.

@@ -153,6 +153,8 @@ class Shell:
         while True:
             self._on_round()
             more = self.node.keyspace.expire_some()
+            # Somebody may be told of what has expired.
+            self._on_burst_end()
             await trio.sleep(0 if more else _EXPIRE_INTERVAL_S)
 
     async def run_timers(self) -> None:
