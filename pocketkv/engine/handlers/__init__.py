@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pocketkv.engine.handlers import (
+    acl,
     bitfields,
     bitmaps,
     clients,
@@ -14,9 +15,9 @@ from pocketkv.engine.handlers import (
     databases,
     debug,
     dump,
+    functions,
     geo,
     geo_search,
-    functions,
     hashes,
     hyperloglogs,
     internal,
@@ -24,10 +25,12 @@ from pocketkv.engine.handlers import (
     keys,
     keys_expiry,
     keys_scan,
+    latency,
     lists,
     lists_blocking,
     lists_moving,
     memory,
+    monitor,
     pubsub,
     scripts,
     server,
@@ -51,6 +54,7 @@ from pocketkv.engine.handlers import (
 )
 
 __all__ = [
+    "acl",
     "bitfields",
     "bitmaps",
     "clients",
@@ -62,9 +66,9 @@ __all__ = [
     "databases",
     "debug",
     "dump",
+    "functions",
     "geo",
     "geo_search",
-    "functions",
     "hashes",
     "hyperloglogs",
     "internal",
@@ -72,10 +76,12 @@ __all__ = [
     "keys",
     "keys_expiry",
     "keys_scan",
+    "latency",
     "lists",
     "lists_blocking",
     "lists_moving",
     "memory",
+    "monitor",
     "pubsub",
     "scripts",
     "server",
