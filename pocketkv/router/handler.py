@@ -215,6 +215,7 @@ class RouterHandler(Asker):
         """What executes the transaction; ``None``: the engine says why there is nothing to do."""
         session = self.session
         transaction = session.transaction
+        assert transaction is not None  # The caller has looked.
         if command.name != "exec" or transaction.failed:
             return None
         session.transaction = None

@@ -94,6 +94,7 @@ class WatchForward(PrivateForward):
         """It watches them now."""
         private = self.client.private()
         watched = private.watched
+        assert self.upstream is not None  # It has answered.
         lane = private.lanes.get(self.upstream)
         assert isinstance(lane, PrivateLane)
         if watched is None:
@@ -113,9 +114,7 @@ class ExecForward(PrivateForward):
 
     __slots__ = ("_concerns_all", "_exec", "_here", "_queue", "_slots")
 
-    def __init__(
-        self, client: Asker, command: Command, request: list[bytes], queue: Queue
-    ) -> None:
+    def __init__(self, client: Asker, command: Command, request: list[bytes], queue: Queue) -> None:
         super().__init__(client, command, request)
         self._queue = queue
         # Which of the commands are not for the server.
@@ -231,7 +230,7 @@ class ExecForward(PrivateForward):
         def on_known() -> None:
             if all(deferred.done for deferred in waits_for) and not self.done:
                 known = [r.reply if isinstance(r, Deferred) else r for r in replies]
-                self.finish(known, size_bytes)  # type: ignore[arg-type]
+                self.finish(known, size_bytes)
 
         for deferred in waits_for:
             deferred.listen(on_known)
