@@ -80,6 +80,8 @@ REPLY_BACKLOG_HIGH_BYTES: Final = 8 * MIB
 # Received requests that wait behind unsent replies; from here on nothing more is received. A
 # client that sends a whole pipeline before it reads the first reply (redis-py does) must fit.
 REQUEST_BACKLOG_MAX_BYTES: Final = 256 * MIB
+# Arguments of the commands of one transaction; large strings are charged to the job instead.
+TRANSACTION_BYTES_MAX: Final = 256 * MIB
 # A client that takes none of its waiting replies for so long is dropped.
 REPLY_STALL_TIMEOUT_S: Final = 30.0
 # Writers of large values wait so long for a medium that is behind; then they are refused.
@@ -93,6 +95,8 @@ SHARED_REPLY_BYTES: Final = 16 * KIB
 # Unread bytes from which on a further out-of-band message means that the client is dropped; the
 # value is Redis's for clients that subscribe.
 PUSH_BACKLOG_MAX_BYTES: Final = 32 * MIB
+# What a job's table of keys that clients keep copies of may take on one server.
+TRACKING_TABLE_BYTES_MAX: Final = 64 * MIB
 # Pieces handed to the kernel in one sendmsg (the kernel's IOV_MAX is 1024).
 SEND_PIECES_MAX: Final = 64
 # Replies that a router may owe one client before it stops taking that client's requests.
@@ -195,5 +199,7 @@ CLIENT_REPLIES_TARGET_BYTES: Final = 32 * MIB
 CLIENT_REPLY_GUESS_BYTES: Final = 256 * KIB
 # Replies that wait to be sent to one client; a client that owes its reading more is dropped.
 CLIENT_REPLIES_MAX_BYTES: Final = GIB
+# How often a server that clients wait for in blocking commands is asked whether it is alive.
+UPSTREAM_PROBE_S: Final = 2.0
 # How long the controller may take over a command that a router passes on.
 CONTROL_TIMEOUT_S: Final = 5.0

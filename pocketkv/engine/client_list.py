@@ -1,7 +1,7 @@
 """Clients as CLIENT LIST shows them, and which of them a client may see.
 
 A job's clients see each other and no other job's; the administrator sees all. Our own routers'
-connections are not shown to a job: they carry many clients.
+connections are not shown to a job: they carry many clients, or stand for one that the router shows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def visible_sessions(session: Session) -> list[Session]:
     if session.admin:
         return list(sessions)
     job_id = session.job_id
-    return [s for s in sessions if s.job_id == job_id and (not s.proxied or s is session)]
+    if session.proxied:
+        # A router ends what its clients wait for.
+        return [s for s in sessions if s.job_id == job_id]
+    return [s for s in sessions if s.job_id == job_id and not s.proxied]
 
 
 def user_of(session: Session) -> str:
@@ -41,6 +44,8 @@ def describe(session: Session) -> bytes:
     """One line of CLIENT LIST, without its end."""
     now_ms = session.node.clock.now_ms
     unsent_bytes = session.transport.outbox.pending_bytes
+    transaction = session.transaction
+    queue_bytes = 0 if transaction is None else transaction.size_bytes
     fields = {
         "id": session.id,
         "addr": session.address,
@@ -54,17 +59,18 @@ def describe(session: Session) -> bytes:
         "sub": 0,
         "psub": 0,
         "ssub": 0,
-        "multi": -1,
+        "multi": -1 if transaction is None else len(transaction),
+        "watch": 0 if session.watch is None else len(session.watch.keys),
         "qbuf": session.transport.input_bytes,
         "qbuf-free": 0,
         "argv-mem": 0,
-        "multi-mem": 0,
+        "multi-mem": queue_bytes,
         "rbs": 0,
         "rbp": 0,
         "obl": unsent_bytes,
         "oll": 0,
         "omem": unsent_bytes,
-        "tot-mem": session.transport.input_bytes + unsent_bytes,
+        "tot-mem": session.transport.input_bytes + unsent_bytes + queue_bytes,
         "events": "rw" if unsent_bytes else "r",
         "cmd": session.last_command or "NULL",
         "user": user_of(session),
@@ -78,6 +84,11 @@ def describe(session: Session) -> bytes:
 
 def _flags(session: Session) -> str:
     flags = "b" if session.blocked is not None else ""
+    if session.transaction is not None:
+        # Nothing is in a transaction any more once that is executed.
+        flags += "" if session.in_exec else "x"
+    if session.watch is not None and session.watch.is_broken:
+        flags += "d"
     flags += "e" if session.no_evict else ""
     flags += "T" if session.no_touch else ""
     return flags or "N"

@@ -20,6 +20,7 @@ from pocketkv.engine.kept import KeptShelf
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.shelf import Shelf
 from pocketkv.engine.spilling import FULL, Spilling
+from pocketkv.engine.stats import KeyStats
 from pocketkv.engine.values import Collection
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
     from pocketkv.engine.kept import KeptStore
     from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.notifications import Notifier
+    from pocketkv.engine.pubsub import PubSub
     from pocketkv.engine.sinks import ExtentSink
+    from pocketkv.engine.tracking import Tracking
     from pocketkv.engine.transfer import Partial
     from pocketkv.engine.waiters import Waiters
+    from pocketkv.engine.watches import Watchers
 
 CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
@@ -63,40 +67,6 @@ class Clock:
         self.now_s = now_ms // 1000
 
 
-class KeyStats:
-    """Counts of one job on this server; bytes are those of connections that were closed."""
-
-    __slots__ = (
-        "commands",
-        "expired",
-        "hits",
-        "misses",
-        "received_bytes",
-        "refused_oom",
-        "sent_bytes",
-        "spill_hits",
-        "spilled_back",
-        "spilled_out",
-    )
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Count from zero again: CONFIG RESETSTAT."""
-        self.hits = 0
-        self.misses = 0
-        self.expired = 0
-        self.commands = 0
-        self.received_bytes = 0
-        self.sent_bytes = 0
-        self.refused_oom = 0
-        # Reads of what was moved out of memory, and keys that were moved out, and back for good.
-        self.spill_hits = 0
-        self.spilled_out = 0
-        self.spilled_back = 0
-
-
 class JobSpace:
     """The keys of one job on this server.
 
@@ -117,8 +87,11 @@ class JobSpace:
         adopting: Values that come from another server in pieces, by database and key.
         observer: Is told of every change (see `changes`).
         waiters: Clients that wait for keys; ``None`` while none ever did.
+        watchers: Clients that watch keys (see `watches`); likewise.
         notify_flags: Events in keys' lives that are published (see `notifications`); 0: none.
         notifier: Publishes them.
+        pubsub: Who has subscribed to channels; ``None`` while nobody ever did.
+        tracking: What clients may keep copies of; ``None`` while nobody tracks.
         holds: Ranges of slots whose commands are held.
         incoming: Moves of slots to this server that are under way, by id.
         refused_moves: Ids of those that will not be taken, whoever asks.
@@ -156,6 +129,7 @@ class JobSpace:
         "order",
         "owned",
         "owns_all",
+        "pubsub",
         "quota_bytes",
         "read_only",
         "refused_moves",
@@ -164,9 +138,11 @@ class JobSpace:
         "spilled_bytes",
         "spilled_keys",
         "stats",
+        "tracking",
         "unclean",
         "used_bytes",
         "waiters",
+        "watchers",
     )
 
     def __init__(self, keyspace: Keyspace, job_id: str) -> None:
@@ -183,8 +159,11 @@ class JobSpace:
         self.owns_all = False
         self.observer: Observer | None = None
         self.waiters: Waiters | None = None
+        self.watchers: Watchers | None = None
         self.notify_flags = 0
         self.notifier: Notifier | None = None
+        self.pubsub: PubSub | None = None
+        self.tracking: Tracking | None = None
         self.holds: list[Hold] = []
         self.incoming: dict[str, Incoming] = {}
         self.refused_moves: set[str] = set()

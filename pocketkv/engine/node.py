@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.fetching import Fetcher, Stepper
     from pocketkv.engine.medium import MediumFigures
     from pocketkv.engine.moving import Moves
+    from pocketkv.engine.pubsub import Forwarder, Listening
     from pocketkv.engine.retention import Retaining
     from pocketkv.engine.session import Transport
     from pocketkv.engine.waiters import Waiters
@@ -79,6 +80,7 @@ class Node:
         blocked_clients: Sessions that wait in a blocking command.
         ready_waiters: Those of jobs in which keys changed that clients wait for.
         pauses: CLIENT PAUSE under way, by job id (see `engine.pauses`).
+        monitors: Clients that are shown what is asked: MONITOR.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Node:
         # What CONFIG SET maxmemory 0 goes back to.
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
+        self.monitors: list[Session] = []
         self.process = ProcessFigures()
         self._start_without_plane()
         # Why the last commit failed, until one succeeds.
@@ -155,6 +158,9 @@ class Node:
         # Has the controller know that a job retains keys, and carries slots; set as the above.
         self.retaining: Retaining | None = None
         self.moves: Moves | None = None
+        # Publish to the job's other servers, and listen at them for clients here (see `pubsub`).
+        self.forwarder: Forwarder | None = None
+        self.listening: Listening | None = None
         # Keeps memory compact, where there is anything stored.
         self.defragmenter: Defragmenter | None = None
         # Tells of the medium under the values, for INFO and metrics; set by the plane.
@@ -173,7 +179,9 @@ class Node:
 
     def close_session(self, session: Session) -> None:
         """The connection is gone."""
+        session.unwatch()
         if self.sessions.pop(session.id, None) is not None:
+            session.stop_listening()
             stats = session.space.stats
             stats.received_bytes += session.transport.received_bytes
             stats.sent_bytes += session.transport.sent_bytes

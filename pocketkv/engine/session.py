@@ -11,10 +11,14 @@ from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import Reply
 
 if TYPE_CHECKING:
-    from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.node import Node
+    from pocketkv.engine.pubsub import Subscriptions
+    from pocketkv.engine.tracking import TrackingClient
+    from pocketkv.engine.transactions import Transaction
+    from pocketkv.engine.users import User
+    from pocketkv.engine.watches import Watch
 
 
 class Transport(Protocol):
@@ -55,6 +59,14 @@ class Transport(Protocol):
         ...
 
 
+class Unblockable(Protocol):
+    """Why a client waits: an `engine.blocking.Blocked`, or what a router waits for for it."""
+
+    def unblock(self, *, with_error: bool) -> None:
+        """CLIENT UNBLOCK."""
+        ...
+
+
 class Session:
     """One client.
 
@@ -70,26 +82,39 @@ class Session:
         proxied: Whether it is one of our own routers, which wants `-MOVED` instead of help.
         denies_blocking: Whether a command that would wait answers at once as if its time were up:
             in a transaction or a script.
+        transaction: What it has sent since MULTI; ``None``: it is in none.
+        watch: The keys that it watches for its next transaction, if it does.
+        in_exec: Whether its transaction is executed now.
         reply_off, reply_skip: CLIENT REPLY.
+        subscriptions: To channels, if it ever had any.
+        tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
+        monitoring: Whether it is shown what others ask: MONITOR.
+        user: What its user may do; ``None``: everything, as most may.
+        attended: Whether its use of keys is minded: CLIENT NO-TOUCH, CLIENT TRACKING.
+        guarded: Whether there is anything that it may not do (see `guard`).
         last_command: Name of the last command's record, or of the one under way.
     """
 
     __slots__ = (
         "address",
         "admin",
+        "attended",
         "authenticated",
         "blocked",
         "created_ms",
         "db",
         "denies_blocking",
         "flips_seen",
+        "guarded",
         "id",
+        "in_exec",
         "job_id",
         "last_active_ms",
         "last_command",
         "lib_name",
         "lib_version",
         "local_address",
+        "monitoring",
         "name",
         "no_evict",
         "no_touch",
@@ -98,8 +123,13 @@ class Session:
         "reply_off",
         "reply_skip",
         "space",
+        "subscriptions",
+        "tracking",
+        "transaction",
         "transport",
+        "user",
         "wants_migrations",
+        "watch",
     )
 
     def __init__(
@@ -117,18 +147,32 @@ class Session:
         self.lib_version = b""
         self.proxied = False
         self.flips_seen = 0
-        self.blocked: Blocked | None = None
+        self.blocked: Unblockable | None = None
         self.denies_blocking = False
+        self.in_exec = False
+        self.transaction: Transaction | None = None
+        self.watch: Watch | None = None
         self.job_id = DEFAULT_JOB_ID
+        self.subscriptions: Subscriptions | None = None
+        self.tracking: TrackingClient | None = None
+        self.monitoring = False
+        self.user: User | None = None
+        self.guarded = False
+        self.attended = False
         self.space: JobSpace
         self.db: Database
         self.reset()
 
     def reset(self) -> None:
         """Be as a new connection is: RESET. Only what the client told of its library stays."""
+        self.stop_listening()
         self.name = b""
+        self.transaction = None
+        self.unwatch()
         self.no_evict = False
         self.no_touch = False
+        self.user = None
+        self.update_guard()
         self.wants_migrations = False
         self.reply_off = False
         self.reply_skip = 0
@@ -137,6 +181,12 @@ class Session:
         self.authenticated = not self.node.require_auth
         self.enter_job(DEFAULT_JOB_ID)
         self.limit_input()
+
+    def unwatch(self) -> None:
+        """Watch no key any more."""
+        if self.watch is not None:
+            self.watch.end()
+            self.watch = None
 
     def limit_input(self) -> None:
         """Have the connection take no more than this client may send."""
@@ -175,8 +225,25 @@ class Session:
         self.authenticated = True
         self.limit_input()
 
+    def stop_listening(self) -> None:
+        """Be told of nothing any more but what is asked for."""
+        if self.subscriptions is not None and self.space.pubsub is not None:
+            self.space.pubsub.leave(self)
+        if self.tracking is not None:
+            self.tracking.stop()
+        if self.monitoring:
+            self.monitoring = False
+            self.node.monitors.remove(self)
+
+    def update_guard(self) -> None:
+        """What the client may do, or wants minded, has changed."""
+        self.attended = self.no_touch or self.tracking is not None
+        self.guarded = self.user is not None or (bool(self.subscriptions) and not self.proxied)
+
     def enter_job(self, job_id: str) -> None:
-        """Be in a job, on its database 0."""
+        """Be in a job, on its database 0; nothing is told of the one before."""
+        if job_id != self.job_id:
+            self.stop_listening()
         self.job_id = job_id
         self.space = self.node.keyspace.open(job_id)
         self.db = self.space.database(0)

@@ -55,6 +55,8 @@ class Settings:
     hll_sparse_max_bytes: int
     stream_node_max_bytes: int
     stream_node_max_entries: int
+    # Keys that clients of a job may keep copies of (CLIENT TRACKING); 0: no limit.
+    tracking_table_max_keys: int
     # Scripts that run for longer may be killed.
     busy_reply_threshold: int
     # Connections that are idle for longer, in seconds, are closed; 0: none.
@@ -118,6 +120,7 @@ _STORED: Final[dict[str, tuple[Number, int]]] = {
     "hll-sparse-max-bytes": (Number(0, INT64_MAX, is_amount=True), 3000),
     "stream-node-max-bytes": (Number(0, INT64_MAX, is_amount=True), 4096),
     "stream-node-max-entries": (Number(0, INT64_MAX), 100),
+    "tracking-table-max-keys": (Number(0, INT64_MAX), 1_000_000),
     "busy-reply-threshold": (Number(0, INT64_MAX), 5000),
 }
 
@@ -310,7 +313,6 @@ _LIVE: Final = (
     _fixed("latency-tracking", "yes", "latencies are always tracked"),
     _fixed("latency-monitor-threshold", "0", "there is no latency monitor, see LATENCY HISTOGRAM"),
     Setting("activedefrag", _read_defragment, _parse_flag, _write_defragment),
-    _fixed("tracking-table-max-keys", "0", "client side caching is not supported"),
 )
 
 _TABLE: Final[dict[str, Setting]] = {

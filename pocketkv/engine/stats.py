@@ -27,6 +27,40 @@ class CommandStats:
         self.buckets = array("q", bytes(8 * LATENCY_BUCKETS))
 
 
+class KeyStats:
+    """Counts of one job on this server; bytes are those of connections that were closed."""
+
+    __slots__ = (
+        "commands",
+        "expired",
+        "hits",
+        "misses",
+        "received_bytes",
+        "refused_oom",
+        "sent_bytes",
+        "spill_hits",
+        "spilled_back",
+        "spilled_out",
+    )
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from zero again: CONFIG RESETSTAT."""
+        self.hits = 0
+        self.misses = 0
+        self.expired = 0
+        self.commands = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.refused_oom = 0
+        # Reads of what was moved out of memory, and keys that were moved out, and back for good.
+        self.spill_hits = 0
+        self.spilled_out = 0
+        self.spilled_back = 0
+
+
 @dataclass(frozen=True, slots=True)
 class SlowCall:
     """One entry of the slow log."""

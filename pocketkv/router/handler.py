@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
+from pocketkv.engine.calling import call
 from pocketkv.engine.commands import Command, Route
 from pocketkv.engine.errors import CommandError, unknown_command
-from pocketkv.engine.gate import admit, run
+from pocketkv.engine.gate import admit, enqueue, refuse, run
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.session import Session
 from pocketkv.resp.client_connection import ClientConnection
@@ -25,7 +26,17 @@ from pocketkv.resp.replies import NO_REPLY, Deferred, Encoded, ErrorReply, Reply
 from pocketkv.router.control import ControlExchange
 from pocketkv.router.exchange import Asker, Exchange, Forward, ScanForward, SlotForward
 from pocketkv.router.info import InfoGather
+from pocketkv.router.private import WaitingForward, may_block
+from pocketkv.router.private_lane import PrivateBinding
+from pocketkv.router.publishing import PublishForward, PubSubGather
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
+from pocketkv.router.transactions import (
+    ExecForward,
+    WatchForward,
+    check_queued,
+    ends_transaction,
+    unwatch,
+)
 from pocketkv.router.upstream import Binding
 from pocketkv.router.wire import request_cost
 from pocketkv.slots import SLOT_COUNT
@@ -49,9 +60,23 @@ _KINDS: Final[dict[Route, type[Exchange]]] = {
 # Commands about the node that are answered here, which a job's servers have to be asked about.
 _ASKED: Final[dict[str, type[Exchange]]] = {
     "info": InfoGather,
+    "publish": PublishForward,
+    "pubsub|channels": PubSubGather,
+    "pubsub|numpat": PubSubGather,
+    "pubsub|numsub": PubSubGather,
+    "pubsub|shardchannels": PubSubGather,
+    "pubsub|shardnumsub": PubSubGather,
     "cluster|countkeysinslot": SlotForward,
     "cluster|getkeysinslot": SlotForward,
 }
+# Commands of which every part of a key goes to its owner, and yet not as others do.
+_KEYED: Final[dict[str, type[Forward]]] = {
+    "watch": WatchForward,
+}
+# Those with keys that are executed here: a sharded channel is listened to wherever its slot is.
+_HERE: Final = frozenset(("ssubscribe", "sunsubscribe"))
+# Commands that are executed here, after which nothing is watched.
+_UNWATCHING: Final = frozenset(("unwatch", "discard", "exec"))
 # Replies that are small enough for a client to have `OUTSTANDING_REQUESTS_MAX` of them under way.
 _SMALL_REPLY_BYTES: Final = limits.CLIENT_REPLIES_TARGET_BYTES // limits.OUTSTANDING_REQUESTS_MAX
 _LARGE_BYTES: Final = limits.STREAMED_REPLY_BYTES
@@ -74,6 +99,7 @@ class RouterHandler(Asker):
         "_finished_ns",
         "_holds",
         "_is_on_bulky_lane",
+        "_private",
         "_protocol",
         "_reply_bytes",
         "_unchecked_bytes",
@@ -104,6 +130,7 @@ class RouterHandler(Asker):
         # For how many more requests it is taken to move large values.
         self._bulky_for = 0
         self._is_on_bulky_lane = False
+        self._private: PrivateBinding | None = None
         # Large replies since it was last checked how much the client leaves unread.
         self._unchecked_bytes = 0
         self._bind()
@@ -131,7 +158,13 @@ class RouterHandler(Asker):
             command = admit(self.session, request)
         except CommandError:
             return self._execute_here(request)
-        exchange = self._exchange(command, request)
+        exchange: Exchange | None
+        if self.session.transaction is not None:
+            if not ends_transaction(self.session, command):
+                return self._queue(command, request)
+            exchange = self._exec(command, request)
+        else:
+            exchange = self._exchange(command, request)
         if exchange is None:
             return self._execute_here(request)
         if self.node.pauses and holds(self.session, command):
@@ -144,17 +177,49 @@ class RouterHandler(Asker):
         """What answers a request; ``None``: the engine does, here."""
         route = command.route
         if route is _KEYS:
-            return Forward(self, command, request)
+            if command.blocks and may_block(command, request):
+                return WaitingForward(self, command, request)
+            kind = _KEYED.get(command.name)
+            if kind is not None:
+                return kind(self, command, request)
+            return None if command.name in _HERE else Forward(self, command, request)
         if route is _SPLIT and (
             self.view.sole is not None or len(request) == command.first_key + command.keys.step
         ):
             return SplitForward(self, command, request)
         if route is not _NODE:
             return _KINDS[route](self, command, request)
-        kind = _ASKED.get(command.name)
-        if kind is None or not _is_askable(kind, request):
+        asked = _ASKED.get(command.name)
+        if asked is None or not _is_askable(asked, request):
             return None
-        return kind(self, command, request)
+        return asked(self, command, request)
+
+    def _queue(self, command: Command, request: list[bytes]) -> Reply:
+        """Have a request wait for EXEC, or answer one that cannot be in a transaction."""
+        if command.route is _KEYS and command.name == "watch":
+            return self._refuse_inside(command, request)
+        try:
+            check_queued(command, self.view)
+        except CommandError as error:
+            return refuse(self.session, request, command, error)
+        return enqueue(self.session, command, request)
+
+    def _refuse_inside(self, command: Command, request: list[bytes]) -> Reply:
+        """What the handler says of a command that it does not execute in a transaction."""
+        try:
+            return command.handler(self.session, request)
+        except CommandError as error:
+            return ErrorReply(error.text)
+
+    def _exec(self, command: Command, request: list[bytes]) -> Exchange | None:
+        """What executes the transaction; ``None``: the engine says why there is nothing to do."""
+        session = self.session
+        transaction = session.transaction
+        assert transaction is not None  # The caller has looked.
+        if command.name != "exec" or transaction.failed:
+            return None
+        session.transaction = None
+        return ExecForward(self, command, request, transaction.queue)
 
     def _resume(self, _session: Session, request: list[bytes]) -> Reply:
         """Execute what CLIENT PAUSE has held."""
@@ -165,12 +230,27 @@ class RouterHandler(Asker):
         if request[0][:9].upper() == b"POCKETKV.":
             # Such commands are between servers.
             reply: Reply = ErrorReply(unknown_command(request).text)
+        elif request[0][:1] in b"sS" and request[0].lower().decode("latin-1") in _HERE:
+            reply = self._call_here(request)
         else:
             reply = run(self.session, request)
+            if self._private is not None:
+                self._look_at_private()
         if not self._connection.outstanding or isinstance(reply, Deferred) or reply is NO_REPLY:
             return reply
         # The protocol version may change before its turn comes.
         return Encoded(encode_reply(reply, self.session.protocol))
+
+    def _call_here(self, request: list[bytes]) -> Reply:
+        """Let the engine execute a command whose keys are not looked at here."""
+        session = self.session
+        try:
+            command = admit(session, request)
+        except CommandError:
+            return run(session, request)
+        session.last_command = command.name
+        session.last_active_ms = self.node.clock.now_ms
+        return call(session, command, request)
 
     def _begin(self, exchange: Exchange) -> None:
         """Start it, unless it has to wait for those before it."""
@@ -190,19 +270,54 @@ class RouterHandler(Asker):
             or self.is_unsettled
         ):
             if self.in_flight:
-                self._barrier = exchange
-                self.hold()
+                self._wait(exchange)
                 return
             self._bind()
+        elif exchange.exclusive and self.in_flight:
+            self._wait(exchange)
+            return
         elif self._is_on_bulky_lane and self._bulky_for == 0 and self.in_flight == 0:
             self._bind()
         self._start(exchange)
+
+    def _wait(self, exchange: Exchange) -> None:
+        """Have it wait until all before it are answered, and the client with it."""
+        self._barrier = exchange
+        self.hold()
 
     def _start(self, exchange: Exchange) -> None:
         self.in_flight += 1
         self._counters.proxied += 1
         exchange.binding = self.binding
         exchange.start()
+
+    # --- lanes of its own ----------------------------------------------------------------------
+
+    def private(self) -> PrivateBinding:
+        """The lanes of this client alone, made when they are first needed in its job."""
+        session = self.session
+        private = self._private
+        if private is None or private.key[0] != session.job_id:
+            if private is not None:
+                private.close()
+            private = PrivateBinding(self, session.job_id, session.db.index, session.protocol)
+            self._private = private
+        return private
+
+    def _look_at_private(self) -> None:
+        """Have the servers forget what a command that was executed here may have ended."""
+        private = self._private
+        assert private is not None  # The caller has looked.
+        session = self.session
+        if session.last_command == "reset" or session.job_id != private.key[0]:
+            private.close()
+            self._private = None
+        elif private.watched is not None and session.last_command in _UNWATCHING:
+            unwatch(private)
+
+    def pushed(self, frame: bytes) -> None:
+        """A server has sent a message on one of these."""
+        self._connection.push(Encoded(frame))
 
     # --- replies -------------------------------------------------------------------------------
 
@@ -300,6 +415,8 @@ class RouterHandler(Asker):
         """The client is gone; what it asked for goes on and is answered to nobody."""
         self.closed = True
         self._barrier = None
+        if self._private is not None:
+            self._private.close()
         self.node.close_session(self.session)
 
 

@@ -104,7 +104,10 @@ class Upstream:
         """Whether a request may be sent now; else it is held, or has failed already."""
         if self._failure:
             if time.monotonic() < self._suspended_until_s:
-                forward.fail(self.unreachable(self._failure))
+                if forward.may_block:
+                    self.router.refused([forward], self.unreachable(self._failure))
+                else:
+                    forward.fail(self.unreachable(self._failure))
                 return False
             self._failure = ""
         # Nobody overtakes those that are held already, or they might wait for ever.

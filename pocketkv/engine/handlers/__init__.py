@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pocketkv.engine.handlers import (
     clients,
+    clients_tracking,
     cluster,
     command,
     config,
@@ -18,6 +19,7 @@ from pocketkv.engine.handlers import (
     keys_expiry,
     keys_scan,
     memory,
+    pubsub,
     server,
     set_algebra,
     sets,
@@ -35,10 +37,12 @@ from pocketkv.engine.handlers import (
     strings,
     strings_lcs,
     strings_ranges,
+    transactions,
 )
 
 __all__ = [
     "clients",
+    "clients_tracking",
     "cluster",
     "command",
     "config",
@@ -53,6 +57,7 @@ __all__ = [
     "keys_expiry",
     "keys_scan",
     "memory",
+    "pubsub",
     "server",
     "set_algebra",
     "sets",
@@ -70,4 +75,5 @@ __all__ = [
     "strings",
     "strings_lcs",
     "strings_ranges",
+    "transactions",
 ]

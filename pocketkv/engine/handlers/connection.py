@@ -149,6 +149,9 @@ def ping(session: Session, request: list[bytes]) -> Reply:
     """Tells that the connection works."""
     if len(request) > 2:
         raise wrong_arity("ping")
+    if session.subscriptions and session.protocol == 2 and not session.proxied:
+        # Told apart from messages by its form.
+        return [b"pong", request[1] if len(request) == 2 else b""]
     return PONG if len(request) == 1 else request[1]
 
 

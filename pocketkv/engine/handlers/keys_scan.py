@@ -169,6 +169,12 @@ def _check_flush_mode(request: list[bytes]) -> None:
         raise CommandError(SYNTAX)
 
 
+def _tell_flushed(session: Session) -> None:
+    """Have clients that keep copies of keys forget them."""
+    if session.space.tracking is not None:
+        session.space.tracking.flushed()
+
+
 @command(
     "FLUSHDB",
     arity=-1,
@@ -186,6 +192,7 @@ def flushdb(session: Session, request: list[bytes]) -> Reply:
     """OK."""
     _check_flush_mode(request)
     session.db.clear()
+    _tell_flushed(session)
     return OK
 
 
@@ -206,4 +213,5 @@ def flushall(session: Session, request: list[bytes]) -> Reply:
     """OK."""
     _check_flush_mode(request)
     session.space.clear()
+    _tell_flushed(session)
     return OK
