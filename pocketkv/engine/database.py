@@ -18,7 +18,14 @@ from pocketkv.engine.marks import Marks
 from pocketkv.engine.scan import ScanCache
 from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
-from pocketkv.engine.values import Collection, Entry, String, Value, value_cost
+from pocketkv.engine.values import (
+    SHED_BYTES_MIN,
+    Collection,
+    Entry,
+    String,
+    Value,
+    value_cost,
+)
 from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
@@ -288,6 +295,8 @@ class Database:
             space.account(value_cost(value) - value_cost(old))
             if shelf is not None:
                 shelf.replaced(key, old)
+            if isinstance(old, Collection) and old is not value and old.size_bytes > SHED_BYTES_MIN:
+                space.keyspace.shedding.append(old)
         if self.observer is not None:
             self.observer.changed(self, key, slot)
 
@@ -310,8 +319,14 @@ class Database:
         """Remove a key; false if it does not exist (or has expired)."""
         if self.find(key) is None:
             return False
-        self._drop(key)
+        self._remove(key)
         return True
+
+    def _remove(self, key: bytes) -> None:
+        """Remove a key that exists, with its value."""
+        value = self._drop(key)
+        if isinstance(value, Collection) and value.size_bytes > SHED_BYTES_MIN:
+            self.space.keyspace.shedding.append(value)
 
     def _drop(self, key: bytes) -> Entry:
         """Remove a key that exists."""
@@ -469,7 +484,7 @@ class Database:
 
     def _expire(self, key: bytes) -> None:
         """Remove a key because its time has come."""
-        self._drop(key)
+        self._remove(key)
         self.space.stats.expired += 1
 
     def expire_due(self, keys_max: int) -> int:
@@ -488,7 +503,7 @@ class Database:
         """Remove keys of a slot, whether or not they have expired; how many, at most so many."""
         keys = list(islice(self.tables[slot] or (), max(0, keys_max)))
         for key in keys:
-            self._drop(key)
+            self._remove(key)
         return len(keys)
 
     # --- as it was found on a medium -----------------------------------------------------------
@@ -512,37 +527,6 @@ class Database:
     def restore_removal(self, key: bytes) -> None:
         """Hold a key that is there no more."""
         self._drop(key)
-
-    # --- the same in another place in memory ------------------------------------------------------
-
-    def renew_keys(self, slot: int, fresh: dict[bytes, bytes]) -> None:
-        """Hold these objects wherever equal keys of a slot are held; each stands for itself."""
-        table = self.tables[slot]
-        if table is None:
-            return
-        # A dict whose keys are replaced one by one gets twice the room that it needs.
-        renewed = {fresh.get(key, key): value for key, value in table.items()}
-        self.tables[slot] = renewed
-        self.scans.renew(table, renewed)
-        expires = self.expires.get(slot)
-        if expires is None:
-            return
-        self.expires[slot] = {fresh.get(key, key): due_ms for key, due_ms in expires.items()}
-        for key in fresh.values():
-            due_ms = expires.get(key)
-            if due_ms is not None:
-                self.schedule.renew(key, due_ms)
-
-    def renew_key(self, slot: int, key: bytes, fresh: bytes) -> None:
-        """The same of one key that is there; it then stands behind all others."""
-        table = self.table(slot)
-        table[fresh] = table.pop(key)
-        expires = self.expires.get(slot)
-        if expires is not None:
-            due_ms = expires.pop(key, None)
-            if due_ms is not None:
-                expires[fresh] = due_ms
-                self.schedule.renew(fresh, due_ms)
 
     @property
     def visible(self) -> int:

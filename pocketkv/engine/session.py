@@ -50,6 +50,10 @@ class Transport(Protocol):
         """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
         ...
 
+    def is_left(self) -> bool:
+        """Whether the other side has gone, though nobody may have noticed so far."""
+        ...
+
     def close_when_sent(self) -> None:
         """Serve nothing more, and close when every reply that is due was sent."""
         ...

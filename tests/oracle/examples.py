@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.oracle import (
     commands_hashes,
     commands_keys,
+    commands_lists,
     commands_sets,
     commands_sorted_sets,
     commands_streams,
@@ -24,6 +25,7 @@ from tests.oracle.targets import Target
 MODULES = [
     commands_hashes,
     commands_keys,
+    commands_lists,
     commands_sets,
     commands_sorted_sets,
     commands_streams,

@@ -287,9 +287,7 @@ def _number(text: bytes) -> float:
     return parse_double(text.lstrip(_BLANKS), _NO_NUMBERS) if text else 0.0
 
 
-def _looked_up(
-    db: Database, patterns: list[bytes], elements: list[bytes]
-) -> list[String | None]:
+def _looked_up(db: Database, patterns: list[bytes], elements: list[bytes]) -> list[String | None]:
     """What each pattern is for an element, for each of the elements in turn.
 
     Raises:
