@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from pocketkv.engine.arguments import UINT64_MAX, canonical_integer
 from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.rdb.content import (
     ConsumerContent,
     Content,
     GroupContent,
     HashContent,
+    ListContent,
     PendingEntry,
     SetContent,
     SortedSetContent,
@@ -23,6 +25,7 @@ from pocketkv.engine.rdb.content import (
 from pocketkv.engine.rdb.dumps import (
     dump_hash,
     dump_integers,
+    dump_list,
     dump_set,
     dump_sorted_set,
     dump_stream,
@@ -58,6 +61,17 @@ def make_value(content: Content, settings: Settings) -> Value:
         return content
     made: Value = _MAKERS[type(content)](content, settings)
     return made
+
+
+# --- lists -------------------------------------------------------------------------------------
+
+
+def _dump_list(value: ListValue, settings: Settings) -> bytes:
+    return dump_list(value.items(), settings.list_max_listpack_size)
+
+
+def _make_list(content: ListContent, settings: Settings) -> ListValue:
+    return ListValue.of(content.elements)
 
 
 # --- sets --------------------------------------------------------------------------------------
@@ -181,12 +195,14 @@ def _make_stream(content: StreamContent, settings: Settings) -> StreamValue:
 
 _DUMPERS: Final[dict[type[Collection], Callable[[Any, Settings], bytes]]] = {
     HashValue: _dump_hash,
+    ListValue: _dump_list,
     SetValue: _dump_set,
     SortedSetValue: _dump_sorted_set,
     StreamValue: _dump_stream,
 }
 _MAKERS: Final[dict[type[Any], Callable[[Any, Settings], Value]]] = {
     HashContent: _make_hash,
+    ListContent: _make_list,
     SetContent: _make_set,
     SortedSetContent: _make_sorted_set,
     StreamContent: _make_stream,

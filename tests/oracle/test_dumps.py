@@ -51,6 +51,10 @@ def strings() -> st.SearchStrategy[Requests]:
     return texts.map(lambda text: [[b"SET", b"key", text]])
 
 
+def lists() -> st.SearchStrategy[Requests]:
+    return some_texts.map(lambda texts: [[b"RPUSH", b"key", text] for text in texts])
+
+
 def sets() -> st.SearchStrategy[Requests]:
     return st.one_of(some_texts, some_integers).map(lambda texts: [[b"SADD", b"key", *texts]])
 
@@ -99,6 +103,7 @@ def streams(draw: st.DrawFn) -> Requests:
 # Whether dumps of a type agree to the byte; those of a hashtable come in no order.
 TYPES: dict[str, tuple[Callable[[], st.SearchStrategy[Requests]], bool]] = {
     "string": (strings, True),
+    "list": (lists, True),
     "set": (sets, False),
     "hash": (hashes, False),
     "sorted set": (sorted_sets, True),
