@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.errors import WRONG_TYPE, CommandError
 from pocketkv.engine.marks import Marks
+from pocketkv.engine.notifications import EXPIRED, KEY_MISS, NEW
 from pocketkv.engine.scan import ScanCache
 from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
@@ -182,13 +183,22 @@ class Database:
         return due_ms is not None and due_ms <= self.clock.now_ms
 
     def peek(self, key: bytes) -> Value | None:
-        """`read` for a command that looks at a value without using it (OBJECT ENCODING ...)."""
+        """`read` for a command that looks at a value without using it (OBJECT ENCODING ...).
+
+        Nobody is told if the key is not there.
+        """
         slot = key_slot(key)
         accessed_s = self.accessed_s[slot]
         try:
-            return self.read(key)
+            value = self.lookup(key)
         finally:
             self.accessed_s[slot] = accessed_s
+        stats = self.space.stats
+        if value is None:
+            stats.misses += 1
+        else:
+            stats.hits += 1
+        return value
 
     def touch(self, key: bytes) -> bool:
         """Use a key without needing its value; whether it exists."""
@@ -198,10 +208,18 @@ class Database:
             stats.hits += 1
         else:
             stats.misses += 1
+            self.notify(KEY_MISS, b"keymiss", key)
         return found
 
     def see(self, key: bytes) -> Entry | None:
         """`peek` for a command that does not need the value itself (EXISTS, TYPE, TTL ...)."""
+        entry = self.glimpse(key)
+        if entry is None:
+            self.notify(KEY_MISS, b"keymiss", key)
+        return entry
+
+    def glimpse(self, key: bytes) -> Entry | None:
+        """`see` for a command that tells nobody of a key that is not there (OBJECT)."""
         slot = key_slot(key)
         accessed_s = self.accessed_s[slot]
         entry = self.find(key)
@@ -218,6 +236,7 @@ class Database:
         stats = self.space.stats
         if value is None:
             stats.misses += 1
+            self.notify(KEY_MISS, b"keymiss", key)
         else:
             stats.hits += 1
         return value
@@ -262,6 +281,8 @@ class Database:
         """Set a key, whatever it held; its expiry is forgotten."""
         slot = key_slot(key)
         if self.expires_count:
+            if self.space.notify_flags and self._is_due(key, slot):
+                self._expire(key)
             self._forget_expiry(key, slot)
         self._store(key, value, slot, 0)
 
@@ -288,6 +309,8 @@ class Database:
             self.size += 1
             if not space.owns_all and not space.given[slot]:
                 self.foreign += 1
+            elif space.notify_flags & NEW and not space.replaying:
+                self.notify(NEW, b"new", key)
             space.account(key_cost(key) + value_cost(value))
             if shelf is not None:
                 shelf.added(key)
@@ -429,12 +452,18 @@ class Database:
 
     # --- expiry --------------------------------------------------------------------------------
 
-    def set_expiry(self, key: bytes, due_ms: int) -> None:
-        """Have an existing key expire at `due_ms`; a time in the past removes it at once."""
+    def set_expiry(self, key: bytes, due_ms: int) -> bool:
+        """Have an existing key expire at `due_ms`; a time in the past removes it at once.
+
+        Returns:
+            Whether it is still there. The caller tells what happened (see `notify`).
+        """
         if due_ms <= self.clock.now_ms:
-            self._expire(key)
-        else:
-            self._set_due(key, due_ms)
+            self._drop(key)
+            self.space.stats.expired += 1
+            return False
+        self._set_due(key, due_ms)
+        return True
 
     def _set_due(self, key: bytes, due_ms: int) -> None:
         slot = key_slot(key)
@@ -485,7 +514,10 @@ class Database:
     def _expire(self, key: bytes) -> None:
         """Remove a key because its time has come."""
         self._remove(key)
-        self.space.stats.expired += 1
+        space = self.space
+        space.stats.expired += 1
+        if space.notify_flags & EXPIRED and (space.owns_all or space.given[key_slot(key)]):
+            self.notify(EXPIRED, b"expired", key)
 
     def expire_due(self, keys_max: int) -> int:
         """Remove keys whose time has come, at most about `keys_max`; how much work it was."""

@@ -160,7 +160,7 @@ class JobSpace:
         self.observer: Observer | None = None
         self.waiters: Waiters | None = None
         self.watchers: Watchers | None = None
-        self.notify_flags = 0
+        self.notify_flags: int = 0
         self.notifier: Notifier | None = None
         self.pubsub: PubSub | None = None
         self.tracking: Tracking | None = None

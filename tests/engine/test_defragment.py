@@ -167,11 +167,14 @@ def test_everything_is_moved_and_equal(
     while not defragmenter.left:
         assert defragmenter.step(effort)
         slices += 1
-        if slices % 10 == 0 or effort > 1:
+        if slices % 30 == 0:
             engine.validate()
     check()
     while defragmenter.step(effort):
-        engine.validate()
+        slices += 1
+        if slices % 30 == 0:
+            engine.validate()
+    engine.validate()
     assert contents(engine) == kept
     assert {key: db.expiry_ms(key) for key in kept} == dues
     assert defragmenter.moved_objects > len(kept) / 2

@@ -16,6 +16,7 @@ from pocketkv.engine.errors import NOT_POSITIVE, SYNTAX, WRONG_TYPE, CommandErro
 from pocketkv.engine.gate import require_memory
 from pocketkv.engine.handlers.collections import COUNT_OUT_OF_RANGE, TOO_MANY_DRAWS, scan_options
 from pocketkv.engine.handlers.set_algebra import lookup_set
+from pocketkv.engine.notifications import GENERIC, SET
 from pocketkv.engine.segments import member_cost
 from pocketkv.engine.set_value import SetValue
 from pocketkv.resp.replies import Reply, SetReply
@@ -60,6 +61,7 @@ def sadd(session: Session, request: list[bytes]) -> Reply:
     if value is None:
         value = SetValue.of(request[2:], integers_max)
         db.put(key, value)
+        db.notify(SET, b"sadd", key)
         return len(value)
     before_bytes = value.size_bytes
     added = 0
@@ -68,6 +70,7 @@ def sadd(session: Session, request: list[bytes]) -> Reply:
             added += 1
     if added:
         db.modified(key, value.size_bytes - before_bytes)
+        db.notify(SET, b"sadd", key)
     return added
 
 
@@ -96,15 +99,17 @@ def srem(session: Session, request: list[bytes]) -> Reply:
         if value.discard(request[i]):
             removed += 1
     if removed:
-        _shrunk(session, key, value, before_bytes)
+        _shrunk(session, key, value, before_bytes, b"srem")
     return removed
 
 
-def _shrunk(session: Session, key: bytes, value: SetValue, before_bytes: int) -> None:
-    """Account for removed members; an empty set does not exist."""
+def _shrunk(session: Session, key: bytes, value: SetValue, before_bytes: int, event: bytes) -> None:
+    """Account for removed members, and tell of it; an empty set does not exist."""
     session.db.modified(key, value.size_bytes - before_bytes)
+    session.db.notify(SET, event, key)
     if len(value) == 0:
         session.db.remove(key)
+        session.db.notify(GENERIC, b"del", key)
 
 
 @command(
@@ -207,14 +212,16 @@ def smove(session: Session, request: list[bytes]) -> Reply:
     before_bytes = source.size_bytes
     if not source.discard(member):
         return 0
-    _shrunk(session, source_key, source, before_bytes)
+    _shrunk(session, source_key, source, before_bytes, b"srem")
     integers_max = session.node.settings.set_max_intset_entries
     if target is None:
         db.put(target_key, SetValue.of([member], integers_max))
+        db.notify(SET, b"sadd", target_key)
         return 1
     before_bytes = target.size_bytes
     if target.add(member, integers_max):
         db.modified(target_key, target.size_bytes - before_bytes)
+        db.notify(SET, b"sadd", target_key)
     return 1
 
 
@@ -246,7 +253,7 @@ def spop(session: Session, request: list[bytes]) -> Reply:
         return None
     before_bytes = value.size_bytes
     member = value.pop_random(session.node.keyspace.randomness)
-    _shrunk(session, key, value, before_bytes)
+    _shrunk(session, key, value, before_bytes, b"spop")
     return member
 
 
@@ -262,16 +269,20 @@ def _spop_many(session: Session, request: list[bytes]) -> Reply:
     size = len(value)
     if count >= size:
         db.remove(key)
+        db.notify(SET, b"spop", key)
+        db.notify(GENERIC, b"del", key)
         return SetReply(value.members())
     randomness = session.node.keyspace.randomness
     if (size - count) * _SPOP_REBUILD_FACTOR > count:
         before_bytes = value.size_bytes
         popped = [value.pop_random(randomness) for _ in range(count)]
         db.modified(key, value.size_bytes - before_bytes)
+        db.notify(SET, b"spop", key)
         return SetReply(popped)
     staying = dict.fromkeys(value.sample(size - count, randomness))
     rest = SetValue.of(list(staying), session.node.settings.set_max_intset_entries)
     db.put_keeping_expiry(key, rest)
+    db.notify(SET, b"spop", key)
     return SetReply([member for member in value.members() if member not in staying])
 
 
