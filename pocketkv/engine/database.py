@@ -19,14 +19,7 @@ from pocketkv.engine.notifications import EXPIRED, KEY_MISS, NEW
 from pocketkv.engine.scan import ScanCache
 from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
-from pocketkv.engine.values import (
-    SHED_BYTES_MIN,
-    Collection,
-    Entry,
-    String,
-    Value,
-    value_cost,
-)
+from pocketkv.engine.values import SHED_BYTES_MIN, Collection, Entry, String, Value, value_cost
 from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
@@ -459,7 +452,7 @@ class Database:
             Whether it is still there. The caller tells what happened (see `notify`).
         """
         if due_ms <= self.clock.now_ms:
-            self._drop(key)
+            self._remove(key)
             self.space.stats.expired += 1
             return False
         self._set_due(key, due_ms)
@@ -591,11 +584,6 @@ class Database:
         table = self.tables[slot]
         assert table is not None
         return table
-
-    def served_slots(self) -> list[int]:
-        """The slots that have keys and are served here, in no order."""
-        owned = self.space.owned
-        return [slot for slot, _ in self.slot_tables() if owned[slot]]
 
     def keys_in_slot(self, slot: int) -> list[bytes]:
         """The keys of one slot that have not expired."""

@@ -19,10 +19,10 @@ from pocketkv.engine.values import Collection, Entry, type_name
 
 COLLECTIONS: Final[dict[int, type[Collection]]] = {
     FIRST_COLLECTION: SetValue,
-    FIRST_COLLECTION + 3: SortedSetValue,
-    FIRST_COLLECTION + 2: HashValue,
-    FIRST_COLLECTION + 4: StreamValue,
     FIRST_COLLECTION + 1: ListValue,
+    FIRST_COLLECTION + 2: HashValue,
+    FIRST_COLLECTION + 3: SortedSetValue,
+    FIRST_COLLECTION + 4: StreamValue,
 }
 _CODES: Final = {kind: code for code, kind in COLLECTIONS.items()}
 

@@ -227,6 +227,7 @@ def _wait_for_one(session: Session, request: list[bytes], *, from_max: bool) -> 
         request,
         keys,
         waiting.attempt,
+        takes=SortedSetValue,
         timeout_ms=timeout_ms,
         timeout_reply=NULL_ARRAY,
     )
@@ -265,6 +266,7 @@ def bzmpop(session: Session, request: list[bytes]) -> Reply:
         request,
         keys,
         waiting.attempt,
+        takes=SortedSetValue,
         timeout_ms=timeout_ms,
         timeout_reply=NULL_ARRAY,
     )
