@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tests.oracle import (
+    commands_geo,
     commands_hashes,
     commands_keys,
     commands_lists,
@@ -24,6 +25,7 @@ from tests.oracle.generate import Request, Requests, resolve_times
 from tests.oracle.targets import Target
 
 MODULES = [
+    commands_geo,
     commands_hashes,
     commands_keys,
     commands_lists,
