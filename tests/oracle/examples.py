@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tests.oracle import (
+    commands_bitmaps,
     commands_geo,
     commands_hashes,
     commands_keys,
@@ -25,6 +26,7 @@ from tests.oracle.generate import Request, Requests, resolve_times
 from tests.oracle.targets import Target
 
 MODULES = [
+    commands_bitmaps,
     commands_geo,
     commands_hashes,
     commands_keys,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pocketkv.engine.handlers import (
+    bitfields,
+    bitmaps,
     clients,
     clients_tracking,
     cluster,
@@ -47,6 +49,8 @@ from pocketkv.engine.handlers import (
 )
 
 __all__ = [
+    "bitfields",
+    "bitmaps",
     "clients",
     "clients_tracking",
     "cluster",

@@ -154,14 +154,28 @@ def setrange(session: Session, request: list[Any]) -> Reply:
     size = 0 if value is None else len(value)
     if not part:
         return size
+    return overwrite(session, key, value, offset, part)
+
+
+def overwrite(
+    session: Session, key: bytes, value: String | None, offset: int, part: bytes | LargeString
+) -> int:
+    """Write a part, of at least a byte, of the string that a key holds; its new length.
+
+    Raises:
+        CommandError: It would be too long, or there is no memory.
+        NoRoom: There may be memory soon.
+    """
+    db = session.db
+    size = 0 if value is None else len(value)
     end = offset + len(part)
     _check_length(session, end)
     keyspace = session.node.keyspace
     is_large = max(end, size) >= limits.EXTENT_BYTES_MIN and keyspace.keeps_large
     store = keyspace.store
-    if not is_large or store is None or not store.durable:
+    if end > size and not (is_large and store is not None and store.durable):
         # A short request may make a long value; in a file, a gap takes no room.
-        require_memory(session, max(0, end - size))
+        require_memory(session, end - size)
     if is_large:
         size = _write_large(session, key, value, offset, part)
     else:
@@ -176,13 +190,19 @@ def _write_small(db: Database, key: bytes, value: String | None, offset: int, pa
     cost_bytes = value_cost(changeable)
     if offset > len(changeable):
         changeable += bytes(offset - len(changeable))
-    changeable[offset : offset + len(part)] = part
+    taken = bytes(part) if isinstance(part, LargeString) else part
+    changeable[offset : offset + len(taken)] = taken
     _keep(db, key, changeable, cost_bytes)
     return len(changeable)
 
 
+def length_max(session: Session) -> int:
+    """The longest string that a key may hold."""
+    return max(session.node.bulk_bytes_max, session.node.value_bytes_max)
+
+
 def _check_length(session: Session, length: int) -> None:
-    if length > max(session.node.bulk_bytes_max, session.node.value_bytes_max):
+    if length > length_max(session):
         raise CommandError(STRING_TOO_LONG)
 
 
