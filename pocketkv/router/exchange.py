@@ -63,6 +63,14 @@ class Asker(RequestHandler):
         """A server has sent a message on one of these."""
         raise NotImplementedError  # As above.
 
+    def caching(self) -> bytes:
+        """What CLIENT CACHING has said of the request under way; empty: nothing."""
+        raise NotImplementedError  # As above.
+
+    def tracking_lost(self) -> None:
+        """A server that would have told of changed keys has forgotten that it should."""
+        raise NotImplementedError  # As above.
+
     def relay(self, reply: Exchange, piece: memoryview) -> int:
         """Send a piece of a reply at once, as far as it is its turn; how much was sent."""
         raise NotImplementedError  # As above.

@@ -27,7 +27,7 @@ from pocketkv.resp.replies import NULL_ARRAY, Deferred, Encoded, ErrorReply, Rep
 from pocketkv.router.exchange import Asker, scan_ended
 from pocketkv.router.merge import elements_of
 from pocketkv.router.private import PrivateForward
-from pocketkv.router.private_lane import PrivateBinding, PrivateLane, SetUp
+from pocketkv.router.private_lane import PrivateBinding, PrivateLane
 from pocketkv.router.wire import error_text
 from pocketkv.slots import key_slot
 
@@ -272,7 +272,7 @@ def unwatch(private: PrivateBinding | None, *, is_told: bool = True) -> None:
     watched, private.watched = private.watched, None
     lane = watched.lane
     if is_told and lane is not None and not lane.closed:
-        lane.send(SetUp(lane, private.client, b"UNWATCH"))
+        lane.set_up(b"UNWATCH")
 
 
 def _slots_of(command: Command, request: list[bytes]) -> list[int]:
