@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.errors import WRONG_TYPE, CommandError
 from pocketkv.engine.marks import Marks
+from pocketkv.engine.notifications import EXPIRED, KEY_MISS, NEW
 from pocketkv.engine.scan import ScanCache
 from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
@@ -36,6 +37,7 @@ class Database:
     Attributes:
         space: The job that it belongs to.
         index: Its number, as in SELECT.
+        number: Its number on a medium, which goes where its keys go (see `swapping`).
         uses: Counts how often keys are used; ``None`` where nobody asks.
         salt: Tells its keys there from equal ones of others.
         size: How many keys it has.
@@ -58,6 +60,7 @@ class Database:
         "foreign",
         "index",
         "marks",
+        "number",
         "observer",
         "occupied",
         "salt",
@@ -74,6 +77,7 @@ class Database:
         self.space = space
         self.clock = space.clock
         self.index: int = index
+        self.number: int = index
         spilling = space.keyspace.spilling
         self.uses: FrequencySketch | None = None if spilling is None else spilling.uses
         self.salt: int = hash((space.job_id, index))
@@ -172,13 +176,22 @@ class Database:
         return due_ms is not None and due_ms <= self.clock.now_ms
 
     def peek(self, key: bytes) -> Value | None:
-        """`read` for a command that looks at a value without using it (OBJECT ENCODING ...)."""
+        """`read` for a command that looks at a value without using it (OBJECT ENCODING ...).
+
+        Nobody is told if the key is not there.
+        """
         slot = key_slot(key)
         accessed_s = self.accessed_s[slot]
         try:
-            return self.read(key)
+            value = self.lookup(key)
         finally:
             self.accessed_s[slot] = accessed_s
+        stats = self.space.stats
+        if value is None:
+            stats.misses += 1
+        else:
+            stats.hits += 1
+        return value
 
     def touch(self, key: bytes) -> bool:
         """Use a key without needing its value; whether it exists."""
@@ -188,10 +201,18 @@ class Database:
             stats.hits += 1
         else:
             stats.misses += 1
+            self.notify(KEY_MISS, b"keymiss", key)
         return found
 
     def see(self, key: bytes) -> Entry | None:
         """`peek` for a command that does not need the value itself (EXISTS, TYPE, TTL ...)."""
+        entry = self.glimpse(key)
+        if entry is None:
+            self.notify(KEY_MISS, b"keymiss", key)
+        return entry
+
+    def glimpse(self, key: bytes) -> Entry | None:
+        """`see` for a command that tells nobody of a key that is not there (OBJECT)."""
         slot = key_slot(key)
         accessed_s = self.accessed_s[slot]
         entry = self.find(key)
@@ -208,6 +229,7 @@ class Database:
         stats = self.space.stats
         if value is None:
             stats.misses += 1
+            self.notify(KEY_MISS, b"keymiss", key)
         else:
             stats.hits += 1
         return value
@@ -252,6 +274,8 @@ class Database:
         """Set a key, whatever it held; its expiry is forgotten."""
         slot = key_slot(key)
         if self.expires_count:
+            if self.space.notify_flags and self._is_due(key, slot):
+                self._expire(key)
             self._forget_expiry(key, slot)
         self._store(key, value, slot, 0)
 
@@ -278,6 +302,8 @@ class Database:
             self.size += 1
             if not space.owns_all and not space.given[slot]:
                 self.foreign += 1
+            elif space.notify_flags & NEW and not space.replaying:
+                self.notify(NEW, b"new", key)
             space.account(key_cost(key) + value_cost(value))
             if shelf is not None:
                 shelf.added(key)
@@ -353,7 +379,7 @@ class Database:
             return
         self.space.account(-self.used_bytes())
         if self.shelf is not None and self.shelf.durable:
-            self.shelf.journal.clear(self.index)
+            self.shelf.journal.clear(self.number)
         if self.marks is not None:
             self.marks.clear()
         self.discard()
@@ -411,12 +437,18 @@ class Database:
 
     # --- expiry --------------------------------------------------------------------------------
 
-    def set_expiry(self, key: bytes, due_ms: int) -> None:
-        """Have an existing key expire at `due_ms`; a time in the past removes it at once."""
+    def set_expiry(self, key: bytes, due_ms: int) -> bool:
+        """Have an existing key expire at `due_ms`; a time in the past removes it at once.
+
+        Returns:
+            Whether it is still there. The caller tells what happened (see `notify`).
+        """
         if due_ms <= self.clock.now_ms:
-            self._expire(key)
-        else:
-            self._set_due(key, due_ms)
+            self._drop(key)
+            self.space.stats.expired += 1
+            return False
+        self._set_due(key, due_ms)
+        return True
 
     def _set_due(self, key: bytes, due_ms: int) -> None:
         slot = key_slot(key)
@@ -467,7 +499,10 @@ class Database:
     def _expire(self, key: bytes) -> None:
         """Remove a key because its time has come."""
         self._drop(key)
-        self.space.stats.expired += 1
+        space = self.space
+        space.stats.expired += 1
+        if space.notify_flags & EXPIRED and (space.owns_all or space.given[key_slot(key)]):
+            self.notify(EXPIRED, b"expired", key)
 
     def expire_due(self, keys_max: int) -> int:
         """Remove keys whose time has come, at most about `keys_max`; how much work it was."""
@@ -509,37 +544,6 @@ class Database:
     def restore_removal(self, key: bytes) -> None:
         """Hold a key that is there no more."""
         self._drop(key)
-
-    # --- the same in another place in memory ------------------------------------------------------
-
-    def renew_keys(self, slot: int, fresh: dict[bytes, bytes]) -> None:
-        """Hold these objects wherever equal keys of a slot are held; each stands for itself."""
-        table = self.tables[slot]
-        if table is None:
-            return
-        # A dict whose keys are replaced one by one gets twice the room that it needs.
-        renewed = {fresh.get(key, key): value for key, value in table.items()}
-        self.tables[slot] = renewed
-        self.scans.renew(table, renewed)
-        expires = self.expires.get(slot)
-        if expires is None:
-            return
-        self.expires[slot] = {fresh.get(key, key): due_ms for key, due_ms in expires.items()}
-        for key in fresh.values():
-            due_ms = expires.get(key)
-            if due_ms is not None:
-                self.schedule.renew(key, due_ms)
-
-    def renew_key(self, slot: int, key: bytes, fresh: bytes) -> None:
-        """The same of one key that is there; it then stands behind all others."""
-        table = self.table(slot)
-        table[fresh] = table.pop(key)
-        expires = self.expires.get(slot)
-        if expires is not None:
-            due_ms = expires.pop(key, None)
-            if due_ms is not None:
-                expires[fresh] = due_ms
-                self.schedule.renew(fresh, due_ms)
 
     @property
     def visible(self) -> int:

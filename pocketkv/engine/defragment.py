@@ -193,7 +193,7 @@ class Defragmenter:
             moved: dict[bytes, bytes] = {}
             yield from self._move_keys(db, slot, self._concerned(table), moved)
             if moved:
-                db.renew_keys(slot, moved)
+                _renew_keys(db, slot, moved)
         elif self._evacuation.held:
             yield from self._move_by_turns(db, slot, len(table))
         yield from self._move_due_times(db, slot)
@@ -212,7 +212,7 @@ class Defragmenter:
             yield from self._move_keys(db, slot, first, moved)
             for key in first:
                 if self._present(db, slot, key) is not None:
-                    db.renew_key(slot, key, moved.get(key, key))
+                    _renew_key(db, slot, key, moved.get(key, key))
             keys -= len(first)
             self._evacuation.attempts -= 2 * len(first)
             if self._evacuation.attempts <= 0:
@@ -331,7 +331,7 @@ class Defragmenter:
             while evacuation.concerns(key) and key in expires:
                 moved_key = evacuation.move_bytes(key)
                 if moved_key is not None:
-                    db.renew_key(slot, key, moved_key)
+                    _renew_key(db, slot, key, moved_key)
                     break
                 yield
             while evacuation.concerns(due_ms) and expires.get(key) is due_ms:
@@ -386,3 +386,34 @@ class Defragmenter:
                 self._give_back()
             yield
         self._give_back()
+
+
+def _renew_keys(db: Database, slot: int, fresh: dict[bytes, bytes]) -> None:
+    """Hold these objects wherever equal keys of a slot are held; each stands for itself."""
+    table = db.tables[slot]
+    if table is None:
+        return
+    # A dict whose keys are replaced one by one gets twice the room that it needs.
+    renewed = {fresh.get(key, key): value for key, value in table.items()}
+    db.tables[slot] = renewed
+    db.scans.renew(table, renewed)
+    expires = db.expires.get(slot)
+    if expires is None:
+        return
+    db.expires[slot] = {fresh.get(key, key): due_ms for key, due_ms in expires.items()}
+    for key in fresh.values():
+        due_ms = expires.get(key)
+        if due_ms is not None:
+            db.schedule.renew(key, due_ms)
+
+
+def _renew_key(db: Database, slot: int, key: bytes, fresh: bytes) -> None:
+    """The same of one key that is there; it then stands behind all others."""
+    table = db.table(slot)
+    table[fresh] = table.pop(key)
+    expires = db.expires.get(slot)
+    if expires is not None:
+        due_ms = expires.pop(key, None)
+        if due_ms is not None:
+            expires[fresh] = due_ms
+            db.schedule.renew(fresh, due_ms)

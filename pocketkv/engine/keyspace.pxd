@@ -26,7 +26,7 @@ cdef class JobSpace:
     cdef public long long flips, foreign_bytes
     cdef public bint owns_all
     cdef public KeyStats stats
-    cdef public object kept, opening
+    cdef public object kept, opening, order
     cdef public long long used_bytes
 
     cpdef account(self, long long grown_bytes)

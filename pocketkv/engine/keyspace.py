@@ -15,12 +15,13 @@ from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.errors import CAPACITY_USED, NO_WRITES, OUT_OF_MEMORY
 from pocketkv.engine.extents import Extents
+from pocketkv.engine.freeing import effort_of, release_some
 from pocketkv.engine.kept import KeptShelf
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.shelf import Shelf
 from pocketkv.engine.spilling import FULL, Spilling
 from pocketkv.engine.stats import KeyStats
-from pocketkv.engine.values import Collection, Entry, value_cost
+from pocketkv.engine.values import Collection
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
 
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
-# 2**11 bytes are about as quick to give back as one more key is to forget.
-_FREEING_SHIFT: Final = 11
 # What it takes to free a part of a collection, in keys.
 _SHED_EFFORT: Final = 2000
 
@@ -103,6 +102,7 @@ class JobSpace:
             that is known: the quota does not count it.
         kept: Where its keys are in place of the server's own medium, if they are elsewhere.
         opening: What its commands have to wait for before its keys are known here.
+        order: On a durable store, the record of databases that were swapped (see `swapping`).
         replaying: Whether what is changed is on the store already.
     """
 
@@ -126,6 +126,7 @@ class JobSpace:
         "notify_flags",
         "observer",
         "opening",
+        "order",
         "owned",
         "owns_all",
         "pubsub",
@@ -159,7 +160,7 @@ class JobSpace:
         self.observer: Observer | None = None
         self.waiters: Waiters | None = None
         self.watchers: Watchers | None = None
-        self.notify_flags = 0
+        self.notify_flags: int = 0
         self.notifier: Notifier | None = None
         self.pubsub: PubSub | None = None
         self.tracking: Tracking | None = None
@@ -179,6 +180,7 @@ class JobSpace:
         self.adopting: dict[tuple[int, bytes], Partial] = {}
         self.kept: KeptStore | None = None
         self.opening: PendingRead | None = None
+        self.order: Cold | None = None
         self.stats = KeyStats()
 
     def database(self, index: int) -> Database:
@@ -295,8 +297,10 @@ class JobSpace:
         store = self.keyspace.store if self.kept is None else self.kept
         if store is not None:
             store.drop(self.job_id)
+        self.order = None
         for database in self.databases.values():
             database.discard(release=False)
+            database.number = database.index
 
     def move_to(self, kept: KeptStore | None) -> None:
         """Remove every key; those that come next are elsewhere, or ``None``: on this server."""
@@ -543,10 +547,10 @@ class Keyspace:
                 self._freeing, self._freeing_journal = self.discarded.pop()
             table = self._freeing
             if self._freeing_journal is not None:
-                effort_max -= _release_some(table, self._freeing_journal, effort_max)
+                effort_max -= release_some(table, self._freeing_journal, effort_max)
                 continue
             first = next(iter(table.values()))
-            if len(table) <= effort_max and _effort(first) == 0:
+            if len(table) <= effort_max and effort_of(first) == 0:
                 # Values of one slot are much of a size: nearly every table is freed here.
                 effort_max -= len(table)
                 self._freeing = None
@@ -554,26 +558,5 @@ class Keyspace:
                 continue
             while table and effort_max > 0:
                 _, value = table.popitem()
-                effort_max -= 1 + _effort(value)
+                effort_max -= 1 + effort_of(value)
         return bool(self._freeing or self.discarded or self.shedding)
-
-
-def _release_some(table: Table, journal: Journal, effort_max: int) -> int:
-    """Free some of a table's values, and what they take on a medium; how much work it was."""
-    effort = 0
-    while table and effort < effort_max:
-        _, value = table.popitem()
-        effort += 1 + _effort(value)
-        if isinstance(value, Cold):
-            journal.release(value)
-    return effort
-
-
-def _effort(value: Entry) -> int:
-    """What a value takes to be freed, beside what every key takes."""
-    if isinstance(value, LargeString):
-        # Its extents are only noted down as free here.
-        return value.pieces
-    if isinstance(value, Cold):
-        return 0
-    return value_cost(value) >> _FREEING_SHIFT

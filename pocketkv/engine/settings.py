@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pocketkv import limits
 from pocketkv.engine.arguments import INT64_MAX, UINT64_MAX, Glob, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
+from pocketkv.engine.notifications import flag_letters, parse_flags
+from pocketkv.engine.pubsub import pubsub_of
 
 if TYPE_CHECKING:
     from pocketkv.engine.node import Node
@@ -147,12 +149,14 @@ class Setting:
         read: Its value, as a client of a job sees it.
         parse: Reads a new value, or raises `SettingError`.
         write: Puts a value into force; ``None``: it cannot be changed while the server runs.
+        write_in_job: The same of what is each job's own, and its clients may change.
     """
 
     name: str
     read: Callable[[Session], bytes]
     parse: Callable[[bytes], Any]
-    write: Callable[[Node, Any], None] | None
+    write: Callable[[Node, Any], None] | None = None
+    write_in_job: Callable[[Session, Any], None] | None = None
 
 
 def _attribute(name: str) -> str:
@@ -270,6 +274,19 @@ def _write_slow_length(node: Node, value: int) -> None:
     node.slow_log.trim()
 
 
+def _parse_notify_flags(text: bytes) -> int:
+    flags = parse_flags(text.decode("latin-1"))
+    if flags is None:
+        raise SettingError("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")
+    return flags
+
+
+def _write_notify_flags(session: Session, flags: int) -> None:
+    # Who hears of it is found when there is something to tell.
+    session.space.notifier = pubsub_of(session)
+    session.space.notify_flags = flags
+
+
 _NOT_KEPT: Final = "values are ephemeral, nothing is kept on disk"
 _LIVE: Final = (
     Setting("maxmemory", _read_maxmemory, _parse_maxmemory, _write_maxmemory),
@@ -309,7 +326,12 @@ _LIVE: Final = (
         "maxmemory-policy", "noeviction", "argument(s) must be one of the following: noeviction"
     ),
     _fixed("requirepass", "", "passwords are the tokens of jobs"),
-    _fixed("notify-keyspace-events", "", "keyspace notifications are not supported"),
+    Setting(
+        "notify-keyspace-events",
+        lambda session: flag_letters(session.space.notify_flags).encode(),
+        _parse_notify_flags,
+        write_in_job=_write_notify_flags,
+    ),
     _fixed("latency-tracking", "yes", "latencies are always tracked"),
     _fixed("latency-monitor-threshold", "0", "there is no latency monitor, see LATENCY HISTOGRAM"),
     Setting("activedefrag", _read_defragment, _parse_flag, _write_defragment),
@@ -343,12 +365,19 @@ def find_settings(session: Session, patterns: list[bytes]) -> dict[bytes, bytes]
     return found
 
 
-def change_settings(node: Node, pairs: list[tuple[bytes, bytes]]) -> None:
+def changes_jobs_only(pairs: list[tuple[bytes, bytes]]) -> bool:
+    """Whether all settings that are named are the job's own."""
+    settings = [_TABLE.get(_NAMES.get(name.lower().decode("latin-1"), "")) for name, _ in pairs]
+    return all(s is not None and s.write_in_job is not None for s in settings)
+
+
+def change_settings(session: Session, pairs: list[tuple[bytes, bytes]]) -> None:
     """Change several settings, or none of them.
 
     Raises:
         CommandError: A name that there is not, twice the same, or a value that cannot be.
     """
+    node = session.node
     settings = _settings_to_change(node, pairs)
     values = []
     for (name, text), setting in zip(pairs, settings, strict=True):
@@ -357,8 +386,10 @@ def change_settings(node: Node, pairs: list[tuple[bytes, bytes]]) -> None:
         except SettingError as error:
             raise _failed(name.lower(), str(error)) from None
     for setting, value in zip(settings, values, strict=True):
-        assert setting.write is not None
-        setting.write(node, value)
+        if setting.write_in_job is not None:
+            setting.write_in_job(session, value)
+        elif setting.write is not None:
+            setting.write(node, value)
 
 
 def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Setting]:
@@ -372,7 +403,8 @@ def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Se
                 b"ERR Unknown option or number of arguments for CONFIG SET - '%b'" % name
             )
         setting = _TABLE[real_name]
-        if setting.write is None or (real_name == "maxmemory" and not node.alone):
+        is_fixed = setting.write is None and setting.write_in_job is None
+        if is_fixed or (real_name == "maxmemory" and not node.alone):
             refusal = _failed(name, _IMMUTABLE)
         elif setting in settings:
             refusal = _failed(name, "duplicate parameter")

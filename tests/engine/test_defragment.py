@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
 
 from pocketkv.engine import defragment, regions
 from pocketkv.engine.defragment import Defragmenter
+from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.regions import Survey
 from pocketkv.engine.segments import SegmentMap
 from pocketkv.engine.set_value import SetValue
@@ -87,6 +89,11 @@ def fill(engine: Engine, keys: int) -> dict[bytes, object]:
         elif i % 10 == 1:
             client("SADD", key, *range(i % 200))
             kept[key] = {b"%d" % n for n in range(i % 200)}
+        elif i % 10 == 3:
+            pairs = {b"field:%d" % n: b"value:%d" % n for n in range(i % (600 if i % 4 else 70))}
+            if pairs:
+                client("HSET", key, *chain(*pairs.items()))
+            kept[key] = pairs
         elif i % 10 == 2:
             client("APPEND", key, b"x" * (i % 1000))
             client("APPEND", key, b"y")
@@ -100,7 +107,7 @@ def fill(engine: Engine, keys: int) -> dict[bytes, object]:
     for key in [key for key in kept if dice.random() < 0.5]:
         client("DEL", key)
         del kept[key]
-    return {key: value for key, value in kept.items() if value != set()}
+    return {key: value for key, value in kept.items() if value not in (set(), {})}
 
 
 def contents(engine: Engine) -> dict[bytes, object]:
@@ -110,6 +117,9 @@ def contents(engine: Engine) -> dict[bytes, object]:
     for key in client("KEYS", "*"):
         if client("TYPE", key) == "set":
             found[key] = set(client("SMEMBERS", key))
+        elif client("TYPE", key) == "hash":
+            flat = client("HGETALL", key)
+            found[key] = dict(zip(flat[::2], flat[1::2], strict=True))
         else:
             found[key] = client("GET", key)
     return found
@@ -145,6 +155,8 @@ def test_everything_is_moved_and_equal(
                 assert not lies_in(held, id(value)) or value == b""
                 if isinstance(value, SetValue):
                     check_set(held, value)
+                if isinstance(value, HashValue):
+                    check_hash(held, value)
             for key, due_ms in db.expires.get(slot, {}).items():
                 assert not lies_in(held, id(key))
                 assert not lies_in(held, id(due_ms))
@@ -155,11 +167,14 @@ def test_everything_is_moved_and_equal(
     while not defragmenter.left:
         assert defragmenter.step(effort)
         slices += 1
-        if slices % 10 == 0 or effort > 1:
+        if slices % 30 == 0:
             engine.validate()
     check()
     while defragmenter.step(effort):
-        engine.validate()
+        slices += 1
+        if slices % 30 == 0:
+            engine.validate()
+    engine.validate()
     assert contents(engine) == kept
     assert {key: db.expiry_ms(key) for key in kept} == dues
     assert defragmenter.moved_objects > len(kept) / 2
@@ -175,17 +190,31 @@ def check_set(held: set[int], value: SetValue) -> None:
     check_segments(held, value._members)
 
 
+def check_hash(held: set[int], value: HashValue) -> None:
+    """No part of a hash lies where it should not."""
+    if value._table is not None:
+        check_segments(held, value._table)
+    else:
+        assert value._listpack is not None
+        check_segment(held, value._listpack)
+
+
 def check_segments(held: set[int], members: SegmentMap) -> None:
     """No part of a map lies where it should not."""
     assert not lies_in(held, id(members))
     assert not lies_in(held, id(members.segments))
     assert not lies_in(held, ADDRESSES.of_items(members.segments))
     for segment in members.segments:
-        assert not lies_in(held, id(segment))
-        assert not lies_in(held, ADDRESSES.of_entries(segment))
-        for member, value in segment.items():
-            assert not lies_in(held, id(member))
-            assert type(value) is not bytes or not lies_in(held, id(value))
+        check_segment(held, segment)
+
+
+def check_segment(held: set[int], segment: dict[bytes, Any]) -> None:
+    """No part of a dict of members lies where it should not."""
+    assert not lies_in(held, id(segment))
+    assert not lies_in(held, ADDRESSES.of_entries(segment))
+    for member, value in segment.items():
+        assert not lies_in(held, id(member))
+        assert type(value) is not bytes or not lies_in(held, id(value))
 
 
 def test_nothing_to_gain_moves_nothing() -> None:

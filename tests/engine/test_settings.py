@@ -76,7 +76,6 @@ def test_what_is_fixed_may_be_set_to_what_it_is(client: Client, name: str, value
         ("appendonly", "yes"),
         ("maxmemory-policy", "allkeys-lru"),
         ("requirepass", "secret"),
-        ("notify-keyspace-events", "KEA"),
         ("port", "1"),
         ("databases", "17"),
         ("cluster-enabled", "yes"),
@@ -168,3 +167,15 @@ def test_counts_begin_anew(engine: Engine, client: Client) -> None:
     assert "keyspace_misses:0" in text
     assert "cmdstat_get" not in text
     assert "errorstat_ERR" not in text
+
+
+def test_a_job_has_its_events_in_keys_lives_told_as_it_likes() -> None:
+    engine = Engine(secret=b"s" * 32)
+    engine.node.admin_password = b"password"
+    mine, theirs = engine.connect(job_id="mine"), engine.connect(job_id="theirs")
+    assert mine("CONFIG", "SET", "notify-keyspace-events", "EKA") == "OK"
+    assert get(mine, "notify-keyspace-events") == b"AKE"
+    assert get(theirs, "notify-keyspace-events") == b""
+    refused = mine("CONFIG", "SET", "notify-keyspace-events", "", "timeout", "1")
+    assert refused.text.startswith("NOPERM")
+    assert get(mine, "notify-keyspace-events") == b"AKE"

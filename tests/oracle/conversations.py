@@ -137,9 +137,16 @@ def say(conversation: Conversation, name: str, request: list[bytes]) -> Heard:
 
 
 def compare(
-    case: str, protocol: int, server: RedisServer, engine: Engine | None = None
+    case: str,
+    protocol: int,
+    server: RedisServer,
+    engine: Engine | None = None,
+    heard_by: str = "",
 ) -> list[tuple[Step, Heard, Heard]]:
-    """The steps of a case after which ours and theirs differ: the step, ours, theirs."""
+    """The steps of a case after which ours and theirs differ: the step, ours, theirs.
+
+    With `heard_by` only what that connection is sent counts.
+    """
     ours = EngineConversation(protocol, engine)
     theirs = RedisConversation(protocol, server)
     try:
@@ -148,6 +155,8 @@ def compare(
         for name, request in steps_of(case):
             heard = say(ours, name, request)
             expected = say(theirs, name, request)
+            if heard_by:
+                heard, expected = ({heard_by: h.get(heard_by, b"")} for h in (heard, expected))
             if heard != expected:
                 differences.append(((name, request), heard, expected))
         return differences

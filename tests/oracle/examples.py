@@ -9,12 +9,26 @@ from itertools import chain
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from tests.oracle import commands_keys, commands_sets, commands_sorted_sets, commands_strings
+from tests.oracle import (
+    commands_hashes,
+    commands_keys,
+    commands_sets,
+    commands_sorted_sets,
+    commands_streams,
+    commands_strings,
+)
 from tests.oracle.compare import Leniencies, first_difference
 from tests.oracle.generate import Request, Requests, resolve_times
 from tests.oracle.targets import Target
 
-MODULES = [commands_strings, commands_keys, commands_sets, commands_sorted_sets]
+MODULES = [
+    commands_hashes,
+    commands_keys,
+    commands_sets,
+    commands_sorted_sets,
+    commands_streams,
+    commands_strings,
+]
 
 EXAMPLES = int(os.environ.get("POCKETKV_ORACLE_EXAMPLES", "250"))
 

@@ -200,5 +200,5 @@ def client_trackinginfo(session: Session, request: list[bytes]) -> Reply:
     return {
         b"flags": SetReply([name for name, is_set in flags if is_set]),
         b"redirect": client.redirect,
-        b"prefixes": sorted(client.prefixes),
+        b"prefixes": [*sorted(client.prefixes)],
     }

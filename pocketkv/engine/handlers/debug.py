@@ -24,10 +24,12 @@ from pocketkv.engine.commands import (
 )
 from pocketkv.engine.errors import NO_SUCH_KEY, CommandError, wrong_subcommand
 from pocketkv.engine.handlers.keys import encoding_of, refcount_of
+from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.help_text import help_lines
 from pocketkv.engine.scan import position_of
 from pocketkv.engine.set_value import SetValue
 from pocketkv.engine.sorted_set_value import SortedSetValue
+from pocketkv.engine.stream_value import StreamValue
 from pocketkv.engine.values import Collection, Value
 from pocketkv.resp.encoder import encode_reply, format_double
 from pocketkv.resp.replies import OK, Encoded, ErrorReply, Push, Reply, SetReply, Simple, Verbatim
@@ -161,6 +163,14 @@ def _digest_value(db: Database, key: bytes, value: Value, digest: int) -> int:
             for score, member in zip(scores, members, strict=True):
                 of_pair = _mixed(_mixed(0, member), format_double(score))
                 digest ^= _sha1(of_pair.to_bytes(20, "big"))
+    elif isinstance(value, HashValue):
+        digest = _mixed(digest, b"\0\0\0\4")
+        for field, held in value.pairs().items():
+            digest ^= _sha1(_mixed(_mixed(0, field), held).to_bytes(20, "big"))
+    elif isinstance(value, StreamValue):
+        digest = _mixed(digest, b"\0\0\0\6")
+        for text in value.texts():
+            digest = _mixed(digest, text)
     else:
         raise TypeError(f"no digest for the type {value.type_name}")
     if db.expiry_ms(key) is not None:

@@ -15,6 +15,7 @@ from pocketkv.engine.commands import ONE_KEY, command
 from pocketkv.engine.errors import OFFSET_OUT_OF_RANGE, STRING_TOO_LONG, CommandError
 from pocketkv.engine.gate import require_memory
 from pocketkv.engine.large_string import LargeString, require_first
+from pocketkv.engine.notifications import STRING
 from pocketkv.engine.values import String, value_cost
 from pocketkv.resp.replies import Reply
 
@@ -112,16 +113,19 @@ def append(session: Session, request: list[Any]) -> Reply:
     value = db.lookup_string(key)
     if value is None:
         db.put(key, request[2])
+        db.notify(STRING, b"append", key)
         return len(request[2])
     size = len(value) + len(request[2])
     _check_length(session, size)
     if size >= limits.EXTENT_BYTES_MIN and session.node.keyspace.keeps_large:
-        return _write_large(session, key, value, len(value), request[2])
-    changeable = _changeable(db, key, value)
-    cost_bytes = value_cost(changeable)
-    changeable += request[2]
-    _keep(db, key, changeable, cost_bytes)
-    return len(changeable)
+        size = _write_large(session, key, value, len(value), request[2])
+    else:
+        changeable = _changeable(db, key, value)
+        cost_bytes = value_cost(changeable)
+        changeable += request[2]
+        _keep(db, key, changeable, cost_bytes)
+    db.notify(STRING, b"append", key)
+    return size
 
 
 @command(
@@ -159,12 +163,20 @@ def setrange(session: Session, request: list[Any]) -> Reply:
         # A short request may make a long value; in a file, a gap takes no room.
         require_memory(session, max(0, end - size))
     if is_large:
-        return _write_large(session, key, value, offset, part)
+        size = _write_large(session, key, value, offset, part)
+    else:
+        size = _write_small(db, key, value, offset, part)
+    db.notify(STRING, b"setrange", key)
+    return size
+
+
+def _write_small(db: Database, key: bytes, value: String | None, offset: int, part: bytes) -> int:
+    """Write a part of a string that is kept in memory; its length."""
     changeable = _changeable(db, key, b"" if value is None else value)
     cost_bytes = value_cost(changeable)
-    if offset > size:
-        changeable += bytes(offset - size)
-    changeable[offset:end] = part
+    if offset > len(changeable):
+        changeable += bytes(offset - len(changeable))
+    changeable[offset : offset + len(part)] = part
     _keep(db, key, changeable, cost_bytes)
     return len(changeable)
 
