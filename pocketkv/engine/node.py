@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
+from pocketkv.engine.acl import default_accepts, is_open, named
+from pocketkv.engine.client_list import ADMIN_USER
 from pocketkv.engine.commands import Command
 from pocketkv.engine.errors import write_refusal
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
@@ -31,12 +33,11 @@ if TYPE_CHECKING:
     from pocketkv.engine.pubsub import Forwarder, Listening
     from pocketkv.engine.retention import Retaining
     from pocketkv.engine.session import Transport
+    from pocketkv.engine.users import User
     from pocketkv.engine.waiters import Waiters
 
 # The Redis version whose behaviour is offered; clients decide by it what they may send.
 REDIS_VERSION: Final = "7.0.15"
-# Whom ``AUTH`` makes administrator. No job has this id: a job's ends in a random part.
-ADMIN_USER: Final = "admin"
 _LAST_BUCKET: Final = LATENCY_BUCKETS - 1
 
 
@@ -54,6 +55,10 @@ class ProcessFigures:
     machine_memory_bytes: int = 0
     operating_system: str = ""
     python_version: str = ""
+
+
+def _no_entropy(size: int) -> bytes:
+    raise RuntimeError("nobody has said where secrets come from")
 
 
 class Node:
@@ -161,6 +166,8 @@ class Node:
         # Publish to the job's other servers, and listen at them for clients here (see `pubsub`).
         self.forwarder: Forwarder | None = None
         self.listening: Listening | None = None
+        # Gives bytes that nobody can guess; set by the shell.
+        self.entropy: Callable[[int], bytes] = _no_entropy
         # Keeps memory compact, where there is anything stored.
         self.defragmenter: Defragmenter | None = None
         # Tells of the medium under the values, for INFO and metrics; set by the plane.
@@ -189,10 +196,19 @@ class Node:
     def accepts(self, user: str, password: bytes) -> bool:
         """Whether a user's password (a job's token) is right, and the job is known here."""
         if user == DEFAULT_JOB and not self.require_auth:
-            return True
+            return default_accepts(self.keyspace, password)
         if not self.secret or user not in self.topology.placements:
             return False
         return verify_job_token(self.secret, user, password.decode("ascii", "replace"))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the user that needs no name needs no password either."""
+        return is_open(self.keyspace)
+
+    def user_named(self, login: str) -> tuple[str, User] | None:
+        """The job and the user that a name at AUTH means; ``None``: there is no such user."""
+        return named(self.keyspace, login)
 
     def accepts_admin(self, user: str, password: bytes) -> bool:
         """Whether this is the administrator; nobody is where there is no such password."""

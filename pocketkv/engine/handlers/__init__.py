@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pocketkv.engine.handlers import (
+    acl,
     clients,
     clients_tracking,
     cluster,
@@ -19,6 +20,7 @@ from pocketkv.engine.handlers import (
     keys_expiry,
     keys_scan,
     memory,
+    monitor,
     pubsub,
     server,
     set_algebra,
@@ -41,6 +43,7 @@ from pocketkv.engine.handlers import (
 )
 
 __all__ = [
+    "acl",
     "clients",
     "clients_tracking",
     "cluster",
@@ -57,6 +60,7 @@ __all__ = [
     "keys_expiry",
     "keys_scan",
     "memory",
+    "monitor",
     "pubsub",
     "server",
     "set_algebra",
