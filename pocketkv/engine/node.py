@@ -13,7 +13,7 @@ from pocketkv import limits
 from pocketkv.engine.acl import default_accepts, is_open, named
 from pocketkv.engine.client_list import ADMIN_USER
 from pocketkv.engine.commands import Command
-from pocketkv.engine.errors import write_refusal
+from pocketkv.engine.errors import CountedError, write_refusal
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.pauses import Pause, unpause
 from pocketkv.engine.session import Session
@@ -21,6 +21,7 @@ from pocketkv.engine.settings import Settings
 from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog
 from pocketkv.engine.timers import Timer, Timers
 from pocketkv.engine.topology import Topology
+from pocketkv.lua.slices import Workers
 from pocketkv.resp.replies import ErrorReply, Reply
 from pocketkv.stopwatch import Stopwatch
 from pocketkv.tokens import verify_job_token, verify_password
@@ -28,6 +29,7 @@ from pocketkv.tokens import verify_job_token, verify_password
 if TYPE_CHECKING:
     from pocketkv.engine.defragment import Defragmenter
     from pocketkv.engine.fetching import Fetcher, Stepper
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.medium import MediumFigures
     from pocketkv.engine.moving import Moves
     from pocketkv.engine.pubsub import Forwarder, Listening
@@ -134,6 +136,11 @@ class Node:
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
         self.monitors: list[Session] = []
+        # Scripts that take long, by job (see `engine.long_runs`), and who executes scripts.
+        self.long_runs: dict[str, LongRun] = {}
+        self.workers = Workers()
+        # Takes what scripts have to say for the log: the job, a level of Redis's, the text.
+        self.script_log: Callable[[str, int, bytes], None] | None = None
         self.process = ProcessFigures()
         self._start_without_plane()
         # Why the last commit failed, until one succeeds.
@@ -289,6 +296,8 @@ class Node:
             else:
                 session.transport.close_when_sent()
         unpause(self, job_id)
+        if job_id in self.long_runs:
+            self.long_runs[job_id].kill(b"ERR the job has ended")
         self.keyspace.drop(job_id)
 
     # --- counts --------------------------------------------------------------------------------
@@ -316,9 +325,17 @@ class Node:
         if type(reply) is ErrorReply:
             stats.failed += 1
             self._count_error(reply)
+        elif type(reply) is CountedError:
+            stats.failed += 1
         log = self.slow_log
         # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
         if 0 <= log.threshold_us * 1000 < duration_ns and not command.no_auth:
+            self.record_slow(session, request, duration_ns)
+
+    def record_slow(self, session: Session, request: list[bytes], duration_ns: int) -> None:
+        """Keep a call in the slow log, if it is slow."""
+        log = self.slow_log
+        if 0 <= log.threshold_us * 1000 < duration_ns:
             log.add(
                 request,
                 self.clock.now_s,

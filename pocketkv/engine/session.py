@@ -13,6 +13,7 @@ from pocketkv.resp.replies import Reply
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.node import Node
     from pocketkv.engine.pubsub import Subscriptions
     from pocketkv.engine.tracking import TrackingClient
@@ -84,6 +85,7 @@ class Session:
             in a transaction or a script.
         transaction: What it has sent since MULTI; ``None``: it is in none.
         watch: The keys that it watches for its next transaction, if it does.
+        long_run: What its transaction's scripts take turns by, while it is executed.
         in_exec: Whether its transaction is executed now.
         reply_off, reply_skip: CLIENT REPLY.
         subscriptions: To channels, if it ever had any.
@@ -115,6 +117,7 @@ class Session:
         "lib_name",
         "lib_version",
         "local_address",
+        "long_run",
         "monitoring",
         "name",
         "no_evict",
@@ -152,6 +155,7 @@ class Session:
         self.blocked: Unblockable | None = None
         self.denies_blocking = False
         self.in_exec = False
+        self.long_run: LongRun | None = None
         self.transaction: Transaction | None = None
         self.watch: Watch | None = None
         self.job_id = DEFAULT_JOB_ID

@@ -41,11 +41,13 @@ class Asker(RequestHandler):
         view: The map that its requests follow.
         is_unsettled: Whether one of its requests had to be sent again.
         closed: Whether it is gone.
+        in_flight: Requests that are started and not answered.
     """
 
-    __slots__ = ("closed", "is_unsettled", "router", "session", "view")
+    __slots__ = ("closed", "in_flight", "is_unsettled", "router", "session", "view")
 
     closed: bool
+    in_flight: int
     is_unsettled: bool
     router: Router
     session: Session

@@ -24,7 +24,6 @@ cdef class RouterHandler(Asker):
     cdef bytes _caching
     cdef object _own
     cdef public Binding binding
-    cdef public Py_ssize_t in_flight
     cdef public Node node
     cdef RouterCounters _counters
 

@@ -31,6 +31,14 @@ from pocketkv.router.own_lanes import OwnLanes
 from pocketkv.router.private import WaitingForward, may_block
 from pocketkv.router.private_lane import PrivateBinding
 from pocketkv.router.publishing import PublishForward, PubSubGather
+from pocketkv.router.scripts import (
+    FunctionForward,
+    LoadedGather,
+    LongestGather,
+    OneGather,
+    SameGather,
+    ScriptForward,
+)
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
 from pocketkv.router.transactions import (
     ExecForward,
@@ -62,6 +70,9 @@ _KINDS: Final[dict[Route, type[Exchange]]] = {
 }
 # Commands about the node that are answered here, which a job's servers have to be asked about.
 _ASKED: Final[dict[str, type[Exchange]]] = {
+    "function|dump": LongestGather,
+    "function|list": LongestGather,
+    "function|stats": LongestGather,
     "info": InfoGather,
     "publish": PublishForward,
     "pubsub|channels": PubSubGather,
@@ -74,7 +85,20 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
 }
 # Commands of which every part of a key goes to its owner, and yet not as others do.
 _KEYED: Final[dict[str, type[Forward]]] = {
+    "evalsha": ScriptForward,
+    "evalsha_ro": ScriptForward,
+    "fcall": FunctionForward,
+    "fcall_ro": FunctionForward,
     "watch": WatchForward,
+}
+# Commands for all servers whose answers become one in a way of their own.
+_OF_ALL: Final[dict[str, type[Exchange]]] = {
+    "function|delete": OneGather,
+    "function|kill": OneGather,
+    "function|load": SameGather,
+    "script|exists": LoadedGather,
+    "script|kill": OneGather,
+    "script|load": SameGather,
 }
 # Those with keys that are executed here: a sharded channel is listened to wherever its slot is.
 _HERE: Final = frozenset(("ssubscribe", "sunsubscribe"))
@@ -88,7 +112,6 @@ class RouterHandler(Asker):
 
     Attributes:
         binding: The lanes that its requests take.
-        in_flight: Requests that are started and not answered.
     """
 
     __slots__ = (
@@ -106,7 +129,6 @@ class RouterHandler(Asker):
         "_reply_bytes",
         "_unchecked_bytes",
         "binding",
-        "in_flight",
         "node",
     )
 
@@ -198,7 +220,7 @@ class RouterHandler(Asker):
         ):
             return SplitForward(self, command, request)
         if route is not _NODE:
-            return _KINDS[route](self, command, request)
+            return (_OF_ALL.get(command.name) or _KINDS[route])(self, command, request)
         asked = _ASKED.get(command.name)
         if asked is None or not _is_askable(asked, request):
             return None

@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.commands import Command, Route
-from pocketkv.engine.errors import CROSS_SLOT, CommandError
+from pocketkv.engine.errors import CROSS_SLOT, CommandError, execabort
 from pocketkv.engine.gate import run
-from pocketkv.engine.transactions import Queue, discarded_because
+from pocketkv.engine.transactions import Queue
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.replies import NULL_ARRAY, Deferred, Encoded, ErrorReply, Reply
@@ -183,7 +183,7 @@ class ExecForward(PrivateForward):
 
     def answer_error(self, frame: bytes) -> None:
         """Nothing was executed."""
-        self.finish(ErrorReply(discarded_because(error_text(frame))), len(frame))
+        self.finish(ErrorReply(execabort(error_text(frame))), len(frame))
 
     def finish(self, reply: Reply, size_bytes: int) -> None:
         """The transaction is over, and nothing is watched any more."""
