@@ -15,6 +15,7 @@ from pocketkv.engine.errors import OUT_OF_MEMORY, SLOTS_HELD, CommandError
 from pocketkv.engine.fetching import forget
 from pocketkv.engine.gate import check_slots, check_writable, require_memory
 from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.monitor import show
 from pocketkv.engine.moving import Held
 from pocketkv.engine.sinks import charged_bytes, settle
 from pocketkv.engine.spilling import NoRoom
@@ -39,8 +40,13 @@ def call(session: Session, command: Command, request: list[bytes]) -> Reply:
     if session.space.incoming_bytes:
         settle(request)
     started_ns = node.stopwatch.now_ns()
+    if node.monitors:
+        show(session, command, request)
     try:
-        reply = command.handler(session, request)
+        if session.tracking is not None:
+            reply = session.tracking.call(command, request)
+        else:
+            reply = command.handler(session, request)
     except CommandError as error:
         reply = ErrorReply(error.text)
     except NotResident as missing:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.arguments import c_string, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
-from pocketkv.engine.node import ADMIN_USER
+from pocketkv.jobs import DEFAULT_JOB_ID
 
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
 
+# Whom ``AUTH`` makes administrator. No job has this id: a job's ends in a random part.
+ADMIN_USER: Final = "admin"
 # Redis's names of kinds of clients. All of ours are of one kind: replicas do not exist.
 _TYPES: Final = frozenset((b"normal", b"replica", b"slave", b"pubsub", b"master"))
 _INVALID_ID: Final = b"ERR client-id should be greater than 0"
@@ -36,8 +38,14 @@ def visible_sessions(session: Session) -> list[Session]:
 
 
 def user_of(session: Session) -> str:
-    """Whom the client has authenticated as."""
-    return ADMIN_USER if session.admin else session.job_id
+    """Whom the client has authenticated as: with its job, unless that is the job `default`."""
+    if session.admin:
+        return ADMIN_USER
+    if session.user_name == DEFAULT_JOB_ID:
+        return session.job_id
+    if session.job_id == DEFAULT_JOB_ID:
+        return session.user_name
+    return f"{session.job_id}/{session.user_name}"
 
 
 def describe(session: Session) -> bytes:

@@ -13,6 +13,7 @@ from pocketkv.resp.replies import Reply
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.node import Node
     from pocketkv.engine.pubsub import Subscriptions
     from pocketkv.engine.tracking import TrackingClient
@@ -88,11 +89,13 @@ class Session:
             in a transaction or a script.
         transaction: What it has sent since MULTI; ``None``: it is in none.
         watch: The keys that it watches for its next transaction, if it does.
+        long_run: What its transaction's scripts take turns by, while it is executed.
         in_exec: Whether its transaction is executed now.
         reply_off, reply_skip: CLIENT REPLY.
         subscriptions: To channels, if it ever had any.
         tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
         monitoring: Whether it is shown what others ask: MONITOR.
+        user_name: Its name in the job; ``default`` is who has the job's token.
         user: What its user may do; ``None``: everything, as most may.
         attended: Whether its use of keys is minded: CLIENT NO-TOUCH, CLIENT TRACKING.
         guarded: Whether there is anything that it may not do (see `guard`).
@@ -118,6 +121,7 @@ class Session:
         "lib_name",
         "lib_version",
         "local_address",
+        "long_run",
         "monitoring",
         "name",
         "no_evict",
@@ -132,6 +136,7 @@ class Session:
         "transaction",
         "transport",
         "user",
+        "user_name",
         "wants_migrations",
         "watch",
     )
@@ -154,6 +159,7 @@ class Session:
         self.blocked: Unblockable | None = None
         self.denies_blocking = False
         self.in_exec = False
+        self.long_run: LongRun | None = None
         self.transaction: Transaction | None = None
         self.watch: Watch | None = None
         self.job_id = DEFAULT_JOB_ID
@@ -161,6 +167,7 @@ class Session:
         self.tracking: TrackingClient | None = None
         self.monitoring = False
         self.user: User | None = None
+        self.user_name = DEFAULT_JOB_ID
         self.guarded = False
         self.attended = False
         self.space: JobSpace
@@ -175,14 +182,12 @@ class Session:
         self.unwatch()
         self.no_evict = False
         self.no_touch = False
-        self.user = None
-        self.update_guard()
         self.wants_migrations = False
         self.reply_off = False
         self.reply_skip = 0
         self.protocol = 2
         self.admin = False
-        self.authenticated = not self.node.require_auth
+        self.authenticated = not self.node.require_auth and self.node.is_open
         self.enter_job(DEFAULT_JOB_ID)
         self.limit_input()
 
@@ -214,17 +219,24 @@ class Session:
         self.transport.outbox.protocol = version
 
     def login(self, user: str, password: bytes) -> None:
-        """Move into a job, or become administrator (in the job `default`).
+        """Move into a job, or become one of its users, or administrator (in the job `default`).
 
         Redis's user ``default`` means the job `default`, which has no token.
 
         Raises:
             CommandError: WRONGPASS; nothing has changed then.
         """
+        job_id, one = user, None
         is_admin = self.node.accepts_admin(user, password)
-        if not is_admin and not self.node.accepts(user, password):
-            raise CommandError(WRONG_PASS)
-        self.enter_job(DEFAULT_JOB_ID if is_admin else user)
+        if is_admin:
+            job_id = DEFAULT_JOB_ID
+        elif not self.node.accepts(user, password):
+            known = self.node.user_named(user)
+            if known is None or not known[1].accepts(password):
+                raise CommandError(WRONG_PASS)
+            job_id, one = known
+        self.enter_job(job_id)
+        self.become(one)
         self.admin = is_admin
         self.authenticated = True
         self.limit_input()
@@ -251,6 +263,16 @@ class Session:
         self.job_id = job_id
         self.space = self.node.keyspace.open(job_id)
         self.db = self.space.database(0)
+        self.become(None)
+
+    def become(self, user: User | None) -> None:
+        """Be one of the job's users; ``None``: the one that needs no name."""
+        acl = self.space.acl
+        if user is None and acl is not None:
+            user = acl.default
+        self.user_name = DEFAULT_JOB_ID if user is None else user.name
+        self.user = None if user is None or user.may_everything else user
+        self.update_guard()
 
     def select(self, index: int) -> None:
         """Use another database of the same job."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
+from pocketkv.engine.acl import acl_of
 from pocketkv.engine.arguments import INT64_MAX, UINT64_MAX, Glob, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.notifications import flag_letters, parse_flags
@@ -59,6 +60,8 @@ class Settings:
     stream_node_max_entries: int
     # Keys that clients of a job may keep copies of (CLIENT TRACKING); 0: no limit.
     tracking_table_max_keys: int
+    # Refusals that ACL LOG shows.
+    acllog_max_len: int
     # Scripts that run for longer may be killed.
     busy_reply_threshold: int
     # Connections that are idle for longer, in seconds, are closed; 0: none.
@@ -123,6 +126,7 @@ _STORED: Final[dict[str, tuple[Number, int]]] = {
     "stream-node-max-bytes": (Number(0, INT64_MAX, is_amount=True), 4096),
     "stream-node-max-entries": (Number(0, INT64_MAX), 100),
     "tracking-table-max-keys": (Number(0, INT64_MAX), 1_000_000),
+    "acllog-max-len": (Number(0, INT64_MAX), 128),
     "busy-reply-threshold": (Number(0, INT64_MAX), 5000),
 }
 
@@ -274,6 +278,20 @@ def _write_slow_length(node: Node, value: int) -> None:
     node.slow_log.trim()
 
 
+def _read_password(session: Session) -> bytes:
+    acl = session.space.acl
+    return b"" if acl is None else acl.shown_password
+
+
+def _write_password(session: Session, password: bytes) -> None:
+    """On a server alone: the password of the user ``default``; empty: it needs none."""
+    acl = acl_of(session)
+    acl.shown_password = password
+    acl.default.apply(b"resetpass" if password else b"nopass")
+    if password:
+        acl.default.apply(b">" + password)
+
+
 def _parse_notify_flags(text: bytes) -> int:
     flags = parse_flags(text.decode("latin-1"))
     if flags is None:
@@ -325,7 +343,9 @@ _LIVE: Final = (
     _fixed(
         "maxmemory-policy", "noeviction", "argument(s) must be one of the following: noeviction"
     ),
-    _fixed("requirepass", "", "passwords are the tokens of jobs"),
+    Setting("requirepass", _read_password, bytes, write_in_job=_write_password),
+    _fixed("acl-pubsub-default", "resetchannels", "new users hear of no channel"),
+    _immutable("aclfile", lambda session: ""),
     Setting(
         "notify-keyspace-events",
         lambda session: flag_letters(session.space.notify_flags).encode(),
@@ -395,7 +415,7 @@ def change_settings(session: Session, pairs: list[tuple[bytes, bytes]]) -> None:
 def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Setting]:
     settings: list[Setting] = []
     refusal: CommandError | None = None
-    for name, _ in pairs:
+    for name, value in pairs:
         real_name = _NAMES.get(name.lower().decode("latin-1"))
         if real_name is None:
             # Redis names the first setting that is wrong, and the last one that it may not change.
@@ -408,6 +428,8 @@ def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Se
             refusal = _failed(name, _IMMUTABLE)
         elif setting in settings:
             refusal = _failed(name, "duplicate parameter")
+        elif real_name == "requirepass" and value and not node.alone:
+            refusal = _failed(name, "passwords are the tokens of jobs")
         settings.append(setting)
     if refusal is not None:
         raise refusal

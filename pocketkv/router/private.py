@@ -47,16 +47,6 @@ class PrivateForward(Forward):
         self.binding = self.client.private()
         self.route(self.client.view)
 
-    def dispatch(self, upstream: Upstream) -> None:
-        """Send it, with the lane as its client is by now."""
-        lane = self.binding.lanes.get(upstream)
-        if lane is not None and not lane.closed:
-            assert isinstance(lane, PrivateLane)
-            session = self.client.session
-            lane.follow(session.db.index, session.protocol)
-        super().dispatch(upstream)
-
-
 class WaitingForward(PrivateForward):
     """A command that may block, which is at the same time why its client is blocked.
 

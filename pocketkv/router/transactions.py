@@ -18,16 +18,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.commands import Command, Route
-from pocketkv.engine.errors import CROSS_SLOT, CommandError
+from pocketkv.engine.errors import CROSS_SLOT, CommandError, execabort
 from pocketkv.engine.gate import run
-from pocketkv.engine.transactions import Queue, discarded_because
+from pocketkv.engine.transactions import Queue
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.replies import NULL_ARRAY, Deferred, Encoded, ErrorReply, Reply
 from pocketkv.router.exchange import Asker, scan_ended
 from pocketkv.router.merge import elements_of
 from pocketkv.router.private import PrivateForward
-from pocketkv.router.private_lane import PrivateBinding, PrivateLane, SetUp
+from pocketkv.router.private_lane import PrivateBinding, PrivateLane
 from pocketkv.router.wire import error_text
 from pocketkv.slots import key_slot
 
@@ -183,7 +183,7 @@ class ExecForward(PrivateForward):
 
     def answer_error(self, frame: bytes) -> None:
         """Nothing was executed."""
-        self.finish(ErrorReply(discarded_because(error_text(frame))), len(frame))
+        self.finish(ErrorReply(execabort(error_text(frame))), len(frame))
 
     def finish(self, reply: Reply, size_bytes: int) -> None:
         """The transaction is over, and nothing is watched any more."""
@@ -272,7 +272,7 @@ def unwatch(private: PrivateBinding | None, *, is_told: bool = True) -> None:
     watched, private.watched = private.watched, None
     lane = watched.lane
     if is_told and lane is not None and not lane.closed:
-        lane.send(SetUp(lane, private.client, b"UNWATCH"))
+        lane.set_up(b"UNWATCH")
 
 
 def _slots_of(command: Command, request: list[bytes]) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import time
@@ -323,6 +324,7 @@ async def serve(
     host, port = listener.getsockname()[:2]
     node.port = port
     node.process = sampler.sample()
+    node.entropy = secrets.token_bytes
     configure(shell)
     async with trio.open_nursery() as nursery:
         await nursery.start(shell.watch_signals)

@@ -12,6 +12,7 @@ reply through the encoder; `tests.replies` says what replies become.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -243,6 +244,7 @@ class Engine:
             port=7000,
         )
         self.node.fetcher = fetch_at_once
+        self.node.entropy = os.urandom
         self.space.own_everything()
 
     def _timer_ns(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pocketkv.engine.handlers import (
+    acl,
     bitfields,
     bitmaps,
     clients,
@@ -14,6 +15,7 @@ from pocketkv.engine.handlers import (
     databases,
     debug,
     dump,
+    functions,
     geo,
     geo_search,
     hashes,
@@ -26,7 +28,9 @@ from pocketkv.engine.handlers import (
     lists_blocking,
     lists_moving,
     memory,
+    monitor,
     pubsub,
+    scripts,
     server,
     set_algebra,
     sets,
@@ -49,6 +53,7 @@ from pocketkv.engine.handlers import (
 )
 
 __all__ = [
+    "acl",
     "bitfields",
     "bitmaps",
     "clients",
@@ -60,6 +65,7 @@ __all__ = [
     "databases",
     "debug",
     "dump",
+    "functions",
     "geo",
     "geo_search",
     "hashes",
@@ -72,7 +78,9 @@ __all__ = [
     "lists_blocking",
     "lists_moving",
     "memory",
+    "monitor",
     "pubsub",
+    "scripts",
     "server",
     "set_algebra",
     "sets",
