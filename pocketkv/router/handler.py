@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pocketkv.engine.tracking import TrackingClient
-
     from pocketkv.router.routing import Router
 
 _NODE: Final = Route.NODE
