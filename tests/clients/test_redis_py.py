@@ -193,8 +193,8 @@ def test_the_asynchronous_client(url: str) -> None:
             await asyncio.sleep(0.05)
             await client.lpush("queue", "element")
             assert list(await waiting) == ["queue", "element"]
-            await asyncio.gather(*(client.set(f"k:{number}", number) for number in range(200)))
-            assert len([key async for key in client.scan_iter("k:*")]) == 200
+            await asyncio.gather(*(client.set(f"k:{number}", number) for number in range(50)))
+            assert len([key async for key in client.scan_iter("k:*")]) == 50
             assert await client.eval("return ARGV[1]", 0, "echoed") == "echoed"
 
     asyncio.run(main())
@@ -222,7 +222,7 @@ def test_the_cluster_client(cluster: Any) -> None:
     with cluster.pipeline(transaction=True) as pipeline:
         pipeline.set("{t}a", 1)
         pipeline.incr("{t}a")
-        assert pipeline.execute() == [True, 2]
+        assert pipeline.execute() == ["OK", 2]
     assert cluster.eval("return redis.call('GET', KEYS[1])", 1, "key:7") == "8"
     cluster.rpush("queue", "element")
     assert list(cluster.blpop("queue", timeout=TIMEOUT_S)) == ["queue", "element"]
