@@ -241,9 +241,11 @@ class JobListener:
                     told.pop((Kind.SHARD, items[1]), None)
                 self._listening.has_changed(self.space.job_id)
             return
-        if len(items) != (4 if kind == Kind.PATTERN else 3) or None in items:
+        if len(items) != (4 if kind == Kind.PATTERN else 3):
             raise ProtocolError("a message that is none")
         name, channel, message = items[1], items[-2], items[-1]
+        if name is None or channel is None or message is None:
+            raise ProtocolError("a message without its text")
         pubsub = self.space.pubsub
         if pubsub is not None:
             pubsub.deliver(kind, name, channel, message)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.node import Node
     from pocketkv.resp.reactor import Reactor
     from pocketkv.router.exchange import Asker, Forward
+    from pocketkv.router.own_lanes import OwnLanes
     from pocketkv.router.upstream import Binding
     from pocketkv.serving.membership import Membership
 
@@ -93,6 +94,8 @@ class Router:
         self.counters = RouterCounters()
         self.is_closing = False
         self.nobody = Nobody(self)
+        # Clients that every server of their jobs may have to tell something.
+        self.broadcasting: dict[OwnLanes, None] = {}
         self.listening = RouterListening(self)
         node.listening = self.listening
         self._errand_bindings: dict[str, Binding] = {}
@@ -172,6 +175,7 @@ class Router:
                 view.is_stale = True
                 del self._views[job_id]
         self.listening.topology_changed()
+        self._open_for_broadcasts()
         self._retry_due(math.inf)
 
     def _retire(self, upstream: Upstream | None) -> None:
@@ -387,6 +391,13 @@ class Router:
             await trio.sleep(limits.UPSTREAM_PROBE_S)
             for upstream in list(self.upstreams.values()):
                 self._watch(upstream)
+            self._open_for_broadcasts()
+
+    def _open_for_broadcasts(self) -> None:
+        """Open what has ended, or is missing at servers that came."""
+        if not self.is_closing:
+            for lanes in self.broadcasting:
+                lanes.open_all()
 
     def _watch(self, upstream: Upstream) -> None:
         """Ask a server that has said nothing for a while although clients wait for it."""

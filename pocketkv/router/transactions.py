@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.commands import Command, Route
-from pocketkv.engine.errors import CROSS_SLOT, CommandError, discarded_because
+from pocketkv.engine.errors import CROSS_SLOT, CommandError
 from pocketkv.engine.gate import run
 from pocketkv.engine.transactions import Queue
 from pocketkv.resp.encoder import encode_reply
@@ -27,7 +27,7 @@ from pocketkv.resp.replies import NULL_ARRAY, Deferred, Encoded, ErrorReply, Rep
 from pocketkv.router.exchange import Asker, scan_ended
 from pocketkv.router.merge import elements_of
 from pocketkv.router.private import PrivateForward
-from pocketkv.router.private_lane import PrivateBinding, PrivateLane, SetUp
+from pocketkv.router.private_lane import PrivateBinding, PrivateLane
 from pocketkv.router.wire import error_text
 from pocketkv.slots import key_slot
 
@@ -94,6 +94,7 @@ class WatchForward(PrivateForward):
         """It watches them now."""
         private = self.client.private()
         watched = private.watched
+        assert self.upstream is not None  # It has answered.
         lane = private.lanes.get(self.upstream)
         assert isinstance(lane, PrivateLane)
         if watched is None:
@@ -182,7 +183,7 @@ class ExecForward(PrivateForward):
 
     def answer_error(self, frame: bytes) -> None:
         """Nothing was executed."""
-        self.finish(ErrorReply(discarded_because(error_text(frame))), len(frame))
+        self.finish(ErrorReply(execabort(error_text(frame))), len(frame))
 
     def finish(self, reply: Reply, size_bytes: int) -> None:
         """The transaction is over, and nothing is watched any more."""
@@ -229,7 +230,7 @@ class ExecForward(PrivateForward):
         def on_known() -> None:
             if all(deferred.done for deferred in waits_for) and not self.done:
                 known = [r.reply if isinstance(r, Deferred) else r for r in replies]
-                self.finish(known, size_bytes)  # type: ignore[arg-type]
+                self.finish(known, size_bytes)
 
         for deferred in waits_for:
             deferred.listen(on_known)
@@ -271,7 +272,7 @@ def unwatch(private: PrivateBinding | None, *, is_told: bool = True) -> None:
     watched, private.watched = private.watched, None
     lane = watched.lane
     if is_told and lane is not None and not lane.closed:
-        lane.send(SetUp(lane, private.client, b"UNWATCH"))
+        lane.set_up(b"UNWATCH")
 
 
 def _slots_of(command: Command, request: list[bytes]) -> list[int]:
