@@ -31,7 +31,7 @@ from pocketkv.router.lane import Lane, begin_connect
 from pocketkv.router.listening import ListenBinding, ListenLane, RouterListening
 from pocketkv.router.private_lane import PrivateBinding, PrivateLane
 from pocketkv.router.relay import Relay
-from pocketkv.router.upstream import Failure, Upstream
+from pocketkv.router.upstream import SCRIPTING_NUMBER, Failure, Upstream
 from pocketkv.router.view import JobView
 from pocketkv.router.wire import bulk_body
 
@@ -114,12 +114,15 @@ class Router:
         delayed = sum(len(batch) for _, batch in self._delayed)
         return delayed + sum(len(upstream.held) for upstream in self.upstreams.values())
 
-    def lane_number(self, session_id: int, is_bulky: bool) -> int:
+    def lane_number(self, session_id: int, is_bulky: bool, is_scripting: bool) -> int:
         """Which of a job's lanes a client takes; with many jobs there is only one for each.
 
         Clients that move small values share one lane, so that what they ask leaves in one send;
-        those that move large ones share the others.
+        those that move large ones share the others, and those that execute scripts have one of
+        their own, since a script may last.
         """
+        if is_scripting:
+            return SCRIPTING_NUMBER
         if not is_bulky or self.lanes_open > self.reactor.connections_max // 4:
             return 0
         return 1 + session_id % (limits.UPSTREAM_LANES - 1)
@@ -401,11 +404,7 @@ class Router:
 
     def _watch(self, upstream: Upstream) -> None:
         """Ask a server that has said nothing for a while although clients wait for it."""
-        waiting = [
-            lane
-            for lane in upstream.lanes.values()
-            if isinstance(lane, PrivateLane) and lane.is_waiting
-        ]
+        waiting = [lane for lane in upstream.lanes.values() if lane.is_waiting]
         if not waiting:
             return
         heard_s = max(lane.last_receive_s for lane in upstream.lanes.values())
@@ -413,7 +412,7 @@ class Router:
             return
 
         def on_reply(reply: Reply) -> None:
-            if not isinstance(reply, ErrorReply):
+            if not isinstance(reply, ErrorReply) or reply.text.startswith(b"BUSY"):
                 return
             for lane in waiting:
                 if lane.is_waiting:
