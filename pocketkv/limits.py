@@ -142,9 +142,11 @@ ERROR_CODES_MAX: Final = 128
 
 # Memory of one job's interpreter, with the scripts themselves and what they hold while they run. A
 # script that takes more fails.
-SCRIPT_MEMORY_BYTES: Final = 256 * MIB
+SCRIPT_MEMORY_BYTES: Final = 128 * MIB
 # What it can take at the very most: between the two is room for one reply on its way to a script.
 SCRIPT_MEMORY_HARD_BYTES: Final = 2 * SCRIPT_MEMORY_BYTES
+# Above this, what a script has left behind is looked for at its end.
+SCRIPT_MEMORY_IDLE_BYTES: Final = 16 * MIB
 # Arguments and replies of a script's commands are no longer than this, and so are scripts.
 SCRIPT_REPLY_BYTES_MAX: Final = SCRIPT_MEMORY_BYTES // 2
 # Instructions between two looks at the time: about a millisecond.

@@ -22,11 +22,12 @@ from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog
 from pocketkv.engine.timers import Timer, Timers
 from pocketkv.engine.topology import Topology
 from pocketkv.lua.slices import Workers
-from pocketkv.resp.replies import ErrorReply, Reply
+from pocketkv.resp.replies import Deferred, ErrorReply, Reply
 from pocketkv.stopwatch import Stopwatch
 from pocketkv.tokens import verify_job_token, verify_password
 
 if TYPE_CHECKING:
+    from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.defragment import Defragmenter
     from pocketkv.engine.fetching import Fetcher, Stepper
     from pocketkv.engine.long_runs import LongRun
@@ -130,17 +131,19 @@ class Node:
         self.blocked_clients = 0
         # Those whose keys changed, and who are to try them after the command under way.
         self.ready_waiters: list[Waiters] = []
+        # Those who were served, and are to be answered after the next commit.
+        self.unsettled: list[tuple[Deferred, Reply]] = []
         # The timer by which idle clients are looked for, while `timeout` is set.
         self.idle_sweep: Timer | None = None
         # What CONFIG SET maxmemory 0 goes back to.
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
-        self.monitors: list[Session] = []
         # Scripts that take long, by job (see `engine.long_runs`), and who executes scripts.
         self.long_runs: dict[str, LongRun] = {}
         self.workers = Workers()
         # Takes what scripts have to say for the log: the job, a level of Redis's, the text.
         self.script_log: Callable[[str, int, bytes], None] | None = None
+        self.monitors: list[Session] = []
         self.process = ProcessFigures()
         self._start_without_plane()
         # Why the last commit failed, until one succeeds.
@@ -246,9 +249,29 @@ class Node:
         return [s for s in self.sessions.values() if s.job_id == job_id]
 
     def serve_waiters(self) -> None:
-        """Let clients that wait for keys try those that have changed."""
+        """Let clients that wait for keys try those that have changed, at the end of a command."""
         while self.ready_waiters:
             self.ready_waiters.pop(0).serve()
+
+    def settle_waiters(self) -> None:
+        """`serve_waiters` where there is no command; what it changed is committed."""
+        self.serve_waiters()
+        if self.unsettled:
+            self.commit()
+
+    def answer(self, blocked: Blocked, reply: Reply) -> None:
+        """Answer a client that waited, once what it took was taken for good."""
+        store = self.keyspace.store
+        if store is None or not store.durable:
+            blocked.finish(reply)
+        else:
+            self.unsettled.append((blocked.detach(), reply))
+
+    def _settle(self, error: ErrorReply | None) -> None:
+        """Answer those whose answers waited for a commit, which may have failed."""
+        unsettled, self.unsettled = self.unsettled, []
+        for deferred, reply in unsettled:
+            deferred.complete(reply if error is None else error)
 
     # --- the store -----------------------------------------------------------------------------
 
@@ -261,6 +284,8 @@ class Node:
         changes = self.keyspace.changes
         if changes == self._changes_seen and self.write_error is not None:
             # Nothing of it is the concern of whoever only reads.
+            if self.unsettled:
+                self._settle(None)
             return None
         self._changes_seen = changes
         return self.retry_commit()
@@ -274,6 +299,8 @@ class Node:
             self.write_failed(error)
         else:
             self.write_error = None
+        if self.unsettled:
+            self._settle(self.write_error)
         return self.write_error
 
     def write_failed(self, error: OSError) -> None:

@@ -193,6 +193,8 @@ class Interpreter:
             raise ScriptError(b"ERR not enough memory") from None
         except LuaError as error:
             raise ScriptError(_text(error)) from None
+        if self._lua.get_memory_used() > limits.SCRIPT_MEMORY_IDLE_BYTES:
+            self._lua.gccollect()
         kind, value = result[0], result[1]
         if kind == _VALUE:
             return value

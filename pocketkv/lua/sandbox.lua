@@ -71,7 +71,11 @@ end
 local stopped
 local on_count
 
-local function stop() error({err = stopped}, 0) end
+-- Only a script is stopped, and not what tells of its end.
+local function stop()
+  local info = getinfo(2, 'S')
+  if info and info.source ~= OWN then error({err = stopped}, 0) end
+end
 
 on_count = function()
   if not stopped then
@@ -81,7 +85,7 @@ on_count = function()
   if stopped then
     -- With each instruction from now on, so that a script cannot catch it and go on.
     sethook(stop, '', 1)
-    stop()
+    error({err = stopped}, 0)
   end
 end
 sethook(on_count, '', INSTRUCTIONS)

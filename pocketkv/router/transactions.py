@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pocketkv.engine.commands import Command, Route
-from pocketkv.engine.errors import CROSS_SLOT, CommandError, execabort
+from pocketkv.engine.errors import CROSS_SLOT, CommandError, discarded_because
 from pocketkv.engine.gate import run
 from pocketkv.engine.transactions import Queue
 from pocketkv.resp.encoder import encode_reply
@@ -191,7 +191,7 @@ class ExecForward(PrivateForward):
 
     def answer_error(self, frame: bytes) -> None:
         """Nothing was executed."""
-        self.finish(ErrorReply(execabort(error_text(frame))), len(frame))
+        self.finish(ErrorReply(discarded_because(error_text(frame))), len(frame))
 
     def finish(self, reply: Reply, size_bytes: int) -> None:
         """The transaction is over, and nothing is watched any more."""
