@@ -41,6 +41,7 @@ from pocketkv.router.scripts import (
     SameGather,
     ScriptForward,
 )
+from pocketkv.router.settings import ConfigSetGather, DigestGather, OkGather
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
 from pocketkv.router.transactions import (
     ExecForward,
@@ -71,6 +72,11 @@ _KINDS: Final[dict[Route, type[Exchange]]] = {
 }
 # Commands about the node that are answered here, which a job's servers have to be asked about.
 _ASKED: Final[dict[str, type[Exchange]]] = {
+    "config|set": ConfigSetGather,
+    "debug|digest": DigestGather,
+    "debug|loadaof": OkGather,
+    "debug|quicklist-packed-threshold": OkGather,
+    "debug|reload": OkGather,
     "function|dump": LongestGather,
     "function|list": LongestGather,
     "function|stats": LongestGather,

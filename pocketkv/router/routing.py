@@ -31,6 +31,7 @@ from pocketkv.router.lane import Lane, begin_connect
 from pocketkv.router.listening import ListenBinding, ListenLane, RouterListening
 from pocketkv.router.private_lane import PrivateBinding, PrivateLane
 from pocketkv.router.relay import Relay
+from pocketkv.router.settings import SharedSettings
 from pocketkv.router.upstream import SCRIPTING_NUMBER, Failure, Upstream
 from pocketkv.router.view import JobView
 from pocketkv.router.wire import bulk_body
@@ -76,6 +77,7 @@ class Router:
         lanes_open: Connections to all of them.
         relay: What long replies pass through.
         nobody: The client of what the router asks for itself.
+        settings: What is set at the servers of jobs.
         listening: Listens for clients that have subscribed to something.
         is_closing: Whether the process is about to stop, so that nothing is tried again.
     """
@@ -96,6 +98,7 @@ class Router:
         self.nobody = Nobody(self)
         # Clients that every server of their jobs may have to tell something.
         self.broadcasting: dict[OwnLanes, None] = {}
+        self.settings = SharedSettings(self)
         self.listening = RouterListening(self)
         node.listening = self.listening
         self._errand_bindings: dict[str, Binding] = {}
@@ -178,6 +181,7 @@ class Router:
                 view.is_stale = True
                 del self._views[job_id]
         self.listening.topology_changed()
+        self.settings.follow()
         self._open_for_broadcasts()
         self._retry_due(math.inf)
 
@@ -217,6 +221,7 @@ class Router:
         """Send a job's clients away and close its lanes."""
         self.node.end_job(job_id)
         self.listening.job_ended(job_id)
+        self.settings.job_ended(job_id)
         for upstream in self.upstreams.values():
             upstream.close_lanes(job_id)
         self._errand_bindings.pop(job_id, None)
