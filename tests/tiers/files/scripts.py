@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from pocketkv.limits import EXTENT_BYTES_MIN, KIB, MIB
 from tests.tiers.files.servers import Request, pattern
+from tests.tiers.files.stream_scripts import streams
 
 Script = Callable[[], Iterator[Request]]
 
@@ -284,4 +285,7 @@ def huge() -> Iterator[Request]:
     yield words("GETDEL huge2")
 
 
-SCRIPTS: list[Script] = [huge, strings, ranges, numbers, names, due_times, sets, lists, databases]
+SCRIPTS: list[Script] = [
+    *(huge, strings, ranges, numbers, names, due_times, sets, lists, databases),
+    streams,
+]

@@ -17,7 +17,10 @@ from tests.replies import Error
 from tests.tiers.moves.pair import JOB, Pair, contents, make_engine
 
 LARGE = bytes(range(256)) * 400
-KEYS = [b"a", b"b", b"{a}2", b"c", b"set", b"{set}2", b"list", b"large", b"{large}2"]
+KEYS = [
+    *(b"a", b"b", b"{a}2", b"c", b"set", b"{set}2", b"list", b"large", b"{large}2"),
+    b"stream",
+]
 
 key = st.sampled_from(KEYS)
 member = st.integers(0, 30).map(lambda n: b"member-%d" % n if n % 3 else b"%d" % n)
@@ -38,6 +41,13 @@ command = st.one_of(
     st.tuples(st.just("LINSERT"), key, st.just("BEFORE"), member, member),
     st.tuples(st.just("LREM"), key, st.integers(-1, 1), member),
     st.tuples(st.just("LTRIM"), key, st.integers(0, 2), st.integers(-3, -1)),
+    st.tuples(st.just("XADD"), st.just(b"stream"), st.just("*"), st.just("f"), member),
+    st.tuples(st.just("XADD"), key, st.just("MAXLEN"), st.just(3), st.just("*"), member, member),
+    st.tuples(st.just("XGROUP"), st.just("CREATE"), st.just(b"stream"), st.just("g"), st.just(0)),
+    st.tuples(
+        *map(st.just, ("XREADGROUP", "GROUP", "g", "c", "STREAMS", b"stream", ">")),
+    ),
+    st.tuples(*map(st.just, ("XAUTOCLAIM", b"stream", "g", "d", 0, 0, "COUNT", 2))),
     st.tuples(st.just("DEL"), key, key),
     st.tuples(st.just("RENAME"), st.just(b"a"), st.just(b"{a}2")),
     st.tuples(st.just("RENAME"), st.just(b"set"), st.just(b"{set}2")),
