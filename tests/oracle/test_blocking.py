@@ -150,6 +150,9 @@ waits = st.one_of(
         lambda t: [b"BLMPOP", b"0", b"%d" % len(t[0]), *t[0], t[1], b"COUNT", t[2]]
     ),
     st.tuples(st.sampled_from([b"BZPOPMIN", b"BZPOPMAX"]), keys).map(lambda t: [t[0], *t[1], b"0"]),
+    st.tuples(key, st.sampled_from([b"$", b"0-0", b"20-0"])).map(
+        lambda t: [b"XREAD", b"BLOCK", b"0", b"STREAMS", *t]
+    ),
 )
 actions = st.one_of(
     st.tuples(st.sampled_from([b"RPUSH", b"LPUSH"]), key, st.lists(item, min_size=1)).map(
@@ -157,6 +160,9 @@ actions = st.one_of(
     ),
     st.tuples(st.sampled_from([b"RPUSH", b"LPUSH"]), key, item).map(list),
     st.tuples(st.just(b"ZADD"), key, score, item).map(list),
+    st.tuples(key, st.integers(1, 40), item).map(
+        lambda t: [b"XADD", t[0], b"%d-1" % t[1], b"field", t[2]]
+    ),
     st.tuples(st.sampled_from([b"LPOP", b"DEL", b"ZPOPMIN", b"PERSIST"]), key).map(list),
     st.tuples(st.sampled_from([b"RENAME", b"RPOPLPUSH"]), key, key).map(list),
     st.tuples(st.just(b"COPY"), key, key, st.just(b"REPLACE")).map(list),
