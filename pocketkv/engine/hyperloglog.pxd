@@ -1,5 +1,6 @@
 cimport cython
 
+cdef bytes _SPANS
 cdef unsigned long long _SEED, _MULTIPLIER, _MASK
 
 
@@ -36,6 +37,7 @@ cdef bint _raise_dense(bytearray data, Py_ssize_t index, int rank) except -1
     before=cython.int,
     behind=cython.int,
     runs=bytes,
+    spans=bytes,
 )
 cdef int _raise_sparse(
     bytearray data, Py_ssize_t index, int rank, long long sparse_bytes_max
