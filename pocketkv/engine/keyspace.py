@@ -26,6 +26,7 @@ from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
+    from pocketkv.engine.acl import Acl
     from pocketkv.engine.changes import Observer
     from pocketkv.engine.cold import Journal, PendingRead, Store
     from pocketkv.engine.database import Table
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.notifications import Notifier
     from pocketkv.engine.pubsub import PubSub
+    from pocketkv.engine.scripts import Scripts
     from pocketkv.engine.sinks import ExtentSink
     from pocketkv.engine.tracking import Tracking
     from pocketkv.engine.transfer import Partial
@@ -87,9 +89,11 @@ class JobSpace:
         adopting: Values that come from another server in pieces, by database and key.
         observer: Is told of every change (see `changes`).
         waiters: Clients that wait for keys; ``None`` while none ever did.
+        scripts: Its scripts and functions; likewise.
         watchers: Clients that watch keys (see `watches`); likewise.
         notify_flags: Events in keys' lives that are published (see `notifications`); 0: none.
         notifier: Publishes them.
+        acl: The job's users; ``None``: there is only who has its token.
         pubsub: Who has subscribed to channels; ``None`` while nobody ever did.
         tracking: What clients may keep copies of; ``None`` while nobody tracks.
         holds: Ranges of slots whose commands are held.
@@ -107,6 +111,7 @@ class JobSpace:
     """
 
     __slots__ = (
+        "acl",
         "adopting",
         "clock",
         "databases",
@@ -135,6 +140,7 @@ class JobSpace:
         "refused_moves",
         "replaying",
         "retains",
+        "scripts",
         "spilled_bytes",
         "spilled_keys",
         "stats",
@@ -159,9 +165,11 @@ class JobSpace:
         self.owns_all = False
         self.observer: Observer | None = None
         self.waiters: Waiters | None = None
+        self.scripts: Scripts | None = None
         self.watchers: Watchers | None = None
         self.notify_flags: int = 0
         self.notifier: Notifier | None = None
+        self.acl: Acl | None = None
         self.pubsub: PubSub | None = None
         self.tracking: Tracking | None = None
         self.holds: list[Hold] = []

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from tests.oracle import (
     commands_bitmaps,
+    commands_geo,
     commands_hashes,
     commands_hyperloglogs,
     commands_keys,
+    commands_lists,
     commands_sets,
+    commands_sort,
     commands_sorted_sets,
     commands_streams,
     commands_strings,
@@ -27,11 +30,15 @@ MODULES = [
     commands_bitmaps,
     commands_hashes,
     commands_hyperloglogs,
+    commands_geo,
     commands_keys,
+    commands_lists,
     commands_sets,
+    commands_sort,
     commands_sorted_sets,
     commands_streams,
     commands_strings,
+    commands_geo,
 ]
 
 EXAMPLES = int(os.environ.get("POCKETKV_ORACLE_EXAMPLES", "250"))
