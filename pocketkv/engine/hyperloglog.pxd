@@ -44,7 +44,7 @@ cdef int _raise_sparse(
 ) except -2
 cdef bytes _run(int held, int count)
 @cython.locals(end=Py_ssize_t, byte=cython.int, following=cython.int, count=cython.int)
-cdef int _join(bytearray data, Py_ssize_t position) except -1
+cdef _join(bytearray data, Py_ssize_t position)
 @cython.locals(
     index=Py_ssize_t,
     position=Py_ssize_t,
