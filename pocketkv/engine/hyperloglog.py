@@ -321,10 +321,7 @@ def to_dense(data: bytearray) -> None:
 
 def estimate(found: bytearray) -> int:
     """How many different elements have made registers, a byte each, what they are."""
-    counts = [0] * 64
-    for index in range(REGISTERS):
-        held = found[index]
-        counts[held] += 1
+    counts = [found.count(value) for value in range(64)]
     total = REGISTERS * _tau((REGISTERS - counts[_RANK_BITS + 1]) / REGISTERS)
     for held in range(_RANK_BITS, 0, -1):
         total = (total + counts[held]) * 0.5
