@@ -349,6 +349,10 @@ class SortedSetValue(Collection):
         self._scores.survey(survey, weight)
         self._ranking.survey(survey, weight)
 
+    def table(self) -> SegmentMap | None:
+        """The table of a skiplist's members."""
+        return None if self._is_listpack else self._scores
+
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
         self._scores.validate()

@@ -16,6 +16,7 @@ from pocketkv.engine.sizes import bytes_object
 
 if TYPE_CHECKING:
     from pocketkv.engine.regions import Evacuation, Survey
+    from pocketkv.engine.segments import SegmentMap
 
 
 # A collection that takes more is freed in the background, in parts.
@@ -49,6 +50,10 @@ class Collection:
     def copy(self) -> Collection:
         """A value that shares nothing that changes with this one."""
         raise NotImplementedError  # An interface: every type copies its own elements.
+
+    def table(self) -> SegmentMap | None:
+        """The table that the elements are in; ``None``: they are in no such."""
+        return None
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
