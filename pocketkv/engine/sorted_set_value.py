@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.packing import PayloadError, pack, unpack, unpack_some
 from pocketkv.engine.ranking import PAIR_BYTES, Ranking
-from pocketkv.engine.segments import SegmentMap, member_cost
+from pocketkv.engine.segments import SegmentMap, member_cost, move_numbers
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import Randomness
-    from pocketkv.engine.regions import Survey
+    from pocketkv.engine.regions import Evacuation, Survey
 
 # What `put` did.
 SAME: Final = 0
@@ -27,6 +27,9 @@ CHANGED: Final = 2
 
 # The object by itself.
 _OBJECT_BYTES: Final = 64
+
+# Places of an evacuation from here on are segments, those before are chunks.
+_SEGMENTS_PLACE: Final = 1 << 40
 
 # What is unpacked at a time, in about a millisecond.
 _STEP_MEMBERS: Final = 256
@@ -343,11 +346,37 @@ class SortedSetValue(Collection):
 
     # --- where it lies in memory ---------------------------------------------------------------
 
+    def renewed(self) -> SortedSetValue:
+        """Another object that holds the very same."""
+        renewed = SortedSetValue.__new__(SortedSetValue)
+        renewed.size_bytes = self.size_bytes
+        renewed.changes = self.changes
+        renewed._is_listpack = self._is_listpack
+        renewed._scores = self._scores
+        renewed._ranking = self._ranking
+        return renewed
+
     def survey(self, survey: Survey, weight: int) -> None:
-        """Count the parts."""
+        """Count the parts, and some members with their scores."""
         survey.count(self, _OBJECT_BYTES, weight)
         self._scores.survey(survey, weight)
         self._ranking.survey(survey, weight)
+
+    def evacuate(self, evacuation: Evacuation, place: int) -> int:
+        """Move the parts, then scores and members chunk by chunk, then the map's segments."""
+        if place == 0:
+            self._scores, is_done = self._scores.moved(evacuation)
+            if is_done:
+                self._ranking, is_done = self._ranking.moved(evacuation)
+            if not (is_done and move_numbers(self, ("size_bytes",), evacuation)):
+                return 0
+        if place < _SEGMENTS_PLACE:
+            place = self._ranking.evacuate(self._scores, evacuation, place)
+            if place >= 0:
+                return place
+            place = _SEGMENTS_PLACE
+        place = self._scores.evacuate(evacuation, place - _SEGMENTS_PLACE)
+        return place if place < 0 else place + _SEGMENTS_PLACE
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

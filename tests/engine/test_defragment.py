@@ -21,6 +21,7 @@ from pocketkv.engine.regions import Survey
 from pocketkv.engine.segments import SegmentMap
 from pocketkv.engine.set_value import SetValue
 from pocketkv.engine.sizes import dict_bytes
+from pocketkv.engine.sorted_set_value import SortedSetValue
 from pocketkv.serving.memory import CPythonAddresses
 from pocketkv.slots import key_slot
 from tests.engine.harness import START_MS, Engine
@@ -87,6 +88,11 @@ def fill(engine: Engine, keys: int) -> dict[bytes, object]:
         elif i % 10 == 1:
             client("SADD", key, *range(i % 200))
             kept[key] = {b"%d" % n for n in range(i % 200)}
+        elif i % 10 == 3:
+            count = 1200 if i == 3 else dice.choice([1, 5, 150])
+            scores = {b"member:%d" % dice.randrange(2000): dice.random() for _ in range(count)}
+            client("ZADD", key, *(part for pair in scores.items() for part in pair[::-1]))
+            kept[key] = scores
         elif i % 10 == 2:
             client("APPEND", key, b"x" * (i % 1000))
             client("APPEND", key, b"y")
@@ -110,6 +116,9 @@ def contents(engine: Engine) -> dict[bytes, object]:
     for key in client("KEYS", "*"):
         if client("TYPE", key) == "set":
             found[key] = set(client("SMEMBERS", key))
+        elif client("TYPE", key) == "zset":
+            parts = client("ZRANGE", key, 0, -1, "WITHSCORES")
+            found[key] = dict(zip(parts[::2], map(float, parts[1::2]), strict=True))
         else:
             found[key] = client("GET", key)
     return found
@@ -145,6 +154,8 @@ def test_everything_is_moved_and_equal(
                 assert not lies_in(held, id(value)) or value == b""
                 if isinstance(value, SetValue):
                     check_set(held, value)
+                if isinstance(value, SortedSetValue):
+                    check_sorted_set(held, value)
             for key, due_ms in db.expires.get(slot, {}).items():
                 assert not lies_in(held, id(key))
                 assert not lies_in(held, id(due_ms))
@@ -173,6 +184,21 @@ def check_set(held: set[int], value: SetValue) -> None:
         return
     assert value._members is not None
     check_segments(held, value._members)
+
+
+def check_sorted_set(held: set[int], value: SortedSetValue) -> None:
+    """No part of a sorted set lies where it should not."""
+    value.validate()
+    check_segments(held, value._scores)
+    ranking = value._ranking
+    assert not lies_in(held, id(ranking))
+    for chunks in (ranking._scores, ranking._members):
+        assert not lies_in(held, id(chunks))
+        assert not lies_in(held, ADDRESSES.of_items(chunks))
+        for chunk in chunks:
+            assert not lies_in(held, id(chunk))
+            assert not lies_in(held, ADDRESSES.of_items(chunk))
+            assert not any(lies_in(held, id(item)) for item in chunk)
 
 
 def check_segments(held: set[int], members: SegmentMap) -> None:
