@@ -157,6 +157,7 @@ class ControllerConfig(ProcessConfig):
     catalog: Path | None
     scaling: ScalingRules | None = None
     release: Release | None = None
+    unhinted_servers: int = 1
     secret: bytes = field(repr=False)
     admin_password: str | None = field(repr=False)
 
@@ -188,6 +189,7 @@ class ServeConfig(ProcessConfig):
     secret: bytes | None = field(repr=False)
     admin_password: str | None = field(repr=False)
     scaling: ScalingRules | None = None
+    unhinted_servers: int = 1
 
     @property
     def server_memory_bytes(self) -> int:
@@ -335,6 +337,7 @@ def add_controller_arguments(parser: argparse.ArgumentParser) -> None:
     _STATE.add_to(parser, "none: jobs are forgotten when the controller stops")
     add_release_arguments(parser)
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
+    _UNHINTED_SERVERS.add_to(parser, "1")
     add_scaling_arguments(parser)
     SECRET_FILE.add_to(parser, "needed")
     ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
@@ -359,6 +362,7 @@ def controller_config(
         **_process(given, CONTROLLER_PORT),
         state=state,
         catalog=given(_CATALOG, None),
+        unhinted_servers=given(_UNHINTED_SERVERS, 1),
         scaling=scaling_rules(given),
         release=place,
         secret=needed_secret(given),
@@ -382,6 +386,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     _RETAIN.add_to(parser, "none: they go to the slowest file tier")
     _STATE.add_to(parser, "none: jobs are forgotten when the cluster stops")
     _CATALOG.add_to(parser, "the catalog that comes with PocketKV")
+    _UNHINTED_SERVERS.add_to(parser, "1")
     _REQUIRE_AUTH.add_to(parser, "no")
     SECRET_FILE.add_to(parser, "a new secret each time")
     ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
@@ -417,6 +422,7 @@ def serve_config(
         retain=given(_RETAIN, None),
         state=given(_STATE, None),
         catalog=given(_CATALOG, None),
+        unhinted_servers=given(_UNHINTED_SERVERS, 1),
         require_auth=given(_REQUIRE_AUTH, False),
         secret=cluster_secret(given),
         admin_password=admin_password(given),
@@ -564,6 +570,12 @@ _REUSE_PORT: Final = Option(
 )
 _STATE: Final = Option("state", parse_path, "SQLite file of jobs and placements", "PATH")
 _CATALOG: Final = Option("catalog", parse_path, "TOML file of tiers and their prices", "PATH")
+_UNHINTED_SERVERS: Final = Option(
+    "unhinted-servers",
+    parse_number("a number of servers", 1, LOCAL_SERVERS_MAX),
+    "over how many servers a job goes at first that does not say what it needs",
+    "N",
+)
 _DRAM: Final = Option("dram", _count, "number of dram servers", "N")
 _NVME: Final = Option("nvme", _count, "number of nvme servers", "N")
 _SSD: Final = Option("ssd", _count, "number of ssd servers", "N")

@@ -80,6 +80,8 @@ REPLY_BACKLOG_HIGH_BYTES: Final = 8 * MIB
 # Received requests that wait behind unsent replies; from here on nothing more is received. A
 # client that sends a whole pipeline before it reads the first reply (redis-py does) must fit.
 REQUEST_BACKLOG_MAX_BYTES: Final = 256 * MIB
+# Arguments of the commands of one transaction; large strings are charged to the job instead.
+TRANSACTION_BYTES_MAX: Final = 256 * MIB
 # A client that takes none of its waiting replies for so long is dropped.
 REPLY_STALL_TIMEOUT_S: Final = 30.0
 # Writers of large values wait so long for a medium that is behind; then they are refused.
@@ -93,6 +95,8 @@ SHARED_REPLY_BYTES: Final = 16 * KIB
 # Unread bytes from which on a further out-of-band message means that the client is dropped; the
 # value is Redis's for clients that subscribe.
 PUSH_BACKLOG_MAX_BYTES: Final = 32 * MIB
+# What a job's table of keys that clients keep copies of may take on one server.
+TRACKING_TABLE_BYTES_MAX: Final = 64 * MIB
 # Pieces handed to the kernel in one sendmsg (the kernel's IOV_MAX is 1024).
 SEND_PIECES_MAX: Final = 64
 # Replies that a router may owe one client before it stops taking that client's requests.
@@ -133,6 +137,31 @@ SCAN_ORDERS_MAX: Final = 16
 RANDOM_MEMBERS_MAX: Final = 16 * 1024 * 1024
 # Codes of error replies that are counted one by one: scripts may make up their own.
 ERROR_CODES_MAX: Final = 128
+
+# --- scripts -----------------------------------------------------------------------------------
+
+# Memory of one job's interpreter, with the scripts themselves and what they hold while they run. A
+# script that takes more fails.
+SCRIPT_MEMORY_BYTES: Final = 128 * MIB
+# What it can take at the very most: between the two is room for one reply on its way to a script.
+SCRIPT_MEMORY_HARD_BYTES: Final = 2 * SCRIPT_MEMORY_BYTES
+# Above this, what a script has left behind is looked for at its end.
+SCRIPT_MEMORY_IDLE_BYTES: Final = 16 * MIB
+# Arguments and replies of a script's commands are no longer than this, and so are scripts.
+SCRIPT_REPLY_BYTES_MAX: Final = SCRIPT_MEMORY_BYTES // 2
+# Instructions between two looks at the time: about a millisecond.
+SCRIPT_INSTRUCTIONS_PER_TICK: Final = 20_000
+# How long a script keeps the thread before others have a turn.
+SCRIPT_SLICE_NS: Final = 5_000_000
+# How long a library may take to be loaded, as in Redis: it cannot be left in the middle.
+LIBRARY_LOAD_MS: Final = 500
+# Patterns of Lua's string functions: its matcher takes the process's stack for each item.
+SCRIPT_PATTERN_BYTES_MAX: Final = 8 * KIB
+# What a script may write beyond the quota that says it writes though memory is used up (allow-oom).
+SCRIPT_OOM_BYTES: Final = 16 * MIB
+# Scripts that are known because EVAL brought them; the ones that were used least lately are
+# forgotten first. Those of SCRIPT LOAD stay.
+SCRIPTS_FROM_EVAL_MAX: Final = 500
 
 # --- jobs --------------------------------------------------------------------------------------
 
@@ -195,5 +224,7 @@ CLIENT_REPLIES_TARGET_BYTES: Final = 32 * MIB
 CLIENT_REPLY_GUESS_BYTES: Final = 256 * KIB
 # Replies that wait to be sent to one client; a client that owes its reading more is dropped.
 CLIENT_REPLIES_MAX_BYTES: Final = GIB
+# How often a server that clients wait for in blocking commands is asked whether it is alive.
+UPSTREAM_PROBE_S: Final = 2.0
 # How long the controller may take over a command that a router passes on.
 CONTROL_TIMEOUT_S: Final = 5.0

@@ -196,7 +196,7 @@ class Books:
     def _validate_rooms(self) -> None:
         """Check that what is known of rooms is what it would be if counted anew; for tests."""
         self._refresh_rooms()
-        known, self.rooms = self.rooms, Rooms()
+        known, self.rooms = self.rooms, Rooms(self.rooms.unhinted_servers)
         self.fleet.changed.update(self.fleet.members)
         self._refresh_rooms()
         assert {name: known[name] for name in known} == {n: self.rooms[n] for n in self.rooms}

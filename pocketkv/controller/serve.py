@@ -231,6 +231,7 @@ class Supervisor:
         arguments = ["controller", "--host", LOOPBACK, "--port", str(self._controller_port)]
         arguments += ["--state", str(state), *self._common_arguments(0)]
         arguments += scaling_arguments(config.scaling)
+        arguments += ["--unhinted-servers", str(config.unhinted_servers)]
         return arguments + (["--catalog", str(config.catalog)] if config.catalog else [])
 
     @property

@@ -144,6 +144,7 @@ def make_core(
             may_leave=(lambda tier, servers: servers) if backend is None else backend.may_leave,
             traits=None if backend is None else backend.traits,
             snapshot=store.read() if snapshot is None else snapshot,
+            unhinted_servers=config.unhinted_servers,
         )
     except StoreError as error:
         raise StartError(str(error)) from error

@@ -61,6 +61,7 @@ from pocketkv.controller.messages import (
     Update,
     WatchServer,
 )
+from pocketkv.controller.policy import Rooms
 from pocketkv.controller.tenants import Tenant
 from pocketkv.controller.transit import reserved
 from pocketkv.jobs import DEFAULT_JOB_ID, infer
@@ -110,9 +111,11 @@ class ClusterState(ElasticBooks):
         may_leave: Callable[[str, Sequence[str]], Sequence[str]] = lambda tier, servers: servers,
         traits: BackendTraits | None = None,
         snapshot: Snapshot | None = None,
+        unhinted_servers: int = 1,
     ) -> None:
         snapshot = snapshot or Snapshot()
         super().__init__(catalog, Fleet(new_server_id, traits), snapshot.epoch, rules, may_leave)
+        self.rooms = Rooms(unhinted_servers)
         self.has_backend = plan is not None
         self.routers: dict[str, Router] = {}
         self._started_ms = self._ticked_ms = now_ms

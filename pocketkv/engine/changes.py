@@ -63,6 +63,23 @@ class _Several:
             member.left(space, start, end)
 
 
+def tell_left(space: JobSpace, before: bytes | bytearray) -> None:
+    """Tell of slots that a map has taken away, without a move.
+
+    Args:
+        space: The job's, as it is now.
+        before: What `JobSpace.given` was until then.
+    """
+    slot = 0
+    while space.observer is not None and slot < len(before):
+        if before[slot] and not space.given[slot]:
+            start = slot
+            while slot + 1 < len(before) and before[slot + 1] and not space.given[slot + 1]:
+                slot += 1
+            space.observer.left(space, start, slot)
+        slot += 1
+
+
 def joined(observer: Observer | None, another: Observer) -> Observer:
     """What tells both."""
     return another if observer is None else _Several([*_members(observer), another])

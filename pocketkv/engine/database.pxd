@@ -15,7 +15,7 @@ cdef class Database:
     cdef public Py_ssize_t expires_count, foreign, size
     cdef public FrequencySketch uses
     cdef public long long salt
-    cdef public int index
+    cdef public int index, number
     cdef public bytearray occupied
     cdef public object marks, observer, scans, schedule, shelf
     cdef public JobSpace space

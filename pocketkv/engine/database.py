@@ -15,17 +15,11 @@ from typing import TYPE_CHECKING
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.errors import WRONG_TYPE, CommandError
 from pocketkv.engine.marks import Marks
+from pocketkv.engine.notifications import EXPIRED, KEY_MISS, NEW
 from pocketkv.engine.scan import ScanCache
 from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
-from pocketkv.engine.values import (
-    SHED_BYTES_MIN,
-    Collection,
-    Entry,
-    String,
-    Value,
-    value_cost,
-)
+from pocketkv.engine.values import SHED_BYTES_MIN, Collection, Entry, String, Value, value_cost
 from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
@@ -43,6 +37,7 @@ class Database:
     Attributes:
         space: The job that it belongs to.
         index: Its number, as in SELECT.
+        number: Its number on a medium, which goes where its keys go (see `swapping`).
         uses: Counts how often keys are used; ``None`` where nobody asks.
         salt: Tells its keys there from equal ones of others.
         size: How many keys it has.
@@ -65,6 +60,7 @@ class Database:
         "foreign",
         "index",
         "marks",
+        "number",
         "observer",
         "occupied",
         "salt",
@@ -81,6 +77,7 @@ class Database:
         self.space = space
         self.clock = space.clock
         self.index: int = index
+        self.number: int = index
         spilling = space.keyspace.spilling
         self.uses: FrequencySketch | None = None if spilling is None else spilling.uses
         self.salt: int = hash((space.job_id, index))
@@ -179,13 +176,22 @@ class Database:
         return due_ms is not None and due_ms <= self.clock.now_ms
 
     def peek(self, key: bytes) -> Value | None:
-        """`read` for a command that looks at a value without using it (OBJECT ENCODING ...)."""
+        """`read` for a command that looks at a value without using it (OBJECT ENCODING ...).
+
+        Nobody is told if the key is not there.
+        """
         slot = key_slot(key)
         accessed_s = self.accessed_s[slot]
         try:
-            return self.read(key)
+            value = self.lookup(key)
         finally:
             self.accessed_s[slot] = accessed_s
+        stats = self.space.stats
+        if value is None:
+            stats.misses += 1
+        else:
+            stats.hits += 1
+        return value
 
     def touch(self, key: bytes) -> bool:
         """Use a key without needing its value; whether it exists."""
@@ -195,10 +201,18 @@ class Database:
             stats.hits += 1
         else:
             stats.misses += 1
+            self.notify(KEY_MISS, b"keymiss", key)
         return found
 
     def see(self, key: bytes) -> Entry | None:
         """`peek` for a command that does not need the value itself (EXISTS, TYPE, TTL ...)."""
+        entry = self.glimpse(key)
+        if entry is None:
+            self.notify(KEY_MISS, b"keymiss", key)
+        return entry
+
+    def glimpse(self, key: bytes) -> Entry | None:
+        """`see` for a command that tells nobody of a key that is not there (OBJECT)."""
         slot = key_slot(key)
         accessed_s = self.accessed_s[slot]
         entry = self.find(key)
@@ -215,6 +229,7 @@ class Database:
         stats = self.space.stats
         if value is None:
             stats.misses += 1
+            self.notify(KEY_MISS, b"keymiss", key)
         else:
             stats.hits += 1
         return value
@@ -259,6 +274,8 @@ class Database:
         """Set a key, whatever it held; its expiry is forgotten."""
         slot = key_slot(key)
         if self.expires_count:
+            if self.space.notify_flags and self._is_due(key, slot):
+                self._expire(key)
             self._forget_expiry(key, slot)
         self._store(key, value, slot, 0)
 
@@ -285,6 +302,8 @@ class Database:
             self.size += 1
             if not space.owns_all and not space.given[slot]:
                 self.foreign += 1
+            elif space.notify_flags & NEW and not space.replaying:
+                self.notify(NEW, b"new", key)
             space.account(key_cost(key) + value_cost(value))
             if shelf is not None:
                 shelf.added(key)
@@ -368,7 +387,7 @@ class Database:
             return
         self.space.account(-self.used_bytes())
         if self.shelf is not None and self.shelf.durable:
-            self.shelf.journal.clear(self.index)
+            self.shelf.journal.clear(self.number)
         if self.marks is not None:
             self.marks.clear()
         self.discard()
@@ -426,12 +445,18 @@ class Database:
 
     # --- expiry --------------------------------------------------------------------------------
 
-    def set_expiry(self, key: bytes, due_ms: int) -> None:
-        """Have an existing key expire at `due_ms`; a time in the past removes it at once."""
+    def set_expiry(self, key: bytes, due_ms: int) -> bool:
+        """Have an existing key expire at `due_ms`; a time in the past removes it at once.
+
+        Returns:
+            Whether it is still there. The caller tells what happened (see `notify`).
+        """
         if due_ms <= self.clock.now_ms:
-            self._expire(key)
-        else:
-            self._set_due(key, due_ms)
+            self._remove(key)
+            self.space.stats.expired += 1
+            return False
+        self._set_due(key, due_ms)
+        return True
 
     def _set_due(self, key: bytes, due_ms: int) -> None:
         slot = key_slot(key)
@@ -482,7 +507,10 @@ class Database:
     def _expire(self, key: bytes) -> None:
         """Remove a key because its time has come."""
         self._remove(key)
-        self.space.stats.expired += 1
+        space = self.space
+        space.stats.expired += 1
+        if space.notify_flags & EXPIRED and (space.owns_all or space.given[key_slot(key)]):
+            self.notify(EXPIRED, b"expired", key)
 
     def expire_due(self, keys_max: int) -> int:
         """Remove keys whose time has come, at most about `keys_max`; how much work it was."""
@@ -556,11 +584,6 @@ class Database:
         table = self.tables[slot]
         assert table is not None
         return table
-
-    def served_slots(self) -> list[int]:
-        """The slots that have keys and are served here, in no order."""
-        owned = self.space.owned
-        return [slot for slot, _ in self.slot_tables() if owned[slot]]
 
     def keys_in_slot(self, slot: int) -> list[bytes]:
         """The keys of one slot that have not expired."""

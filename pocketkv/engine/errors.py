@@ -19,6 +19,12 @@ class CommandError(Exception):
         self.text = text
 
 
+class CountedError(ErrorReply):
+    """An error that a script passes on: it was counted when the script's command failed."""
+
+    __slots__ = ()
+
+
 # The medium is full, or this user's share of it.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -44,6 +50,7 @@ NO_AUTH: Final = b"NOAUTH Authentication required."
 WRONG_PASS: Final = b"WRONGPASS invalid username-password pair or user is disabled."
 CROSS_SLOT: Final = b"CROSSSLOT Keys in request don't hash to the same slot"
 SLOTS_MOVED: Final = b"TRYAGAIN slots of the job came or went: ask for its map first"
+SLOTS_HELD: Final = b"TRYAGAIN slots are about to go to another server"
 BUSY: Final = b"BUSY what the slots held before is being removed"
 CLUSTER_DOWN: Final = b"CLUSTERDOWN Hash slot not served"
 SPEAKS_NO_HTTP: Final = b"ERR this port speaks the Redis protocol, not HTTP: closing the connection"
@@ -58,6 +65,12 @@ def write_refusal(error: OSError) -> ErrorReply:
     reason = (error.strerror or str(error)).encode()
     code = b"OOM" if error.errno in _NO_ROOM else b"IOERR"
     return ErrorReply(code + b" " + NO_WRITES + reason)
+
+
+def discarded_because(text: bytes) -> bytes:
+    """The error of an EXEC of which nothing was executed because of an error."""
+    reason = text[4:] if text.startswith(b"ERR ") else text
+    return b"EXECABORT Transaction discarded because of: " + reason
 
 
 def wrong_arity(name: str) -> CommandError:

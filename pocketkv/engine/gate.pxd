@@ -15,6 +15,7 @@ cpdef check_slots(Session session, Command command, list request)
 cpdef check_memory(Session session, list request)
 @cython.locals(space=JobSpace)
 cpdef require_memory(Session session, long long grown_bytes)
+cpdef check_served(Session session, Command command, list request)
 @cython.locals(node=Node, started_ns=cython.longlong, command=Command)
 cpdef run(Session session, list request)
 

@@ -18,14 +18,17 @@ from pocketkv.engine.errors import (
     SLOTS_MOVED,
     SPEAKS_NO_HTTP,
     CommandError,
+    discarded_because,
 )
 from pocketkv.engine.fetching import fetch, forget, require_resident
+from pocketkv.engine.guard import check_allowed
+from pocketkv.engine.monitor import show
 from pocketkv.engine.moving import Held
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.sinks import charged_bytes, refuse_failed, settle
 from pocketkv.engine.spilling import FULL, ROOM, NoRoom
 from pocketkv.resp.handler import RequestHandler
-from pocketkv.resp.replies import NO_REPLY, Deferred, ErrorReply, Reply
+from pocketkv.resp.replies import NO_REPLY, PENDING, Deferred, ErrorReply, Reply
 from pocketkv.slots import key_slot
 
 if TYPE_CHECKING:
@@ -39,11 +42,13 @@ def admit(session: Session, request: list[bytes]) -> Command:
     """The record of a request that this session may send, wherever it will be served.
 
     Raises:
-        CommandError: Unknown, wrong arity, or not authenticated.
+        CommandError: Unknown, wrong arity, not authenticated, or not allowed to this client.
     """
     command = find_command(request)
     if not session.authenticated and not command.no_auth:
         raise CommandError(NO_AUTH)
+    if session.guarded:
+        check_allowed(session, command, request)
     return command
 
 
@@ -146,7 +151,8 @@ def require_memory(session: Session, grown_bytes: int) -> None:
         if verdict == FULL:
             session.space.stats.refused_oom += 1
             raise spilling.refusal(session.space, grown_bytes)
-        if verdict != ROOM:
+        # In a transaction nothing waits; there will be room soon.
+        if verdict != ROOM and not (session.denies_blocking and spilling.tolerates(grown_bytes)):
             raise NoRoom(grown_bytes)
     elif session.space.refuses_write(grown_bytes):
         session.space.stats.refused_oom += 1
@@ -175,6 +181,19 @@ def check_writable(session: Session) -> None:
     check_store(session)
 
 
+def check_served(session: Session, command: Command, request: list[bytes]) -> None:
+    """Refuse what is not served here, or not now: slots, writes, memory.
+
+    Raises:
+        CommandError, Held, NotResident, NoRoom: As the checks of each.
+    """
+    check_slots(session, command, request)
+    if command.is_write and (session.node.write_error is not None or session.space.read_only):
+        check_writable(session)
+    if command.denies_oom:
+        check_memory(session, request)
+
+
 def run(session: Session, request: list[bytes]) -> Reply:
     """Answer a request here; what the client did wrong becomes an error reply."""
     node = session.node
@@ -183,26 +202,26 @@ def run(session: Session, request: list[bytes]) -> Reply:
     try:
         command = admit(session, request)
         if not command.is_local:
-            check_slots(session, command, request)
-            if command.is_write and (node.write_error is not None or session.space.read_only):
-                check_writable(session)
-            if command.denies_oom:
-                check_memory(session, request)
+            check_served(session, command, request)
     except CommandError as error:
         return refuse(session, request, command, error)
     except (NoRoom, NotResident, Held) as reason:
         return _wait(session, command, request, reason)
-    if node.pauses and holds(session, command):
-        return hold(session, request, run)
+    if node.long_runs or node.pauses or session.transaction is not None:
+        aside = _set_aside(session, command, request)
+        if aside is not PENDING:
+            return aside
     if session.space.incoming_bytes:
         settle(request)
+    if node.monitors:
+        show(session, command, request)
     session.last_command = command.name
     at_hand = None
     try:
         if command.is_write and session.db.shelf is not None:
             at_hand = require_resident(session, command, request)
-        if session.no_touch:
-            reply = _call_without_touching(session, command, request)
+        if session.attended:
+            reply = call_attended(session, command, request)
         else:
             reply = command.handler(session, request)
     except CommandError as error:
@@ -216,6 +235,30 @@ def run(session: Session, request: list[bytes]) -> Reply:
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
     if node.ready_waiters and not session.denies_blocking:
         node.serve_waiters()
+    return without_reply(session, reply) if session.reply_off or session.reply_skip else reply
+
+
+def _set_aside(session: Session, command: Command, request: list[bytes]) -> Reply:
+    """What is answered to a request that is not executed now; `PENDING`: it is."""
+    node = session.node
+    long_run = node.long_runs.get(session.job_id)
+    if long_run is not None and "allow_busy" not in command.flags:
+        return long_run.hold(session, command, request, run)
+    if node.pauses and holds(session, command):
+        return hold(session, request, run)
+    if session.transaction is not None and session.transaction.keeps(command):
+        return enqueue(session, command, request)
+    return PENDING
+
+
+def enqueue(session: Session, command: Command, request: list[bytes]) -> Reply:
+    """Keep a request of a session in MULTI until EXEC; a refusal fails the transaction."""
+    assert session.transaction is not None  # The caller has looked.
+    try:
+        reply = session.transaction.enqueue(session, command, request)
+    except CommandError as error:
+        return refuse(session, request, command, error)
+    session.last_active_ms = session.node.clock.now_ms
     if session.reply_off or session.reply_skip:
         return without_reply(session, reply)
     return reply
@@ -253,7 +296,12 @@ def refuse(
     """The reply to a request that is not executed; `command` is its record if it has one."""
     node = session.node
     session.last_active_ms = node.clock.now_ms
-    reply = ErrorReply(error.text)
+    text = error.text
+    if session.transaction is not None:
+        text = session.transaction.refused(session, request[0], text)
+    elif command is None and request[0].upper() == b"EXEC":
+        text = discarded_because(text)
+    reply = ErrorReply(text)
     if command is None and request[0].upper() in _HTTP_WORDS:
         # A browser must not be able to have commands executed out of a request's body.
         session.transport.close_when_sent()
@@ -276,15 +324,28 @@ def without_reply(session: Session, reply: Reply) -> Reply:
     return silent
 
 
+def call_attended(session: Session, command: Command, request: list[bytes]) -> Reply:
+    """Execute a command of a client whose use of keys is minded in some way."""
+    if session.no_touch:
+        return _call_without_touching(session, command, request)
+    return _call(session, command, request)
+
+
+def _call(session: Session, command: Command, request: list[bytes]) -> Reply:
+    if session.tracking is not None:
+        return session.tracking.call(command, request)
+    return command.handler(session, request)
+
+
 def _call_without_touching(session: Session, command: Command, request: list[bytes]) -> Reply:
     """CLIENT NO-TOUCH: keys are as long unused after a command as before, but for TOUCH."""
     if command.name == "touch":
-        return command.handler(session, request)
+        return _call(session, command, request)
     accessed_s = session.db.accessed_s
     slots = [key_slot(request[position]) for position in command.keys.positions(request)]
     before = [(slot, accessed_s[slot]) for slot in slots if accessed_s[slot]]
     try:
-        return command.handler(session, request)
+        return _call(session, command, request)
     finally:
         for slot, time_s in before:
             accessed_s[slot] = time_s

@@ -81,6 +81,7 @@ def _server(session: Session) -> Fields:
 
 def _clients(session: Session) -> Fields:
     visible = visible_sessions(session)
+    tracking = session.space.tracking
     inputs = [s.transport.input_bytes for s in visible]
     outputs = [s.transport.outbox.pending_bytes for s in visible]
     return {
@@ -90,7 +91,7 @@ def _clients(session: Session) -> Fields:
         "client_recent_max_input_buffer": max(inputs, default=0),
         "client_recent_max_output_buffer": max(outputs, default=0),
         "blocked_clients": sum(1 for s in visible if s.blocked is not None),
-        "tracking_clients": 0,
+        "tracking_clients": 0 if tracking is None else len(tracking.clients),
         "clients_in_timeout_table": 0,
     }
 
@@ -206,18 +207,30 @@ def _stats(session: Session) -> Fields:
         "evicted_clients": 0,
         "keyspace_hits": stats.hits,
         "keyspace_misses": stats.misses,
-        "pubsub_channels": 0,
-        "pubsub_patterns": 0,
-        "pubsubshard_channels": 0,
+        **_channels(session),
         "latest_fork_usec": 0,
         "total_forks": 0,
         "migrate_cached_sockets": 0,
-        "tracking_total_keys": 0,
-        "tracking_total_items": 0,
-        "tracking_total_prefixes": 0,
+        **_tracked(session),
         "total_active_defrag_time": 0 if defragmenter is None else defragmenter.spent_ns // 10**6,
         "active_defrag_hits": 0 if defragmenter is None else defragmenter.moved_objects,
         "total_error_replies": sum(node.error_stats.values()),
+    }
+
+
+def _channels(session: Session) -> Fields:
+    names = ("pubsub_channels", "pubsub_patterns", "pubsubshard_channels")
+    pubsub = session.space.pubsub
+    kinds = ({}, {}, {}) if pubsub is None else pubsub.subscribers
+    return {name: len(of_kind) for name, of_kind in zip(names, kinds, strict=True)}
+
+
+def _tracked(session: Session) -> Fields:
+    tracking = session.space.tracking
+    return {
+        "tracking_total_keys": 0 if tracking is None else len(tracking.table),
+        "tracking_total_items": 0 if tracking is None else tracking.items,
+        "tracking_total_prefixes": 0 if tracking is None else len(tracking.prefixes),
     }
 
 

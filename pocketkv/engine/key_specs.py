@@ -114,6 +114,11 @@ def key_specs(command: Command) -> list[Spec]:
     return specs
 
 
+def has_keys(command: Command) -> bool:
+    """Whether any of its arguments is a key; sharded channels only are where a key would be."""
+    return any("not_key" not in spec.flags for spec in key_specs(command))
+
+
 def _parse_specs(command: Command) -> list[Spec]:
     keys = command.keys
     if keys.first == 0 and keys.find is None:

@@ -1,12 +1,10 @@
+from pocketkv.engine.stats cimport KeyStats
+
+
 cdef class Clock:
     cdef public long long now_ms, now_s
 
     cpdef set(self, long long now_ms)
-
-
-cdef class KeyStats:
-    cdef public long long hits, misses, expired, commands, received_bytes, sent_bytes, refused_oom
-    cdef public long long spill_hits, spilled_back, spilled_out
 
 
 cdef class JobSpace:
@@ -20,7 +18,7 @@ cdef class JobSpace:
     cdef public object quota_bytes
     cdef public Keyspace keyspace
     cdef public bytearray given, owned
-    cdef public object observer, notifier, waiters
+    cdef public object acl, observer, notifier, pubsub, scripts, tracking, waiters, watchers
     cdef public int notify_flags
     cdef public list holds
     cdef public dict incoming
@@ -28,7 +26,7 @@ cdef class JobSpace:
     cdef public long long flips, foreign_bytes
     cdef public bint owns_all
     cdef public KeyStats stats
-    cdef public object kept, opening
+    cdef public object kept, opening, order
     cdef public long long used_bytes
 
     cpdef account(self, long long grown_bytes)

@@ -15,29 +15,34 @@ from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.errors import CAPACITY_USED, NO_WRITES, OUT_OF_MEMORY
 from pocketkv.engine.extents import Extents
+from pocketkv.engine.freeing import effort_of, release_some
 from pocketkv.engine.kept import KeptShelf
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.shelf import Shelf
 from pocketkv.engine.spilling import FULL, Spilling
-from pocketkv.engine.values import Collection, Entry, value_cost
+from pocketkv.engine.stats import KeyStats
+from pocketkv.engine.values import Collection
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
+    from pocketkv.engine.acl import Acl
     from pocketkv.engine.changes import Observer
     from pocketkv.engine.cold import Journal, PendingRead, Store
     from pocketkv.engine.database import Table
     from pocketkv.engine.kept import KeptStore
     from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.notifications import Notifier
+    from pocketkv.engine.pubsub import PubSub
+    from pocketkv.engine.scripts import Scripts
     from pocketkv.engine.sinks import ExtentSink
+    from pocketkv.engine.tracking import Tracking
     from pocketkv.engine.transfer import Partial
     from pocketkv.engine.waiters import Waiters
+    from pocketkv.engine.watches import Watchers
 
 CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
-# 2**11 bytes are about as quick to give back as one more key is to forget.
-_FREEING_SHIFT: Final = 11
 # What it takes to free a part of a collection, in keys.
 _SHED_EFFORT: Final = 2000
 
@@ -64,40 +69,6 @@ class Clock:
         self.now_s = now_ms // 1000
 
 
-class KeyStats:
-    """Counts of one job on this server; bytes are those of connections that were closed."""
-
-    __slots__ = (
-        "commands",
-        "expired",
-        "hits",
-        "misses",
-        "received_bytes",
-        "refused_oom",
-        "sent_bytes",
-        "spill_hits",
-        "spilled_back",
-        "spilled_out",
-    )
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Count from zero again: CONFIG RESETSTAT."""
-        self.hits = 0
-        self.misses = 0
-        self.expired = 0
-        self.commands = 0
-        self.received_bytes = 0
-        self.sent_bytes = 0
-        self.refused_oom = 0
-        # Reads of what was moved out of memory, and keys that were moved out, and back for good.
-        self.spill_hits = 0
-        self.spilled_out = 0
-        self.spilled_back = 0
-
-
 class JobSpace:
     """The keys of one job on this server.
 
@@ -118,8 +89,13 @@ class JobSpace:
         adopting: Values that come from another server in pieces, by database and key.
         observer: Is told of every change (see `changes`).
         waiters: Clients that wait for keys; ``None`` while none ever did.
+        scripts: Its scripts and functions; likewise.
+        watchers: Clients that watch keys (see `watches`); likewise.
         notify_flags: Events in keys' lives that are published (see `notifications`); 0: none.
         notifier: Publishes them.
+        acl: The job's users; ``None``: there is only who has its token.
+        pubsub: Who has subscribed to channels; ``None`` while nobody ever did.
+        tracking: What clients may keep copies of; ``None`` while nobody tracks.
         holds: Ranges of slots whose commands are held.
         incoming: Moves of slots to this server that are under way, by id.
         refused_moves: Ids of those that will not be taken, whoever asks.
@@ -130,10 +106,12 @@ class JobSpace:
             that is known: the quota does not count it.
         kept: Where its keys are in place of the server's own medium, if they are elsewhere.
         opening: What its commands have to wait for before its keys are known here.
+        order: On a durable store, the record of databases that were swapped (see `swapping`).
         replaying: Whether what is changed is on the store already.
     """
 
     __slots__ = (
+        "acl",
         "adopting",
         "clock",
         "databases",
@@ -153,19 +131,24 @@ class JobSpace:
         "notify_flags",
         "observer",
         "opening",
+        "order",
         "owned",
         "owns_all",
+        "pubsub",
         "quota_bytes",
         "read_only",
         "refused_moves",
         "replaying",
         "retains",
+        "scripts",
         "spilled_bytes",
         "spilled_keys",
         "stats",
+        "tracking",
         "unclean",
         "used_bytes",
         "waiters",
+        "watchers",
     )
 
     def __init__(self, keyspace: Keyspace, job_id: str) -> None:
@@ -182,8 +165,13 @@ class JobSpace:
         self.owns_all = False
         self.observer: Observer | None = None
         self.waiters: Waiters | None = None
-        self.notify_flags = 0
+        self.scripts: Scripts | None = None
+        self.watchers: Watchers | None = None
+        self.notify_flags: int = 0
         self.notifier: Notifier | None = None
+        self.acl: Acl | None = None
+        self.pubsub: PubSub | None = None
+        self.tracking: Tracking | None = None
         self.holds: list[Hold] = []
         self.incoming: dict[str, Incoming] = {}
         self.refused_moves: set[str] = set()
@@ -200,6 +188,7 @@ class JobSpace:
         self.adopting: dict[tuple[int, bytes], Partial] = {}
         self.kept: KeptStore | None = None
         self.opening: PendingRead | None = None
+        self.order: Cold | None = None
         self.stats = KeyStats()
 
     def database(self, index: int) -> Database:
@@ -316,8 +305,10 @@ class JobSpace:
         store = self.keyspace.store if self.kept is None else self.kept
         if store is not None:
             store.drop(self.job_id)
+        self.order = None
         for database in self.databases.values():
             database.discard(release=False)
+            database.number = database.index
 
     def move_to(self, kept: KeptStore | None) -> None:
         """Remove every key; those that come next are elsewhere, or ``None``: on this server."""
@@ -564,10 +555,10 @@ class Keyspace:
                 self._freeing, self._freeing_journal = self.discarded.pop()
             table = self._freeing
             if self._freeing_journal is not None:
-                effort_max -= _release_some(table, self._freeing_journal, effort_max)
+                effort_max -= release_some(table, self._freeing_journal, effort_max)
                 continue
             first = next(iter(table.values()))
-            if len(table) <= effort_max and _effort(first) == 0:
+            if len(table) <= effort_max and effort_of(first) == 0:
                 # Values of one slot are much of a size: nearly every table is freed here.
                 effort_max -= len(table)
                 self._freeing = None
@@ -575,26 +566,5 @@ class Keyspace:
                 continue
             while table and effort_max > 0:
                 _, value = table.popitem()
-                effort_max -= 1 + _effort(value)
+                effort_max -= 1 + effort_of(value)
         return bool(self._freeing or self.discarded or self.shedding)
-
-
-def _release_some(table: Table, journal: Journal, effort_max: int) -> int:
-    """Free some of a table's values, and what they take on a medium; how much work it was."""
-    effort = 0
-    while table and effort < effort_max:
-        _, value = table.popitem()
-        effort += 1 + _effort(value)
-        if isinstance(value, Cold):
-            journal.release(value)
-    return effort
-
-
-def _effort(value: Entry) -> int:
-    """What a value takes to be freed, beside what every key takes."""
-    if isinstance(value, LargeString):
-        # Its extents are only noted down as free here.
-        return value.pieces
-    if isinstance(value, Cold):
-        return 0
-    return value_cost(value) >> _FREEING_SHIFT

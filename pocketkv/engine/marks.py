@@ -31,7 +31,7 @@ class Marks:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._number = MARKS_DATABASE + db.index
+        self._number = MARKS_DATABASE + db.number
         # By key; on a durable medium with the mark's record.
         self._records: dict[bytes, Cold | None] = {}
 
@@ -52,6 +52,10 @@ class Marks:
     def size_bytes(self) -> int:
         """What the marks cost, as it is accounted to their job."""
         return sum(map(key_cost, self._records))
+
+    def move_to(self, db: Database) -> None:
+        """Be those of another database, which has the keys now."""
+        self._db = db
 
     def add(self, key: bytes) -> None:
         """Mark a key."""

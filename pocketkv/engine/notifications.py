@@ -24,7 +24,45 @@ EXPIRED: Final = 1 << 8  # x
 EVICTED: Final = 1 << 9  # e
 STREAM: Final = 1 << 10  # t
 KEY_MISS: Final = 1 << 11  # m
+MODULE: Final = 1 << 13  # d: there are no modules
 NEW: Final = 1 << 14  # n
+
+ALL: Final = GENERIC | STRING | LIST | SET | HASH | SORTED_SET | EXPIRED | EVICTED | STREAM | MODULE
+# The letters in the order in which Redis shows them.
+_LETTERS: Final = {
+    "g": GENERIC,
+    "$": STRING,
+    "l": LIST,
+    "s": SET,
+    "h": HASH,
+    "z": SORTED_SET,
+    "x": EXPIRED,
+    "e": EVICTED,
+    "t": STREAM,
+    "d": MODULE,
+    "n": NEW,
+    "K": KEYSPACE,
+    "E": KEYEVENT,
+    "m": KEY_MISS,
+}
+
+
+def parse_flags(text: str) -> int | None:
+    """The events that letters select; ``None`` if one of them stands for nothing."""
+    flags = 0
+    for letter in text:
+        if letter != "A" and letter not in _LETTERS:
+            return None
+        flags |= ALL if letter == "A" else _LETTERS[letter]
+    return flags
+
+
+def flag_letters(flags: int) -> str:
+    """The letters of events, as CONFIG GET shows them: ``A`` stands for new keys as well."""
+    is_all = flags & ALL == ALL
+    hidden = ALL | NEW if is_all else 0
+    shown = [letter for letter, flag in _LETTERS.items() if flags & flag & ~hidden]
+    return ("A" if is_all else "") + "".join(shown)
 
 
 class Notifier(Protocol):

@@ -70,7 +70,10 @@ def holds(session: Session, command: Command) -> bool:
     current = session.node.pauses.get(session.job_id)
     if current is None:
         return False
-    return not current.writes_only or command.is_write or "may_replicate" in command.flags
+    if not current.writes_only or command.is_write or "may_replicate" in command.flags:
+        return True
+    transaction = session.transaction
+    return transaction is not None and transaction.writes and command.name == "exec"
 
 
 def hold(session: Session, request: list[bytes], resume: Resume) -> Deferred:

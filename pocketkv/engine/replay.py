@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pocketkv.engine.cold import LARGE, Cold
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.marks import MARKS_DATABASE
+from pocketkv.engine.swapping import ORDER_DATABASE, order, restore_order, stored_database
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ class Replay:
 
     def __init__(self, space: JobSpace) -> None:
         self._space = space
+        self._order: tuple[Cold, int] | None = None
 
     def run(self, replay: Callable[[Replay], None]) -> None:
         """Have the records told by `replay`; nothing is written meanwhile."""
         self._space.replaying = True
         try:
             replay(self)
+            if self._order is not None:
+                restore_order(self._space, *self._order)
         finally:
             self._space.replaying = False
 
@@ -38,6 +42,11 @@ class Replay:
         """A whole value, or a mark."""
         if db >= MARKS_DATABASE:
             self._space.database(db - MARKS_DATABASE).all_marks().restore(key, cold)
+            return
+        if db == ORDER_DATABASE:
+            if self._order is not None:
+                self._shelf(0)[1].journal.release(self._order[0])
+            self._order = cold, due_ms
             return
         self._space.database(db).restore(key, cold, due_ms)
 
@@ -99,10 +108,17 @@ class StoredIndex:
     def _find(self, job_id: str, db: int) -> Database | None:
         assert self.keyspace is not None  # It was set before the store had any records.
         space = self.keyspace.spaces.get(job_id)
-        return None if space is None else space.databases.get(db)
+        return None if space is None else stored_database(space, db)
+
+    def _order(self, job_id: str) -> Cold | None:
+        assert self.keyspace is not None  # As above.
+        space = self.keyspace.spaces.get(job_id)
+        return None if space is None else space.order
 
     def record_of(self, job_id: str, db: int, key: bytes) -> Cold | None:
         """The record that is a key's whole value; ``None`` if there is none or changes follow."""
+        if db == ORDER_DATABASE:
+            return self._order(job_id)
         if db >= MARKS_DATABASE:
             marked = self._find(job_id, db - MARKS_DATABASE)
             return None if marked is None or marked.marks is None else marked.marks.record(key)
@@ -117,11 +133,16 @@ class StoredIndex:
 
     def due_ms(self, job_id: str, db: int, key: bytes) -> int:
         """When a key expires; 0: never, as marks do."""
+        if db == ORDER_DATABASE:
+            assert self.keyspace is not None  # As above.
+            return order(self.keyspace.spaces[job_id])
         database = self._find(job_id, db)
         return 0 if database is None else database.expiry_ms(key) or 0
 
     def exists(self, job_id: str, db: int, key: bytes) -> bool:
         """Whether there is such a key, expired or not, or such a mark."""
+        if db == ORDER_DATABASE:
+            return self._order(job_id) is not None
         if db >= MARKS_DATABASE:
             marked = self._find(job_id, db - MARKS_DATABASE)
             return marked is not None and marked.marks is not None and key in marked.marks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from pocketkv import limits
 from pocketkv.engine.errors import WRONG_PASS, CommandError
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.resp.encoder import Outbox
@@ -11,10 +12,15 @@ from pocketkv.resp.handler import RequestHandler
 from pocketkv.resp.replies import Reply
 
 if TYPE_CHECKING:
-    from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.node import Node
+    from pocketkv.engine.pubsub import Subscriptions
+    from pocketkv.engine.tracking import TrackingClient
+    from pocketkv.engine.transactions import Transaction
+    from pocketkv.engine.users import User
+    from pocketkv.engine.watches import Watch
 
 
 class Transport(Protocol):
@@ -46,6 +52,10 @@ class Transport(Protocol):
         """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
         ...
 
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        """Drop it when it leaves so many bytes unread and is to be sent one more message."""
+        ...
+
     def is_left(self) -> bool:
         """Whether the other side has gone, though nobody may have noticed so far."""
         ...
@@ -56,6 +66,14 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close at once."""
+        ...
+
+
+class Unblockable(Protocol):
+    """Why a client waits: an `engine.blocking.Blocked`, or what a router waits for for it."""
+
+    def unblock(self, *, with_error: bool) -> None:
+        """CLIENT UNBLOCK."""
         ...
 
 
@@ -74,26 +92,44 @@ class Session:
         proxied: Whether it is one of our own routers, which wants `-MOVED` instead of help.
         denies_blocking: Whether a command that would wait answers at once as if its time were up:
             in a transaction or a script.
+        transaction: What it has sent since MULTI; ``None``: it is in none.
+        watch: The keys that it watches for its next transaction, if it does.
+        long_run: What its transaction's scripts take turns by, while it is executed.
+        in_exec: Whether its transaction is executed now.
+        in_script: Whether it is no client, but what a script's commands come from.
         reply_off, reply_skip: CLIENT REPLY.
+        subscriptions: To channels, if it ever had any.
+        tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
+        monitoring: Whether it is shown what others ask: MONITOR.
+        user_name: Its name in the job; ``default`` is who has the job's token.
+        user: What its user may do; ``None``: everything, as most may.
+        attended: Whether its use of keys is minded: CLIENT NO-TOUCH, CLIENT TRACKING.
+        guarded: Whether there is anything that it may not do (see `guard`).
         last_command: Name of the last command's record, or of the one under way.
     """
 
     __slots__ = (
         "address",
         "admin",
+        "attended",
         "authenticated",
         "blocked",
         "created_ms",
         "db",
         "denies_blocking",
         "flips_seen",
+        "guarded",
         "id",
+        "in_exec",
+        "in_script",
         "job_id",
         "last_active_ms",
         "last_command",
         "lib_name",
         "lib_version",
         "local_address",
+        "long_run",
+        "monitoring",
         "name",
         "no_evict",
         "no_touch",
@@ -102,8 +138,14 @@ class Session:
         "reply_off",
         "reply_skip",
         "space",
+        "subscriptions",
+        "tracking",
+        "transaction",
         "transport",
+        "user",
+        "user_name",
         "wants_migrations",
+        "watch",
     )
 
     def __init__(
@@ -121,16 +163,31 @@ class Session:
         self.lib_version = b""
         self.proxied = False
         self.flips_seen = 0
-        self.blocked: Blocked | None = None
+        self.blocked: Unblockable | None = None
         self.denies_blocking = False
+        self.in_exec = False
+        self.in_script = False
+        self.long_run: LongRun | None = None
+        self.transaction: Transaction | None = None
+        self.watch: Watch | None = None
         self.job_id = DEFAULT_JOB_ID
+        self.subscriptions: Subscriptions | None = None
+        self.tracking: TrackingClient | None = None
+        self.monitoring = False
+        self.user: User | None = None
+        self.user_name = DEFAULT_JOB_ID
+        self.guarded = False
+        self.attended = False
         self.space: JobSpace
         self.db: Database
         self.reset()
 
     def reset(self) -> None:
         """Be as a new connection is: RESET. Only what the client told of its library stays."""
+        self.stop_listening()
         self.name = b""
+        self.transaction = None
+        self.unwatch()
         self.no_evict = False
         self.no_touch = False
         self.wants_migrations = False
@@ -138,9 +195,15 @@ class Session:
         self.reply_skip = 0
         self.protocol = 2
         self.admin = False
-        self.authenticated = not self.node.require_auth
+        self.authenticated = not self.node.require_auth and self.node.is_open
         self.enter_job(DEFAULT_JOB_ID)
         self.limit_input()
+
+    def unwatch(self) -> None:
+        """Watch no key any more."""
+        if self.watch is not None:
+            self.watch.end()
+            self.watch = None
 
     def limit_input(self) -> None:
         """Have the connection take no more than this client may send."""
@@ -148,6 +211,11 @@ class Session:
             self.transport.unrestrict_input(self.node.bulk_bytes_max)
         else:
             self.transport.restrict_input()
+
+    def limit_pushes(self) -> None:
+        """Have it dropped from so many unread bytes on, if it has subscribed."""
+        hard_bytes = self.node.settings.pubsub_limits[0]
+        self.transport.limit_pushes(hard_bytes or limits.BULK_BYTES_MAX)
 
     @property
     def may_administer(self) -> bool:
@@ -164,26 +232,60 @@ class Session:
         self.transport.outbox.protocol = version
 
     def login(self, user: str, password: bytes) -> None:
-        """Move into a job, or become administrator (in the job `default`).
+        """Move into a job, or become one of its users, or administrator (in the job `default`).
 
         Redis's user ``default`` means the job `default`, which has no token.
 
         Raises:
             CommandError: WRONGPASS; nothing has changed then.
         """
+        job_id, one = user, None
         is_admin = self.node.accepts_admin(user, password)
-        if not is_admin and not self.node.accepts(user, password):
-            raise CommandError(WRONG_PASS)
-        self.enter_job(DEFAULT_JOB_ID if is_admin else user)
+        if is_admin:
+            job_id = DEFAULT_JOB_ID
+        elif not self.node.accepts(user, password):
+            known = self.node.user_named(user)
+            if known is None or not known[1].accepts(password):
+                raise CommandError(WRONG_PASS)
+            job_id, one = known
+        self.enter_job(job_id)
+        self.become(one)
         self.admin = is_admin
         self.authenticated = True
         self.limit_input()
 
+    def stop_listening(self) -> None:
+        """Be told of nothing any more but what is asked for."""
+        if self.subscriptions is not None and self.space.pubsub is not None:
+            self.space.pubsub.leave(self)
+        if self.tracking is not None:
+            self.tracking.stop()
+        if self.monitoring:
+            self.monitoring = False
+            self.node.monitors.remove(self)
+
+    def update_guard(self) -> None:
+        """What the client may do, or wants minded, has changed."""
+        self.attended = self.no_touch or self.tracking is not None
+        self.guarded = self.user is not None or (bool(self.subscriptions) and not self.proxied)
+
     def enter_job(self, job_id: str) -> None:
-        """Be in a job, on its database 0."""
+        """Be in a job, on its database 0; nothing is told of the one before."""
+        if job_id != self.job_id:
+            self.stop_listening()
         self.job_id = job_id
         self.space = self.node.keyspace.open(job_id)
         self.db = self.space.database(0)
+        self.become(None)
+
+    def become(self, user: User | None) -> None:
+        """Be one of the job's users; ``None``: the one that needs no name."""
+        acl = self.space.acl
+        if user is None and acl is not None:
+            user = acl.default
+        self.user_name = DEFAULT_JOB_ID if user is None else user.name
+        self.user = None if user is None or user.may_everything else user
+        self.update_guard()
 
     def select(self, index: int) -> None:
         """Use another database of the same job."""

@@ -162,7 +162,7 @@ class Shelf:
             return value
         self._forget_chain(key)
         kind = STRING if type(value) is bytes else CHANGED_STRING
-        return self.journal.put(self.db.index, key, kind, bytes(value), due_ms)
+        return self.journal.put(self.db.number, key, kind, bytes(value), due_ms)
 
     def changed(self, key: bytes) -> None:
         """A value in memory was changed, or is new."""
@@ -202,14 +202,14 @@ class Shelf:
         self.replaced(key, old)
         if self._journals():
             self.unwritten.pop(key, None)
-            self.journal.delete(self.db.index, key)
+            self.journal.delete(self.db.number, key)
 
     def expiry_changed(self, key: bytes, due_ms: int, *, grown: bool) -> None:
         """A key's due time is another, 0 if it has none; whether it had none before."""
         if grown:
             self._index_grew(EXPIRY_BYTES)
         if self._journals():
-            self.journal.expire(self.db.index, key, due_ms)
+            self.journal.expire(self.db.number, key, due_ms)
 
     def expiry_forgotten(self) -> None:
         """A due time was forgotten with its value."""
@@ -430,7 +430,7 @@ class Shelf:
             changes_max = max(_CHANGES_MAX, value.size_bytes >> _CHANGES_SHIFT)
             if len(chain) <= changes_max and not is_small and size < value.size_bytes:
                 value.changes = []
-                chain.append(self.journal.change(self.db.index, key, pack(changes)))
+                chain.append(self.journal.change(self.db.number, key, pack(changes)))
                 return
         self._write_all_of(key, value)
         self.touched(key)
@@ -446,12 +446,12 @@ class Shelf:
             return
         changes = value.take_changes()
         for change in changes:
-            chain.append(self.journal.change(self.db.index, key, change))
+            chain.append(self.journal.change(self.db.number, key, change))
 
     def _write_whole(self, key: bytes, kind: int, payload: bytes) -> None:
         self._forget_chain(key)
         due_ms = self.db.expiry_ms(key) or 0
-        self.chains[key] = [self.journal.put(self.db.index, key, kind, payload, due_ms)]
+        self.chains[key] = [self.journal.put(self.db.number, key, kind, payload, due_ms)]
 
     def rewrite(self, key: bytes) -> None:
         """Write a value that is in memory whole."""

@@ -53,6 +53,8 @@ WAIT_MAX_S: Final = 10.0
 
 # A key that stays although memory is needed may have such a part of it.
 _SMALL_SHARE: Final = 1 / 64
+# So much more than the memory is written by transactions and scripts, which cannot wait.
+_TOLERATED_SHARE: Final = 1 / 32
 # What is resident beyond what is accounted counts up to this part of what is accounted.
 _OVERHEAD_SHARE: Final = 1 / 3
 # The sketch has a counter in each row for so many bytes of memory.
@@ -424,6 +426,11 @@ class Spilling:
                 return FULL
         self.on_pressed(over)
         return WAIT
+
+    def tolerates(self, request_bytes: int) -> bool:
+        """Whether so much may be written by what cannot wait: a little more than there is room."""
+        memory_bytes = self.keyspace.memory_bytes
+        return self.accounted_bytes + request_bytes <= memory_bytes * (1 + _TOLERATED_SHARE)
 
     def refusal(self, space: JobSpace, request_bytes: int) -> CommandError:
         """The answer to a write of this size that finds no room anywhere."""

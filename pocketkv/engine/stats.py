@@ -5,7 +5,10 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pocketkv.engine.commands import Command
 
 # Latency is counted in buckets of powers of two nanoseconds; bucket i holds calls of less than
 # 2**i ns. 2**40 ns are 18 minutes.
@@ -25,6 +28,40 @@ class CommandStats:
         self.rejected = 0
         self.total_ns = 0
         self.buckets = array("q", bytes(8 * LATENCY_BUCKETS))
+
+
+class KeyStats:
+    """Counts of one job on this server; bytes are those of connections that were closed."""
+
+    __slots__ = (
+        "commands",
+        "expired",
+        "hits",
+        "misses",
+        "received_bytes",
+        "refused_oom",
+        "sent_bytes",
+        "spill_hits",
+        "spilled_back",
+        "spilled_out",
+    )
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from zero again: CONFIG RESETSTAT."""
+        self.hits = 0
+        self.misses = 0
+        self.expired = 0
+        self.commands = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.refused_oom = 0
+        # Reads of what was moved out of memory, and keys that were moved out, and back for good.
+        self.spill_hits = 0
+        self.spilled_out = 0
+        self.spilled_back = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +119,26 @@ class SlowLog:
         """Forget what is over `length_max`."""
         while len(self.entries) > max(self.length_max, 0):
             self.entries.pop()
+
+
+def shown(command: Command, request: list[bytes]) -> list[bytes]:
+    """A request as it may be kept: without passwords."""
+    if command.name in _SECRET_FROM:
+        start = _SECRET_FROM[command.name]
+        return [*request[:start], *[_REDACTED] * len(request[start:])]
+    if command.name == "config|set":
+        names = [b"", *(name.lower() for name in request)]
+        return [
+            _REDACTED if i % 2 and names[i] in _SECRET_SETTINGS else argument
+            for i, argument in enumerate(request)
+        ]
+    return request
+
+
+# Commands that may have secrets in all arguments from this one on.
+_SECRET_FROM: Final = {"acl|setuser": 2, "acl|deluser": 2, "acl|getuser": 2}
+_SECRET_SETTINGS: Final = frozenset((b"requirepass", b"masterauth", b"masteruser"))
+_REDACTED: Final = b"(redacted)"
 
 
 def _shorten(argument: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pocketkv.engine.values import Collection
 from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ def validate_database(database: Database) -> None:
     assert database.tables.count(None) == SLOT_COUNT - len(tables)
     assert sum(database.occupied) == len(tables)
     assert all(key_slot(key) == slot for slot, table in tables.items() for key in table)
+    for table in tables.values():
+        for value in table.values():
+            if isinstance(value, Collection):
+                value.validate()
     due = {key: ms for expires in database.expires.values() for key, ms in expires.items()}
     assert database.expires_count == len(due)
     assert all(key in tables[key_slot(key)] for key in due)

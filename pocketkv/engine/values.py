@@ -50,6 +50,9 @@ class Collection:
         """A value that shares nothing that changes with this one."""
         raise NotImplementedError  # An interface: every type copies its own elements.
 
+    def validate(self) -> None:
+        """Check what must always hold; tests call it."""
+
     # --- for media ------------------------------------------------------------------------------
 
     def payload(self) -> bytes:

@@ -21,6 +21,7 @@ from pocketkv.resp.replies import (
     Push,
     Reply,
     SetReply,
+    Several,
     Simple,
     Verbatim,
 )
@@ -230,6 +231,9 @@ class Outbox:
             self.write(b">%d\r\n" % len(reply.items) if resp3 else b"*%d\r\n" % len(reply.items))
             for item in reply.items:
                 self.encode(item)
+        elif isinstance(reply, Several):
+            for one in reply.replies:
+                self.encode(one)
         else:
             raise TypeError(f"not a reply: {reply!r}")
 

@@ -17,6 +17,7 @@ Python                  RESP2                          RESP3
 ``Verbatim``            bulk                           verbatim string ``=``
 ``NULL_ARRAY``          null array ``*-1``             null ``_``
 ``Push``                array                          push ``>``
+``Several``             each of the replies            each of the replies
 ``Encoded``             the bytes as they are          the bytes as they are
 ``FileBulk``            bulk                           bulk
 ``NO_REPLY``            nothing at all                 nothing at all
@@ -82,6 +83,15 @@ class Push:
 
     def __init__(self, items: list[Reply]) -> None:
         self.items = items
+
+
+class Several:
+    """Replies that leave one after the other, where the client asked once (SUBSCRIBE)."""
+
+    __slots__ = ("replies",)
+
+    def __init__(self, replies: list[Reply]) -> None:
+        self.replies = replies
 
 
 class Encoded:
@@ -286,6 +296,7 @@ Reply: TypeAlias = Union[
     SetReply,
     Verbatim,
     Push,
+    Several,
     Encoded,
     FileBulk,
     Marker,

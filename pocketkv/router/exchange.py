@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pocketkv.engine.session import Session
+    from pocketkv.router.private_lane import PrivateBinding
     from pocketkv.router.relay import Relay
     from pocketkv.router.routing import Router
     from pocketkv.router.upstream import Binding, Upstream
@@ -40,11 +41,13 @@ class Asker(RequestHandler):
         view: The map that its requests follow.
         is_unsettled: Whether one of its requests had to be sent again.
         closed: Whether it is gone.
+        in_flight: Requests that are started and not answered.
     """
 
-    __slots__ = ("closed", "is_unsettled", "router", "session", "view")
+    __slots__ = ("closed", "in_flight", "is_unsettled", "router", "session", "view")
 
     closed: bool
+    in_flight: int
     is_unsettled: bool
     router: Router
     session: Session
@@ -53,6 +56,22 @@ class Asker(RequestHandler):
     def finished(self, exchange: Exchange, reply: Reply, size_bytes: int) -> None:
         """A request is answered (its reply has its place in the order already)."""
         raise NotImplementedError  # An interface: `RouterHandler` is the only one.
+
+    def private(self) -> PrivateBinding:
+        """The lanes of this client alone."""
+        raise NotImplementedError  # As above.
+
+    def pushed(self, frame: bytes) -> None:
+        """A server has sent a message on one of these."""
+        raise NotImplementedError  # As above.
+
+    def caching(self) -> bytes:
+        """What CLIENT CACHING has said of the request under way; empty: nothing."""
+        raise NotImplementedError  # As above.
+
+    def tracking_lost(self) -> None:
+        """A server that would have told of changed keys has forgotten that it should."""
+        raise NotImplementedError  # As above.
 
     def relay(self, reply: Exchange, piece: memoryview) -> int:
         """Send a piece of a reply at once, as far as it is its turn; how much was sent."""
@@ -136,6 +155,10 @@ class Forward(Exchange):
 
     # Whether a long reply may be passed on before it is whole.
     streams: ClassVar[bool] = True
+    # Whether it may be answered late without anything being wrong.
+    may_block: ClassVar[bool] = False
+    # The same, but that it is executed all the while: nobody can tell what it has done.
+    may_last: ClassVar[bool] = False
 
     def __init__(self, client: Asker, command: Command, request: list[bytes]) -> None:
         self._prepare(client, command, request)
@@ -251,6 +274,9 @@ class Forward(Exchange):
 
     # --- failure -------------------------------------------------------------------------------
 
+    def forgive(self, now_s: float) -> None:
+        """It was refused; whether that is held against it from now on or from before."""
+
     def fail(self, text: bytes) -> None:
         """No answer will come."""
         self.client.router.counters.upstream_errors += 1
@@ -287,8 +313,7 @@ class ScanForward(Forward):
 
     def answer(self, frame: bytes) -> None:
         """The walk ends where the last server's slots end."""
-        if frame.startswith(_SCAN_OVER):
-            frame = _SCAN_ZERO + frame[len(_SCAN_OVER) :]
+        frame = scan_ended(frame)
         self.finish(Encoded(frame), len(frame))
 
 
@@ -300,3 +325,10 @@ class SlotForward(Forward):
     def owner(self, view: JobView) -> Upstream:
         """The owner of the slot, which the handler has checked."""
         return view.owner(int(self.request[2]))
+
+
+def scan_ended(frame: bytes) -> bytes:
+    """What a client is told of a SCAN: the walk ends where the last server's slots end."""
+    if frame.startswith(_SCAN_OVER):
+        return _SCAN_ZERO + frame[len(_SCAN_OVER) :]
+    return frame

@@ -2,8 +2,8 @@
 
 A lane speaks for one job, in one database and one protocol version, so that replies can be passed
 on as they are. Requests of many clients leave in one send; replies come back in order. A command
-that needs a connection for its client alone (a blocking one, a transaction, a subscription) will
-have a lane with a number of its own in its key, and the client's session will close it.
+that needs a connection for its client alone (a blocking one, a transaction) takes a lane with the
+client's number in its key, which closes with the client (`pocketkv.router.private_lane`).
 
 A server that does not own the slots of a request (a map is late) refuses it, and everything behind
 it on that lane, so that nothing overtakes it (`pocketkv.engine.fence`). The lane gathers what was
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pocketkv.resp.reactor import Reactor
     from pocketkv.router.exchange import Forward
     from pocketkv.router.relay import Relay
-    from pocketkv.router.upstream import Binding, LaneKey, Upstream
+    from pocketkv.router.upstream import LaneKey, Upstream
 
 _MINUS: Final = 45
 _PUSH: Final = 62
@@ -123,17 +123,29 @@ class Lane(Connection):
         if database:
             greeting.append([b"SELECT", b"%d" % database])
         # Something must be answered, or a port that takes connections would pass for a server.
-        greeting.append([b"POCKETKV.PROXY"] if secret else [b"PING"])
+        greeting.append([b"POCKETKV.PROXY"] if secret else self.first_question())
         for request in greeting:
             self.outbox.write(encode_request(request))
             self._expected.append(request[0].decode())
+
+    def first_question(self) -> list[bytes]:
+        """What a server without a secret is asked before any request."""
+        return [b"PING"]
+
+    def on_greeting_answered(self, step: str, frame: bytes) -> None:
+        """A part of the greeting was answered, and not with an error."""
+
+    def on_challenged(self, nonce: bytes) -> None:
+        """The server that was meant has sent its challenge."""
 
     def _on_greeted(self, frame: bytes) -> None:
         step = self._expected.popleft()
         if is_error(frame):
             text = error_text(frame).decode("utf-8", "replace")
             self.give_up(Failure.REJECTED, f"it answered {step} with {text}")
-        elif step == "POCKETKV.PROXY":
+            return
+        self.on_greeting_answered(step, frame)
+        if step == "POCKETKV.PROXY":
             self._prove(bulk_body(frame))
         elif not self._expected:
             self._begin()
@@ -144,6 +156,7 @@ class Lane(Connection):
         if nonce.rsplit(b":", 2)[0] != self.upstream.id.encode():
             self.give_up(Failure.UNREACHABLE, "another server has its address")
             return
+        self.on_challenged(nonce)
         proof = member_proof(node.secret, node.id, nonce)
         self.outbox.write(encode_request([b"POCKETKV.PROXY", node.id.encode(), proof.encode()]))
         self._expected.append("the proof")
@@ -291,6 +304,7 @@ class Lane(Connection):
             return
         kind = self._scanner.kind
         if kind == _PUSH:
+            self.on_push(frame)
             return
         if not self.is_ready:
             self._on_greeted(frame)
@@ -308,11 +322,19 @@ class Lane(Connection):
         else:
             forward.answer_error(frame)
 
+    def on_push(self, frame: bytes) -> None:
+        """A message that is no reply; nothing that clients share asks for such."""
+
     def _take_pending(self) -> Forward:
         """The request whose reply has come."""
         forward = self.pending.popleft()
         self.upstream.in_flight_bytes -= forward.cost_bytes
         return forward
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for something that may be answered late."""
+        return bool(self.pending) and (self.pending[0].may_block or self.pending[0].may_last)
 
     # --- refusals ------------------------------------------------------------------------------
 
@@ -379,6 +401,10 @@ class Lane(Connection):
         if not self.is_ready:
             if now_s - self._opened_s > limits.UPSTREAM_CONNECT_TIMEOUT_S:
                 self.give_up(Failure.UNREACHABLE, "it does not accept the connection")
+        elif self.pending and self.pending[0].may_last:
+            # `Router.watch_servers` finds out whether the server lives.
+            if self.upstream.is_retired:
+                self.give_up(Failure.BROKEN, "the server has left")
         elif self.pending or self._refused is not None:
             # Whatever moved last: a large request that is still being sent is no silence.
             moved_s = max(self._busy_since_s or now_s, self.last_receive_s, self.last_progress_s)
@@ -409,26 +435,8 @@ class Lane(Connection):
             upstream.router.lane_ended(self, refused, pending[self._behind :])
 
 
-def open_lane(upstream: Upstream, binding: Binding) -> Lane:
-    """The lane of a binding to a server, opened if it is not.
-
-    Raises:
-        OSError: There can be no connection.
-    """
-    lane = upstream.lanes.get(binding.key)
-    if lane is None:
-        router = upstream.router
-        lane = Lane(router.reactor, _begin_connect(upstream), upstream, binding.key)
-        upstream.lanes[binding.key] = lane
-        router.reactor.add(lane, writable=True)
-        router.counters.lanes_opened += 1
-        router.lanes_open += 1
-    binding.lanes[upstream] = lane
-    return lane
-
-
-def _begin_connect(upstream: Upstream) -> socket.socket:
-    """A socket that is connecting.
+def begin_connect(upstream: Upstream) -> socket.socket:
+    """A socket that is connecting to a server.
 
     Raises:
         OSError: It could not even begin.

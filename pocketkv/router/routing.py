@@ -6,7 +6,8 @@ order: at once if a newer map names another owner, else after a short pause, for
 The client never sees it.
 
 What a lane that ends still owed is answered with an error that says whether the command may have
-been executed; a command that only reads is asked once more instead.
+been executed; a command that only reads is asked once more instead, and one that blocks: its client
+could do no better.
 """
 
 from __future__ import annotations
@@ -23,22 +24,35 @@ from pocketkv import limits
 from pocketkv.engine.errors import CROSS_SLOT, CommandError
 from pocketkv.placement import PlacementError, PlacementMap
 from pocketkv.resp.errors import ProtocolError
+from pocketkv.resp.replies import ErrorReply, Reply
 from pocketkv.router.counters import RouterCounters
-from pocketkv.router.lane import Lane, open_lane
+from pocketkv.router.errands import Errand, Nobody, errand_binding
+from pocketkv.router.lane import Lane, begin_connect
+from pocketkv.router.listening import ListenBinding, ListenLane, RouterListening
+from pocketkv.router.private_lane import PrivateBinding, PrivateLane
 from pocketkv.router.relay import Relay
-from pocketkv.router.upstream import Failure, Upstream
+from pocketkv.router.settings import SharedSettings
+from pocketkv.router.upstream import SCRIPTING_NUMBER, Failure, Upstream
 from pocketkv.router.view import JobView
 from pocketkv.router.wire import bulk_body
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pocketkv.engine.keyspace import Randomness
     from pocketkv.engine.node import Node
     from pocketkv.resp.reactor import Reactor
     from pocketkv.router.exchange import Asker, Forward
+    from pocketkv.router.own_lanes import OwnLanes
     from pocketkv.router.upstream import Binding
     from pocketkv.serving.membership import Membership
 
 _RESOLVE_TIMEOUT_S: Final = 2.0
+
+
+def _ignore(_reply: Reply) -> None:
+    """For what is asked without a question."""
+
 
 _NULLS: Final = (b"$-1\r\n", b"_\r\n")
 
@@ -62,6 +76,9 @@ class Router:
         upstreams: The storage servers by id.
         lanes_open: Connections to all of them.
         relay: What long replies pass through.
+        nobody: The client of what the router asks for itself.
+        settings: What is set at the servers of jobs.
+        listening: Listens for clients that have subscribed to something.
         is_closing: Whether the process is about to stop, so that nothing is tried again.
     """
 
@@ -78,6 +95,13 @@ class Router:
         self.relay = Relay()
         self.counters = RouterCounters()
         self.is_closing = False
+        self.nobody = Nobody(self)
+        # Clients that every server of their jobs may have to tell something.
+        self.broadcasting: dict[OwnLanes, None] = {}
+        self.settings = SharedSettings(self)
+        self.listening = RouterListening(self)
+        node.listening = self.listening
+        self._errand_bindings: dict[str, Binding] = {}
         self._views: dict[str, JobView] = {}
         self._resolving: set[Upstream] = set()
         # What is to be sent again, in order, and when.
@@ -93,12 +117,15 @@ class Router:
         delayed = sum(len(batch) for _, batch in self._delayed)
         return delayed + sum(len(upstream.held) for upstream in self.upstreams.values())
 
-    def lane_number(self, session_id: int, is_bulky: bool) -> int:
+    def lane_number(self, session_id: int, is_bulky: bool, is_scripting: bool) -> int:
         """Which of a job's lanes a client takes; with many jobs there is only one for each.
 
         Clients that move small values share one lane, so that what they ask leaves in one send;
-        those that move large ones share the others.
+        those that move large ones share the others, and those that execute scripts have one of
+        their own, since a script may last.
         """
+        if is_scripting:
+            return SCRIPTING_NUMBER
         if not is_bulky or self.lanes_open > self.reactor.connections_max // 4:
             return 0
         return 1 + session_id % (limits.UPSTREAM_LANES - 1)
@@ -109,7 +136,22 @@ class Router:
         Raises:
             OSError: There can be no connection.
         """
-        return open_lane(upstream, binding)
+        is_private = isinstance(binding, PrivateBinding)
+        lane = None if is_private else upstream.lanes.get(binding.key)
+        if lane is None:
+            sock = begin_connect(upstream)
+            if isinstance(binding, PrivateBinding):
+                lane = PrivateLane(self.reactor, sock, upstream, binding)
+            elif isinstance(binding, ListenBinding):
+                lane = ListenLane(self.reactor, sock, upstream, binding)
+            else:
+                lane = Lane(self.reactor, sock, upstream, binding.key)
+            upstream.lanes[lane.key] = lane
+            self.reactor.add(lane, writable=True)
+            self.counters.lanes_opened += 1
+            self.lanes_open += 1
+        binding.lanes[upstream] = lane
+        return lane
 
     # --- maps ----------------------------------------------------------------------------------
 
@@ -138,6 +180,9 @@ class Router:
             if not view.agrees(topology.placements.get(job_id), self.upstreams):
                 view.is_stale = True
                 del self._views[job_id]
+        self.listening.topology_changed()
+        self.settings.follow()
+        self._open_for_broadcasts()
         self._retry_due(math.inf)
 
     def _retire(self, upstream: Upstream | None) -> None:
@@ -175,8 +220,11 @@ class Router:
     def job_ended(self, job_id: str) -> None:
         """Send a job's clients away and close its lanes."""
         self.node.end_job(job_id)
+        self.listening.job_ended(job_id)
+        self.settings.job_ended(job_id)
         for upstream in self.upstreams.values():
             upstream.close_lanes(job_id)
+        self._errand_bindings.pop(job_id, None)
 
     # --- sending again -------------------------------------------------------------------------
 
@@ -199,6 +247,7 @@ class Router:
     def _may_retry(self, forward: Forward) -> bool:
         """Whether a request that was not executed may be sent again; counts it."""
         now_s = time.monotonic()
+        forward.forgive(now_s)
         if forward.refused_s == 0.0:
             forward.refused_s = now_s
         if (
@@ -295,6 +344,9 @@ class Router:
         for forward in batch:
             if self._has_other_owner(forward) and self._may_retry(forward):
                 forward.reroute()
+            elif forward.may_block:
+                # It has waited, or is going to: so it may as well until the map is a newer one.
+                self.refused([forward], lane.upstream.unreachable(lane.reason))
             else:
                 forward.fail(lane.upstream.unreachable(lane.reason))
 
@@ -311,7 +363,7 @@ class Router:
         elif (
             lane.failure is Failure.BROKEN
             and not forward.is_second
-            and forward.client not in writers
+            and (forward.may_block or forward.client not in writers)
             and self._may_retry(forward)
         ):
             forward.is_second = True
@@ -321,6 +373,57 @@ class Router:
                 b"ERR The connection to storage server %b broke: %b%b"
                 % (name, lane.reason.encode(), outcome)
             )
+
+    # --- errands -------------------------------------------------------------------------------
+
+    def errand_binding(self, job_id: str) -> Binding:
+        """The lanes that the router's own requests in a job take."""
+        binding = self._errand_bindings.get(job_id)
+        if binding is None:
+            binding = self._errand_bindings[job_id] = errand_binding(job_id)
+        return binding
+
+    def ask(
+        self,
+        upstream: Upstream,
+        job_id: str,
+        request: list[bytes],
+        on_reply: Callable[[Reply], None] = _ignore,
+    ) -> None:
+        """Send a request of the router itself to one server."""
+        Errand(self, upstream, job_id, request, on_reply).start()
+
+    async def watch_servers(self) -> None:
+        """Ask servers on which clients wait whether they are alive; a task, as the above."""
+        while True:
+            await trio.sleep(limits.UPSTREAM_PROBE_S)
+            for upstream in list(self.upstreams.values()):
+                self._watch(upstream)
+            self._open_for_broadcasts()
+
+    def _open_for_broadcasts(self) -> None:
+        """Open what has ended, or is missing at servers that came."""
+        if not self.is_closing:
+            for lanes in self.broadcasting:
+                lanes.open_all()
+
+    def _watch(self, upstream: Upstream) -> None:
+        """Ask a server that has said nothing for a while although clients wait for it."""
+        waiting = [lane for lane in upstream.lanes.values() if lane.is_waiting]
+        if not waiting:
+            return
+        heard_s = max(lane.last_receive_s for lane in upstream.lanes.values())
+        if time.monotonic() - heard_s < limits.UPSTREAM_PROBE_S:
+            return
+
+        def on_reply(reply: Reply) -> None:
+            if not isinstance(reply, ErrorReply) or reply.text.startswith(b"BUSY"):
+                return
+            for lane in waiting:
+                if lane.is_waiting:
+                    lane.give_up(Failure.SILENT, "no reply")
+
+        self.ask(upstream, waiting[0].key[0], [b"PING"], on_reply)
 
     # --- names ---------------------------------------------------------------------------------
 

@@ -76,6 +76,8 @@ class RouterServer:
                 self.router.nursery = nursery
                 nursery.start_soon(self._watch_stop, shell)
                 nursery.start_soon(self.router.retry_delayed)
+                nursery.start_soon(self.router.watch_servers)
+                nursery.start_soon(self.router.listening.run)
                 if self._controller is not None:
                     nursery.start_soon(self._join, shell, self._controller)
         finally:

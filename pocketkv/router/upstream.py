@@ -10,7 +10,7 @@ import enum
 import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pocketkv import limits
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from pocketkv.router.lane import Lane
     from pocketkv.router.routing import Router
 
-# Job, database, protocol version, number.
+# Job, database, protocol version, number: which of those that clients share, or one of these; those
+# of one client alone have its number, made negative.
+LISTENING_NUMBER: Final = limits.UPSTREAM_LANES
+SCRIPTING_NUMBER: Final = limits.UPSTREAM_LANES + 1
+KILLING_NUMBER: Final = limits.UPSTREAM_LANES + 2
 LaneKey: TypeAlias = tuple[str, int, int, int]
 Address: TypeAlias = tuple[socket.AddressFamily, tuple[str, int]]
 
@@ -104,7 +108,10 @@ class Upstream:
         """Whether a request may be sent now; else it is held, or has failed already."""
         if self._failure:
             if time.monotonic() < self._suspended_until_s:
-                forward.fail(self.unreachable(self._failure))
+                if forward.may_block:
+                    self.router.refused([forward], self.unreachable(self._failure))
+                else:
+                    forward.fail(self.unreachable(self._failure))
                 return False
             self._failure = ""
         # Nobody overtakes those that are held already, or they might wait for ever.

@@ -104,6 +104,10 @@ class JobView:
             raise CommandError(self._reason)
         return owners
 
+    def known_owners(self) -> list[Upstream]:
+        """Every server that owns slots and is known, in the same order."""
+        return [owner for owner in self._owners if owner is not None]
+
     def shuffled_owners(self, randomness: Randomness) -> list[Upstream]:
         """Every server that owns slots, the last first: drawn by their shares of the slots.
 

@@ -60,3 +60,29 @@ def bulk_body(frame: bytes) -> bytes:
     if frame[:1] == b"=" and head > 0:
         return frame[head + 6 : -2]
     raise ProtocolError("Protocol error: expected a bulk")
+
+
+def push_items(frame: bytes) -> list[bytes | None]:
+    """The items of a message that is a flat list of bulks, numbers and nulls, as bytes.
+
+    Raises:
+        ProtocolError: It is something else.
+    """
+    items: list[bytes | None] = []
+    position = frame.find(_CRLF) + 2
+    while 0 < position < len(frame):
+        end = frame.find(_CRLF, position)
+        kind, line = frame[position : position + 1], frame[position + 1 : end]
+        position = end + 2
+        if kind == b"$" and line.isdigit():
+            items.append(frame[position : position + int(line)])
+            position += int(line) + 2
+        elif kind in b":+":
+            items.append(line)
+        elif kind == b"_":
+            items.append(None)
+        elif kind not in b"*":
+            raise ProtocolError("Protocol error: a message with something else in it")
+    if not items:
+        raise ProtocolError("Protocol error: an empty message")
+    return items

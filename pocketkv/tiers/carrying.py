@@ -333,6 +333,8 @@ class Carrier:
             # Who waits for something there is not held any more when it asks again.
             space.observer.left(space, move.start, move.end)
             self._node.settle_waiters()
+        if space.pubsub is not None:
+            space.pubsub.drop_foreign()
         empty_range(space, move.start, move.end)
 
 

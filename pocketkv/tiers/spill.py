@@ -296,7 +296,7 @@ class _Moves:
 async def _item(victim: Victim) -> Item:
     """What is to be written of a value; of use only if it is not changed meanwhile."""
     value = victim.entry
-    db = victim.shelf.db.index
+    db = victim.shelf.db.number
     if isinstance(value, Collection):
         pieces: list[bytes] = []
         for piece in value.payload_pieces():

@@ -15,6 +15,7 @@ import trio
 from pocketkv.engine.cold import SPILLED_LARGE, Cold
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.keyspace import Keyspace
+from pocketkv.engine.swapping import stored_database
 from pocketkv.tiers.collecting import collect
 from pocketkv.tiers.rescue import copy_piece, rescue_records
 from pocketkv.tiers.spill import Item, SpillError, SpillFullError
@@ -44,7 +45,7 @@ class _Index:
         """A key's record, if that is its value."""
         assert self.keyspace is not None  # It was set before anything was written.
         space = self.keyspace.spaces.get(job_id)
-        database = None if space is None else space.databases.get(db)
+        database = None if space is None else stored_database(space, db)
         entry = None if database is None else database.find_stored(key)
         if isinstance(entry, Cold):
             return None if entry.kind == SPILLED_LARGE else entry

@@ -25,6 +25,7 @@ import trio
 
 from pocketkv.config import StorageConfig
 from pocketkv.engine import handlers
+from pocketkv.engine.changes import tell_left
 from pocketkv.engine.emptying import empty_foreign
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.gate import GateHandler
@@ -45,6 +46,7 @@ from pocketkv.tiers.kept_setup import open_kept, use_kept
 from pocketkv.tiers.leaving import Leaver
 from pocketkv.tiers.memfd import Memfd
 from pocketkv.tiers.moves import Mover
+from pocketkv.tiers.publishing import Publisher
 from pocketkv.tiers.readers import Readers, depth_of
 from pocketkv.tiers.retire import Retirer
 from pocketkv.tiers.spill_setup import SpillWork, open_spill
@@ -224,10 +226,12 @@ class StorageServer:
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
         self.node.moves = self.mover
+        self.node.forwarder = publisher = Publisher(self.node, shell.reactor, self.log)
         shell.metrics.sources.append(self.mover.metrics)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.retirer.run)
             nursery.start_soon(self.mover.run)
+            nursery.start_soon(publisher.run)
             nursery.start_soon(membership.run)
             if self.kept is not None:
                 nursery.start_soon(self.kept.run, membership.call)
@@ -266,6 +270,7 @@ class StorageServer:
     def follow(self, placement: PlacementMap) -> None:
         """Serve just the slots that a map gives this server."""
         space = self.node.keyspace.open(placement.job_id)
+        before = space.given
         owned = bytearray(SLOT_COUNT)
         for slots in placement.ranges_of(self.node.id):
             owned[slots.start : slots.end + 1] = b"\x01" * len(slots)
@@ -275,6 +280,7 @@ class StorageServer:
             self.kept.follow(space, owned)
         else:
             space.own(owned)
+        _tell_listeners(space)
         if self.mover is not None:
             self.mover.follow(placement)
         if not placement.read_only:
@@ -284,6 +290,7 @@ class StorageServer:
                 self.log.warning(
                     "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}
                 )
+        tell_left(space, before)
         space.quota_bytes = placement.quotas.get(self.node.id)
         space.epoch = placement.epoch
         if self.retirer is not None:
@@ -350,6 +357,16 @@ class StorageServer:
                 for job_id, space in keyspace.spaces.items()
             },
         }
+
+
+def _tell_listeners(space: JobSpace) -> None:
+    """Tell clients that hear from here what happens in a job's slots which of them are here."""
+    if space.pubsub is not None:
+        space.pubsub.drop_foreign()
+        if 1 not in space.given:
+            space.pubsub.dismiss()
+    if space.tracking is not None:
+        space.tracking.flushed()
 
 
 def _keys(space: JobSpace) -> int:

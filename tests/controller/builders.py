@@ -13,6 +13,8 @@ from pocketkv.jobs import Hints, Job
 from pocketkv.placement import Server, ServerState
 
 MIB = 1024 * 1024
+# Tests of what happens to jobs that are on several servers need no hints for it.
+UNHINTED_SERVERS = 16
 GIB = 1024 * MIB
 
 

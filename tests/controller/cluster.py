@@ -22,7 +22,7 @@ from pocketkv.controller.messages import (
 from pocketkv.controller.state import ClusterState
 from pocketkv.placement import SlotMove
 from pocketkv.scaling_rules import ScalingRules
-from tests.controller.builders import CATALOG, counted_ids, joining
+from tests.controller.builders import CATALOG, UNHINTED_SERVERS, counted_ids, joining
 
 I = TypeVar("I")  # noqa: E741 - an instruction's type
 
@@ -48,6 +48,7 @@ class Cluster:
             plan=self.plan,
             rules=self.rules,
             snapshot=self.memory,
+            unhinted_servers=UNHINTED_SERVERS,
         )
 
     def __call__(self, event: Event, after_ms: int = 0) -> list[Instruction]:

@@ -22,7 +22,7 @@ from pocketkv.resp.peer import Peer, open_peer
 from pocketkv.serving.membership import UPDATE_PUSH
 from pocketkv.serving.shell import Ready, Shell, listen, serve
 from pocketkv.tokens import member_proof
-from tests.controller.builders import CATALOG, GIB
+from tests.controller.builders import CATALOG, GIB, UNHINTED_SERVERS
 
 SECRET = bytes(range(32))
 LOG = logging.getLogger("pocketkv.tests")
@@ -161,6 +161,7 @@ async def running(
         log_format="text",
         state=state,
         catalog=None,
+        unhinted_servers=UNHINTED_SERVERS,
         secret=SECRET,
         admin_password=admin_password,
     )

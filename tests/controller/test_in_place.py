@@ -18,7 +18,7 @@ from pocketkv.controller.messages import (
     TierScaled,
 )
 from pocketkv.controller.state import ClusterState
-from tests.controller.builders import CATALOG, joining
+from tests.controller.builders import CATALOG, UNHINTED_SERVERS, joining
 from tests.controller.cluster import Cluster, events, of
 
 TRAITS = BackendTraits(
@@ -45,6 +45,7 @@ class Pods(Cluster):
             may_leave=highest,
             traits=TRAITS,
             snapshot=self.memory,
+            unhinted_servers=UNHINTED_SERVERS,
         )
 
 

@@ -136,6 +136,8 @@ def serving(
     temporary.mkdir(exist_ok=True)
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "pocketkv", "serve", "--port", "0", "--memory", memory]
+    # Most tests are about a job on several servers, and use the job `default` for it.
+    command += ["--unhinted-servers", "16"]
     log, said = folder / "log", folder / "said"
     with log.open("ab") as errors, said.open("wb") as output:
         process = subprocess.Popen(

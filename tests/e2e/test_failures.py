@@ -78,7 +78,7 @@ def owners(control: Any) -> dict[int, str]:
 @pytest.mark.timeout(120)
 def test_a_server_that_stood_still_does_not_come_back_with_old_data(tmp_path: Path) -> None:
     with by_hand(tmp_path) as cluster:
-        controller = cluster.start("controller")
+        controller = cluster.start("controller", "--unhinted-servers", "2")
         address = ("--controller", f"127.0.0.1:{controller.port}")
         servers = {
             name: cluster.start("storage", *address, "--memory", "64mb", "--server-id", name)

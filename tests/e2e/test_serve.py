@@ -52,6 +52,20 @@ def test_the_job_default_is_on_all_dram_servers(cluster: Cluster) -> None:
     assert cluster.owners() == dict.fromkeys(dram, SLOT_COUNT // 2)
 
 
+def test_a_job_that_says_nothing_is_on_one_server_and_meets_no_other(tmp_path: Path) -> None:
+    with serving(tmp_path, "--nvme", "0", "--unhinted-servers", "1") as cluster:
+        assert list(cluster.owners().values()) == [SLOT_COUNT]
+        client = cluster.client()
+        job = client.execute_command("JOB.REGISTER", "small")
+        assert list(cluster.owners(job["id"]).values()) == [SLOT_COUNT]
+        assert client.msetnx({"a": 1, "b": 2})
+        assert client.rename("a", "c")
+        # Another server is no reason to go there.
+        assert client.execute_command("TIER.SCALE", "dram", 3)["wanted"] == 3
+        eventually(lambda: len(cluster.servers()) == 3)
+        assert list(cluster.owners().values()) == [SLOT_COUNT]
+
+
 def test_memory_is_for_all_servers_together(cluster: Cluster) -> None:
     in_memory = [s for s in cluster.servers() if s["tier"] == "dram"]
     assert {s["capacity_bytes"] for s in in_memory} == {64 << 20}

@@ -259,15 +259,6 @@ def test_maintenance_notifications_are_refused_cleanly(client: Client) -> None:
     assert reply == Error("ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.")
 
 
-def test_tracking_is_refused_cleanly(client3: Client) -> None:
-    assert client3("CLIENT", "TRACKING", "ON", "BCAST").text.startswith("ERR client side caching")
-    assert client3("CLIENT", "TRACKINGINFO") == {
-        b"flags": [b"off"],
-        b"redirect": -1,
-        b"prefixes": [],
-    }
-
-
 # --- pauses ------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
 
 from pocketkv.engine import defragment, regions
 from pocketkv.engine.defragment import Defragmenter
+from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.regions import Survey
 from pocketkv.engine.segments import SegmentMap
 from pocketkv.engine.set_value import SetValue
@@ -89,7 +91,12 @@ def fill(engine: Engine, keys: int) -> dict[bytes, object]:
             client("SADD", key, *range(i % 200))
             kept[key] = {b"%d" % n for n in range(i % 200)}
         elif i % 10 == 3:
-            count = 1200 if i == 3 else dice.choice([1, 5, 150])
+            pairs = {b"field:%d" % n: b"value:%d" % n for n in range(i % (600 if i % 4 else 70))}
+            if pairs:
+                client("HSET", key, *chain(*pairs.items()))
+            kept[key] = pairs
+        elif i % 10 == 4:
+            count = 1200 if i == 4 else dice.choice([1, 5, 150])
             scores = {b"member:%d" % dice.randrange(2000): dice.random() for _ in range(count)}
             client("ZADD", key, *(part for pair in scores.items() for part in pair[::-1]))
             kept[key] = scores
@@ -106,7 +113,7 @@ def fill(engine: Engine, keys: int) -> dict[bytes, object]:
     for key in [key for key in kept if dice.random() < 0.5]:
         client("DEL", key)
         del kept[key]
-    return {key: value for key, value in kept.items() if value != set()}
+    return {key: value for key, value in kept.items() if value not in (set(), {})}
 
 
 def contents(engine: Engine) -> dict[bytes, object]:
@@ -116,6 +123,9 @@ def contents(engine: Engine) -> dict[bytes, object]:
     for key in client("KEYS", "*"):
         if client("TYPE", key) == "set":
             found[key] = set(client("SMEMBERS", key))
+        elif client("TYPE", key) == "hash":
+            flat = client("HGETALL", key)
+            found[key] = dict(zip(flat[::2], flat[1::2], strict=True))
         elif client("TYPE", key) == "zset":
             parts = client("ZRANGE", key, 0, -1, "WITHSCORES")
             found[key] = dict(zip(parts[::2], map(float, parts[1::2]), strict=True))
@@ -154,6 +164,8 @@ def test_everything_is_moved_and_equal(
                 assert not lies_in(held, id(value)) or value == b""
                 if isinstance(value, SetValue):
                     check_set(held, value)
+                if isinstance(value, HashValue):
+                    check_hash(held, value)
                 if isinstance(value, SortedSetValue):
                     check_sorted_set(held, value)
             for key, due_ms in db.expires.get(slot, {}).items():
@@ -166,11 +178,14 @@ def test_everything_is_moved_and_equal(
     while not defragmenter.left:
         assert defragmenter.step(effort)
         slices += 1
-        if slices % 10 == 0 or effort > 1:
+        if slices % 30 == 0:
             engine.validate()
     check()
     while defragmenter.step(effort):
-        engine.validate()
+        slices += 1
+        if slices % 30 == 0:
+            engine.validate()
+    engine.validate()
     assert contents(engine) == kept
     assert {key: db.expiry_ms(key) for key in kept} == dues
     assert defragmenter.moved_objects > len(kept) / 2
@@ -184,6 +199,15 @@ def check_set(held: set[int], value: SetValue) -> None:
         return
     assert value._members is not None
     check_segments(held, value._members)
+
+
+def check_hash(held: set[int], value: HashValue) -> None:
+    """No part of a hash lies where it should not."""
+    if value._table is not None:
+        check_segments(held, value._table)
+    else:
+        assert value._listpack is not None
+        check_segment(held, value._listpack)
 
 
 def check_sorted_set(held: set[int], value: SortedSetValue) -> None:
@@ -207,11 +231,16 @@ def check_segments(held: set[int], members: SegmentMap) -> None:
     assert not lies_in(held, id(members.segments))
     assert not lies_in(held, ADDRESSES.of_items(members.segments))
     for segment in members.segments:
-        assert not lies_in(held, id(segment))
-        assert not lies_in(held, ADDRESSES.of_entries(segment))
-        for member, value in segment.items():
-            assert not lies_in(held, id(member))
-            assert type(value) is not bytes or not lies_in(held, id(value))
+        check_segment(held, segment)
+
+
+def check_segment(held: set[int], segment: dict[bytes, Any]) -> None:
+    """No part of a dict of members lies where it should not."""
+    assert not lies_in(held, id(segment))
+    assert not lies_in(held, ADDRESSES.of_entries(segment))
+    for member, value in segment.items():
+        assert not lies_in(held, id(member))
+        assert type(value) is not bytes or not lies_in(held, id(value))
 
 
 def test_nothing_to_gain_moves_nothing() -> None:

@@ -10,11 +10,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tests.oracle import (
+    commands_bitmaps,
     commands_geo,
+    commands_hashes,
+    commands_hyperloglogs,
     commands_keys,
     commands_lists,
     commands_sets,
+    commands_sort,
     commands_sorted_sets,
+    commands_streams,
     commands_strings,
 )
 from tests.oracle.compare import Leniencies, first_difference
@@ -22,11 +27,17 @@ from tests.oracle.generate import Request, Requests, resolve_times
 from tests.oracle.targets import Target
 
 MODULES = [
-    commands_strings,
+    commands_bitmaps,
+    commands_hashes,
+    commands_hyperloglogs,
+    commands_geo,
     commands_keys,
-    commands_sets,
     commands_lists,
+    commands_sets,
+    commands_sort,
     commands_sorted_sets,
+    commands_streams,
+    commands_strings,
     commands_geo,
 ]
 

@@ -50,18 +50,18 @@ class EngineTarget:
 
     def run(self, requests: list[list[bytes]]) -> list[bytes]:
         """Serve them one by one."""
-        replies = [self._answer(request) for request in requests]
+        replies = [self._answer(encode_request(request)) for request in requests]
         self.engine.validate()
         return replies
 
-    def _answer(self, request: list[bytes]) -> bytes:
-        reply = self.client.send(encode_request(request))
+    def _answer(self, request: bytes) -> bytes:
+        """The reply to a request; who has to wait waits in vain, since nobody else is there."""
+        reply = self.client.send(request)
         blocked = self.client.session.blocked
-        if blocked is None:
-            return reply
-        # Nobody else is here who could end the wait.
-        blocked.time_out()
-        return self.client.transport.take()
+        if blocked is not None:
+            blocked.unblock(with_error=False)
+            reply += self.client.transport.take()
+        return reply
 
 
 class StoreTarget(EngineTarget):

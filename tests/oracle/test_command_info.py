@@ -152,6 +152,8 @@ def test_arguments_are_as_redis_s(redis_target: SocketTarget, client: Client, na
         "GETKEYS PING a",
         "GETKEYS GET a b",
         "GETKEYS nosuch a",
+        "GETKEYS SPUBLISH a b",
+        "GETKEYSANDFLAGS SSUBSCRIBE a b",
         "GETKEYS CLIENT nosuch",
         "GETKEYS CLIENT id",
         "GETKEYSANDFLAGS SINTERSTORE a b c",

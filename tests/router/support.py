@@ -23,6 +23,7 @@ import trio
 
 from pocketkv import limits
 from pocketkv.engine import handlers
+from pocketkv.engine.changes import tell_left
 from pocketkv.engine.gate import GateHandler
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.node import Node
@@ -40,7 +41,17 @@ from pocketkv.slots import SLOT_COUNT
 from pocketkv.tokens import job_token
 from tests.replies import decode, reply_end
 
-__all__ = ["SECRET", "Client", "Cluster", "Storage", "handlers", "run_cluster", "to_bytes"]
+__all__ = [
+    "SECRET",
+    "Client",
+    "Cluster",
+    "Storage",
+    "answered",
+    "eventually",
+    "handlers",
+    "run_cluster",
+    "to_bytes",
+]
 
 SECRET = bytes(range(32))
 LOG = logging.getLogger("pocketkv.test")
@@ -50,6 +61,20 @@ TIMEOUT_S = 20.0
 def to_bytes(argument: object) -> bytes:
     """An argument as a client would send it."""
     return argument if isinstance(argument, bytes) else str(argument).encode()
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds, which is looked at again and again."""
+    with trio.fail_after(TIMEOUT_S):
+        while not condition():  # noqa: ASYNC110 - what happens in servers tells nobody
+            await trio.sleep(0.005)
+
+
+async def answered(client: Client, expected: object, *request: object) -> None:
+    """Ask until the answer is this one: what a map has changed is noticed a moment later."""
+    with trio.fail_after(TIMEOUT_S):
+        while await client.call(*request) != expected:  # noqa: ASYNC110 - as above
+            await trio.sleep(0.005)
 
 
 class Client:
@@ -189,8 +214,10 @@ class Cluster:
             storage.topology.set_servers(servers, placement.epoch)
             storage.topology.set_placement(placement)
             space = storage.node.keyspace.open(placement.job_id)
+            before = space.given
             space.own(bytes(owner == storage.node.id for owner in owners))
             space.epoch = placement.epoch
+            tell_left(space, before)
 
     def tell_router(self, placement: PlacementMap) -> None:
         topology = self.router.node.topology

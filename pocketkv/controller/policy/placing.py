@@ -14,7 +14,8 @@ of the job as it has of the scarcer of capacity and throughput. Which servers:
 What runs comes first, since it is paid for anyway. For what it cannot take, the decision asks for
 servers (`Ask`): the job starts at once on what is there, in proportion to what is free, is told
 what is short, and is placed anew when servers have joined. A job that says neither capacity nor
-throughput asks for nothing: it goes over the least loaded servers of its first tier.
+throughput asks for nothing: it begins on the least loaded server of its first tier, where no
+command meets keys of another one, and stays until that has too much to do (`relief`).
 
 What a job `held` stays where it is, unless it may move and has to: a move is data on the wire.
 """
@@ -41,9 +42,6 @@ from pocketkv.controller.policy.rooms import Condition, Room, Rooms, shares
 from pocketkv.jobs import Demand, Hints, Latency, infer
 from pocketkv.placement import Server, ServerState
 from pocketkv.slots import SLOT_COUNT
-
-UNHINTED_SERVERS_MAX: Final = 16
-"""Servers for a job that says nothing: each is a range that every one of its clients is told."""
 
 SHORT_SERVERS_MAX: Final = 64
 """New servers for a job that there is too little room for: it does not take every last crumb."""
@@ -190,6 +188,7 @@ class _View:
     ) -> None:
         self._rooms = rooms
         self.need = need
+        self.unhinted_servers = rooms.unhinted_servers
         self.held = {name: n for name, n in held.items() if name in rooms}
         self._mine = {
             name: Room.of(
@@ -313,7 +312,7 @@ class _Stays:
 
 def _plan(wish: _Wish, view: _View, tiers: Sequence[str], stays: _Stays) -> _Plan:
     if not wish.need:
-        return _Plan(_over_the_least_loaded(view, tiers, stays))
+        return _Plan(_on_the_least_loaded(view, tiers, stays))
     found = _chosen(wish, view, tiers, stays, view.conditions[:1])
     if found.missing <= ROUNDING:
         slots = _filled(found, stays)
@@ -489,16 +488,21 @@ def _as_far_as_it_goes(view: _View, tiers: Sequence[str], stays: _Stays) -> dict
     return {name: count for name, count in sorted(slots.items()) if count}
 
 
-def _over_the_least_loaded(view: _View, tiers: Sequence[str], stays: _Stays) -> dict[str, int]:
-    """Return slots for a job that does not say what it needs: even, as far as slots can move."""
+def _on_the_least_loaded(view: _View, tiers: Sequence[str], stays: _Stays) -> dict[str, int]:
+    """Return slots for a job that does not say what it needs: on one server, if it is on none.
+
+    What was moved to others because one was too little stays there; it is even, as far as slots
+    can move.
+    """
     bounds = {
         name: (low, SLOT_COUNT if view.is_open(name, view.conditions[:1]) else low)
         for name, low in stays.lows.items()
     }
     if sum(low for low, _ in bounds.values()) < SLOT_COUNT:
         found = [room for c in view.conditions for room in view.candidates(tiers[0], c)]
-        for room in found[: max(1, UNHINTED_SERVERS_MAX - len(bounds))]:
-            bounds[room.name] = (0, SLOT_COUNT)
+        has_open = any(most > low for low, most in bounds.values())
+        wanted = max(0 if has_open else 1, view.unhinted_servers - len(bounds))
+        bounds.update((room.name, (0, SLOT_COUNT)) for room in found[:wanted])
         if not any(most > low for low, most in bounds.values()):
             # All that it has are busy, and there are no others.
             bounds = {n: (low, SLOT_COUNT) for n, (low, _) in bounds.items()}

@@ -80,9 +80,14 @@ def shares(need: Need, rooms: Sequence[Room]) -> list[float]:
 
 
 class Rooms:
-    """The rooms of all servers, by id and by tier."""
+    """The rooms of all servers, by id and by tier.
 
-    def __init__(self) -> None:
+    Args:
+        unhinted_servers: Over how many of them a job goes at first that says nothing.
+    """
+
+    def __init__(self, unhinted_servers: int = 1) -> None:
+        self.unhinted_servers = unhinted_servers
         self._rooms: dict[str, Room] = {}
         self._taken: dict[str, Commitment] = {}
         self._ordered: dict[tuple[str, Condition], list[Room]] = {}

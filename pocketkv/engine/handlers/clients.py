@@ -29,11 +29,6 @@ _TIMEOUT_NOT_INTEGER: Final = b"ERR timeout is not an integer or out of range"
 _TIMEOUT_NEGATIVE: Final = b"ERR timeout is negative"
 _BAD_PAUSE_MODE: Final = b"ERR CLIENT PAUSE mode must be WRITE or ALL"
 _BAD_UNBLOCK_REASON: Final = b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"
-_NOT_TRACKING: Final = (
-    b"ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or "
-    b"OPTOUT mode enabled"
-)
-_NO_TRACKING: Final = b"ERR client side caching is not supported by this server"
 # A 48-bit time is ten thousand years ahead, which is as good as for ever.
 _PAUSE_MAX_MS: Final = 1 << 48
 
@@ -48,7 +43,7 @@ command(
 )(not_callable)
 
 
-def _client(
+def client_command(
     name: str,
     arity: int,
     summary: str,
@@ -78,19 +73,19 @@ _ADMIN: Final = "admin noscript loading stale"
 _PER_CLIENT: Final = "O(N) where N is the number of clients"
 
 
-@_client("ID", 2, "The connection's id, which no other has or had.", since="5.0.0")
+@client_command("ID", 2, "The connection's id, which no other has or had.", since="5.0.0")
 def client_id(session: Session, request: list[bytes]) -> Reply:
     """Ids go up with each connection."""
     return session.id
 
 
-@_client("GETNAME", 2, "The connection's name.", since="2.6.9")
+@client_command("GETNAME", 2, "The connection's name.", since="2.6.9")
 def client_getname(session: Session, request: list[bytes]) -> Reply:
     """Null, if it has none."""
     return session.name or None
 
 
-@_client("SETNAME", 3, "Names the connection.", "connection-name", since="2.6.9")
+@client_command("SETNAME", 3, "Names the connection.", "connection-name", since="2.6.9")
 def client_setname(session: Session, request: list[bytes]) -> Reply:
     """The empty name takes the name away."""
     check_client_name(request[2])
@@ -98,7 +93,7 @@ def client_setname(session: Session, request: list[bytes]) -> Reply:
     return OK
 
 
-@_client(
+@client_command(
     "SETINFO",
     4,
     "Tells which library the client uses.",
@@ -121,7 +116,7 @@ def client_setinfo(session: Session, request: list[bytes]) -> Reply:
     return OK
 
 
-@_client(
+@client_command(
     "MAINT_NOTIFICATIONS",
     -3,
     "Has the client told of slots that move to another server, or not any more.",
@@ -148,13 +143,13 @@ def client_maint_notifications(session: Session, request: list[bytes]) -> Reply:
 # --- who is there ------------------------------------------------------------------------------
 
 
-@_client("INFO", 2, "The connection itself.", since="6.2.0", tips="nondeterministic_output")
+@client_command("INFO", 2, "The connection itself.", since="6.2.0", tips="nondeterministic_output")
 def client_info(session: Session, request: list[bytes]) -> Reply:
     """One line as in CLIENT LIST."""
-    return Verbatim(describe(session) + b"\n")
+    return Verbatim(describe(session, request) + b"\n")
 
 
-@_client(
+@client_command(
     "LIST",
     -2,
     "The job's connections.",
@@ -176,7 +171,8 @@ def client_list(session: Session, request: list[bytes]) -> Reply:
             sessions = _sessions_by_id(sessions, request[3:])
         else:
             raise CommandError(SYNTAX)
-    return Verbatim(b"".join(describe(s) + b"\n" for s in sessions))
+    lines = [describe(s, request if s is session else None) for s in sessions]
+    return Verbatim(b"".join(line + b"\n" for line in lines))
 
 
 def _sessions_by_id(sessions: list[Session], ids: list[bytes]) -> list[Session]:
@@ -191,7 +187,7 @@ def _sessions_by_id(sessions: list[Session], ids: list[bytes]) -> list[Session]:
     return found
 
 
-@_client(
+@client_command(
     "KILL",
     -3,
     "Closes connections of the job.",
@@ -227,7 +223,7 @@ def _close(session: Session, victims: list[Session]) -> None:
             victim.transport.close()
 
 
-@_client(
+@client_command(
     "UNBLOCK",
     -3,
     "Ends a blocking command of another connection of the job.",
@@ -257,7 +253,7 @@ def client_unblock(session: Session, request: list[bytes]) -> Reply:
 # --- pauses ------------------------------------------------------------------------------------
 
 
-@_client(
+@client_command(
     "PAUSE",
     -3,
     "Holds the commands of the job's clients on this node for a time.",
@@ -292,7 +288,7 @@ def parse_timeout_ms(text: bytes) -> int:
     return min(timeout_ms, _PAUSE_MAX_MS)
 
 
-@_client("UNPAUSE", 2, "Ends CLIENT PAUSE.", since="6.2.0", flags=_ADMIN)
+@client_command("UNPAUSE", 2, "Ends CLIENT PAUSE.", since="6.2.0", flags=_ADMIN)
 def client_unpause(session: Session, request: list[bytes]) -> Reply:
     """Commands that were held are executed first."""
     pauses.unpause(session.node, session.job_id)
@@ -302,7 +298,9 @@ def client_unpause(session: Session, request: list[bytes]) -> Reply:
 # --- how this connection is served -------------------------------------------------------------
 
 
-@_client("REPLY", 3, "Whether the connection gets replies.", "<ON | OFF | SKIP>", since="3.2.0")
+@client_command(
+    "REPLY", 3, "Whether the connection gets replies.", "<ON | OFF | SKIP>", since="3.2.0"
+)
 def client_reply(session: Session, request: list[bytes]) -> Reply:
     """OFF and SKIP are not answered themselves."""
     mode = request[2].upper()
@@ -328,7 +326,7 @@ def _on_or_off(text: bytes) -> bool:
     return mode == b"ON"
 
 
-@_client(
+@client_command(
     "NO-EVICT",
     3,
     "Marks the connection as one that is not to be evicted; none is.",
@@ -342,7 +340,7 @@ def client_no_evict(session: Session, request: list[bytes]) -> Reply:
     return OK
 
 
-@_client(
+@client_command(
     "NO-TOUCH",
     3,
     "Whether this connection's commands count as use of the keys.",
@@ -352,60 +350,11 @@ def client_no_evict(session: Session, request: list[bytes]) -> Reply:
 def client_no_touch(session: Session, request: list[bytes]) -> Reply:
     """With ON, OBJECT IDLETIME goes on as if they had not been."""
     session.no_touch = _on_or_off(request[2])
+    session.update_guard()
     return OK
 
 
-# --- client side caching -----------------------------------------------------------------------
-
-
-@_client(
-    "TRACKING",
-    -3,
-    "Client side caching; refused, so that no client caches what nobody invalidates.",
-    "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN]"
-    " [OPTOUT] [NOLOOP]",
-    since="6.0.0",
-)
-def client_tracking(session: Session, request: list[bytes]) -> Reply:
-    """OFF is always in force."""
-    i = 3
-    while i < len(request):
-        option = request[i].upper()
-        if option in {b"REDIRECT", b"PREFIX"} and i + 1 < len(request):
-            i += 1
-        elif option not in {b"BCAST", b"OPTIN", b"OPTOUT", b"NOLOOP"}:
-            raise CommandError(SYNTAX)
-        i += 1
-    if _on_or_off(request[2]):
-        raise CommandError(_NO_TRACKING)
-    return OK
-
-
-@_client(
-    "CACHING",
-    3,
-    "Which keys of the next command to track; refused without tracking.",
-    "<YES | NO>",
-    since="6.0.0",
-)
-def client_caching(session: Session, request: list[bytes]) -> Reply:
-    """There is no tracking mode to be in."""
-    raise CommandError(_NOT_TRACKING)
-
-
-@_client("GETREDIR", 2, "Where invalidations are sent to; nowhere.", since="6.0.0")
-def client_getredir(session: Session, request: list[bytes]) -> Reply:
-    """-1 stands for no tracking."""
-    return -1
-
-
-@_client("TRACKINGINFO", 2, "The state of client side caching: off.", since="6.2.0")
-def client_trackinginfo(session: Session, request: list[bytes]) -> Reply:
-    """A map, as with tracking."""
-    return {b"flags": {b"off"}, b"redirect": -1, b"prefixes": []}
-
-
-@_client("HELP", 2, "What subcommands there are.", since="5.0.0", flags="loading stale")
+@client_command("HELP", 2, "What subcommands there are.", since="5.0.0", flags="loading stale")
 def client_help(session: Session, request: list[bytes]) -> Reply:
     """Two lines for each."""
     return help_lines(b"client")

@@ -17,7 +17,7 @@ from pocketkv.engine.command_table import (
 from pocketkv.engine.commands import COMMANDS, Command, Handler, all_commands, command
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.help_text import help_lines
-from pocketkv.engine.key_specs import key_specs
+from pocketkv.engine.key_specs import has_keys, key_specs
 from pocketkv.resp.replies import Reply, SetReply, Simple
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _inner_command(request: list[bytes]) -> tuple[Command, list[bytes]]:
         record = record.subcommands.get(inner[1].upper())
     if record is None:
         raise CommandError(_INVALID_COMMAND)
-    if record.keys.first == 0 and record.keys.find is None:
+    if not has_keys(record):
         raise CommandError(_NO_KEYS)
     if not record.arity_min <= len(inner) <= record.arity_max:
         raise CommandError(_INVALID_ARITY)

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Final
 from pocketkv.engine.commands import command, not_callable
 from pocketkv.engine.errors import CommandError, no_permission
 from pocketkv.engine.help_text import help_lines
-from pocketkv.engine.settings import change_settings, find_settings, parse_pairs
+from pocketkv.engine.settings import (
+    change_settings,
+    changes_jobs_only,
+    find_settings,
+    parse_pairs,
+)
 from pocketkv.resp.replies import OK, Reply
 
 if TYPE_CHECKING:
@@ -56,11 +61,12 @@ def config_get(session: Session, request: list[bytes]) -> Reply:
     tips="request_policy:all_nodes response_policy:all_succeeded",
 )
 def config_set(session: Session, request: list[bytes]) -> Reply:
-    """Refused where an administrator's password is set, but for the administrator."""
+    """Where an administrator's password is set, a job may only change what is its own."""
     pairs = parse_pairs(request[2:])
-    if not session.may_administer:
+    # A router has looked itself whether its client may.
+    if not (session.may_administer or session.proxied or changes_jobs_only(pairs)):
         raise no_permission("config|set")
-    change_settings(session.node, pairs)
+    change_settings(session, pairs)
     return OK
 
 

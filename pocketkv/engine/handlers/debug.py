@@ -20,15 +20,18 @@ from pocketkv.engine.commands import (
     Merge,
     Route,
     command,
+    find_command,
     not_callable,
 )
 from pocketkv.engine.errors import NO_SUCH_KEY, CommandError, wrong_subcommand
 from pocketkv.engine.handlers.keys import encoding_of, refcount_of
+from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.help_text import help_lines
 from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.scan import position_of
 from pocketkv.engine.set_value import SetValue
 from pocketkv.engine.sorted_set_value import SortedSetValue
+from pocketkv.engine.stream_value import StreamValue
 from pocketkv.engine.values import Collection, Value
 from pocketkv.resp.encoder import encode_reply, format_double
 from pocketkv.resp.replies import OK, Encoded, ErrorReply, Push, Reply, SetReply, Simple, Verbatim
@@ -166,6 +169,14 @@ def _digest_value(db: Database, key: bytes, value: Value, digest: int) -> int:
             for score, member in zip(scores, members, strict=True):
                 of_pair = _mixed(_mixed(0, member), format_double(score))
                 digest ^= _sha1(of_pair.to_bytes(20, "big"))
+    elif isinstance(value, HashValue):
+        digest = _mixed(digest, b"\0\0\0\4")
+        for field, held in value.pairs().items():
+            digest ^= _sha1(_mixed(_mixed(0, field), held).to_bytes(20, "big"))
+    elif isinstance(value, StreamValue):
+        digest = _mixed(digest, b"\0\0\0\6")
+        for text in value.texts():
+            digest = _mixed(digest, text)
     else:
         raise TypeError(f"no digest for the type {value.type_name}")
     if db.expiry_ms(key) is not None:
@@ -197,7 +208,13 @@ def debug_sleep(session: Session, request: list[bytes]) -> Reply:
     milliseconds = int(seconds * 1000)
     if milliseconds <= 0:
         return OK
-    return block(session, timeout_ms=milliseconds, timeout_reply=OK).deferred
+    node, record = session.node, find_command(request)
+    return block(
+        session,
+        timeout_ms=milliseconds,
+        timeout_reply=OK,
+        on_end=lambda: node.record_wait(session, record, request, milliseconds),
+    ).deferred
 
 
 @_debug(

@@ -12,10 +12,20 @@ from collections.abc import Callable
 from typing import Final
 
 from pocketkv.engine import arrivals, retention
-from pocketkv.engine.commands import Handler, command
-from pocketkv.engine.errors import CommandError, wrong_arity
+from pocketkv.engine.arguments import parse_int
+from pocketkv.engine.commands import Command, Handler, Route, command, find_command
+from pocketkv.engine.errors import (
+    SLOTS_MOVED,
+    SYNTAX,
+    CommandError,
+    unknown_command,
+    wrong_arity,
+)
 from pocketkv.engine.fence import FencedHandler
+from pocketkv.engine.handlers.functions import libraries_of
+from pocketkv.engine.scripts import scripts_of
 from pocketkv.engine.session import Session
+from pocketkv.engine.transactions import execute_all
 from pocketkv.resp.replies import OK, Reply
 from pocketkv.tokens import verify_member_proof
 
@@ -49,6 +59,71 @@ def proxy(session: Session, request: list[bytes]) -> Reply:
     session.proxied = True
     session.transport.hand_over(FencedHandler(session))
     return OK
+
+
+@command(
+    "POCKETKV.EXEC",
+    arity=-1,
+    flags="admin noscript",
+    group="pocketkv",
+    since="0.1.0",
+    complexity="Depends on the commands",
+    summary="Executes a transaction that was queued by a router.",
+    usage="[number-of-arguments argument [argument ...]"
+    " [number-of-arguments argument [argument ...] ...]]",
+)
+def execute_queued(session: Session, request: list[bytes]) -> Reply:
+    """As EXEC. An error is for all of it, and nothing was executed."""
+    if not session.proxied:
+        raise unknown_command(request)
+    queue = _queued(request)
+    if session.flips_seen != session.space.flips and any(
+        command.route is Route.ALL for command, _ in queue
+    ):
+        raise CommandError(SLOTS_MOVED)
+    try:
+        return execute_all(session, queue)
+    except CommandError:
+        session.unwatch()
+        raise
+
+
+def _queued(request: list[bytes]) -> list[tuple[Command, list[bytes]]]:
+    """The commands of a transaction, which the router has looked at already.
+
+    Raises:
+        CommandError: It has not.
+    """
+    queue = []
+    position = 1
+    while position < len(request):
+        count = parse_int(request[position])
+        part = request[position + 1 : position + 1 + count]
+        if count < 1 or len(part) < count:
+            raise CommandError(SYNTAX)
+        queue.append((find_command(part), part))
+        position += 1 + count
+    return queue
+
+
+@command(
+    "POCKETKV.SCRIPT",
+    arity=-1,
+    flags="admin noscript",
+    group="pocketkv",
+    since="0.3.0",
+    complexity="O(N) where N is the number of libraries",
+    summary="Gives a router a script, or all libraries of functions, for a server that lacks them.",
+    usage="[sha1]",
+)
+def script_code(session: Session, request: list[bytes]) -> Reply:
+    """A script's text, or null; without an argument, those of all libraries."""
+    if not session.proxied:
+        raise unknown_command(request)
+    if len(request) == 1:
+        return [library.code for library in libraries_of(session).matching(None)]
+    script = scripts_of(session).known.get(request[1].lower())
+    return None if script is None else script.code
 
 
 @command(

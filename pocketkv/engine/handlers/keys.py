@@ -20,6 +20,7 @@ from pocketkv.engine.errors import DB_OUT_OF_RANGE, NO_SUCH_KEY, SYNTAX, Command
 from pocketkv.engine.gate import require_memory
 from pocketkv.engine.help_text import help_lines
 from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.notifications import GENERIC, NEW
 from pocketkv.engine.payloads import type_of
 from pocketkv.engine.values import Collection, Value, value_cost
 from pocketkv.resp.replies import OK, Reply, Simple
@@ -79,6 +80,7 @@ def del_(session: Session, request: list[bytes]) -> Reply:
     for i in range(1, len(request)):
         if session.db.remove(request[i]):
             removed += 1
+            session.db.notify(GENERIC, b"del", request[i])
     return removed
 
 
@@ -204,9 +206,18 @@ def _rename(db: Database, key: bytes, new_key: bytes) -> None:
     due_ms = db.expiry_ms(key)
     value = db.take(key)
     assert value is not None  # The callers have looked it up.
-    db.put(new_key, value)
+    _put_anew(db, new_key, value)
     if due_ms is not None:
         db.set_expiry(new_key, due_ms)
+    db.notify(GENERIC, b"rename_from", key)
+    db.notify(GENERIC, b"rename_to", new_key)
+
+
+def _put_anew(db: Database, key: bytes, value: Value) -> None:
+    """Set a key that counts as new, as in Redis, even if there was one of that name."""
+    if db.space.notify_flags & NEW and db.find(key) is not None:
+        db.notify(NEW, b"new", key)
+    db.put(key, value)
 
 
 @command(
@@ -249,9 +260,10 @@ def copy(session: Session, request: list[bytes]) -> Reply:
     # A short request may make a copy of a large value.
     require_memory(session, value_cost(value))
     due_ms = source.expiry_ms(request[1])
-    target.put(request[2], _copied(value))
+    _put_anew(target, request[2], _copied(value))
     if due_ms is not None:
         target.set_expiry(request[2], due_ms)
+    target.notify(GENERIC, b"copy_to", request[2])
     return 1
 
 
@@ -356,7 +368,7 @@ def object_refcount(session: Session, request: list[bytes]) -> Reply:
 )
 def object_idletime(session: Session, request: list[bytes]) -> Reply:
     """Seconds, or nil."""
-    value = session.db.see(request[2])
+    value = session.db.glimpse(request[2])
     return None if value is None else session.db.idle_s(request[2])
 
 
@@ -376,7 +388,7 @@ def object_idletime(session: Session, request: list[bytes]) -> Reply:
 )
 def object_freq(session: Session, request: list[bytes]) -> Reply:
     """An error, or nil if the key does not exist."""
-    if session.db.see(request[2]) is None:
+    if session.db.glimpse(request[2]) is None:
         return None
     raise CommandError(NO_LFU)
 

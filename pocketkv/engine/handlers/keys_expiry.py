@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pocketkv.engine.arguments import INT64_MAX, INT64_MIN, c_string, parse_int
 from pocketkv.engine.commands import ONE_KEY, command
 from pocketkv.engine.errors import CommandError, invalid_expire
+from pocketkv.engine.notifications import GENERIC
 from pocketkv.resp.replies import Reply
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def _expire(session: Session, request: list[bytes], name: str, unit_ms: int, bas
         return 0
     if conditions and not _allow(conditions, db.expiry_ms(request[1]), due_ms):
         return 0
-    db.set_expiry(request[1], due_ms)
+    is_there = db.set_expiry(request[1], due_ms)
+    db.notify(GENERIC, b"expire" if is_there else b"del", request[1])
     return 1
 
 
@@ -149,7 +151,10 @@ def pexpireat(session: Session, request: list[bytes]) -> Reply:
 def persist(session: Session, request: list[bytes]) -> Reply:
     """1 if it had one, 0 if not or if the key does not exist."""
     db = session.db
-    return int(db.find(request[1]) is not None and db.persist(request[1]))
+    if db.find(request[1]) is None or not db.persist(request[1]):
+        return 0
+    db.notify(GENERIC, b"persist", request[1])
+    return 1
 
 
 # --- telling -----------------------------------------------------------------------------------

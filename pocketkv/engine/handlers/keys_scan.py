@@ -124,7 +124,8 @@ def keys(session: Session, request: list[bytes]) -> Reply:
     glob = Glob(request[1])
     db = session.db
     found: list[Reply] = []
-    for slot in db.served_slots():
+    owned = session.space.owned
+    for slot in [slot for slot, _ in db.slot_tables() if owned[slot]]:
         found += [key for key in db.keys_in_slot(slot) if glob.matches(key)]
     return found
 
@@ -169,6 +170,12 @@ def _check_flush_mode(request: list[bytes]) -> None:
         raise CommandError(SYNTAX)
 
 
+def _tell_flushed(session: Session) -> None:
+    """Have clients that keep copies of keys forget them."""
+    if session.space.tracking is not None:
+        session.space.tracking.flushed()
+
+
 @command(
     "FLUSHDB",
     arity=-1,
@@ -186,6 +193,7 @@ def flushdb(session: Session, request: list[bytes]) -> Reply:
     """OK."""
     _check_flush_mode(request)
     session.db.clear()
+    _tell_flushed(session)
     return OK
 
 
@@ -206,4 +214,5 @@ def flushall(session: Session, request: list[bytes]) -> Reply:
     """OK."""
     _check_flush_mode(request)
     session.space.clear()
+    _tell_flushed(session)
     return OK

@@ -52,7 +52,7 @@ def memory_usage(session: Session, request: list[bytes]) -> Reply:
         if parse_int(request[i + 1]) < 0:
             raise CommandError(SYNTAX)
     key = request[2]
-    value = session.db.see(key)
+    value = session.db.glimpse(key)
     if value is None:
         return None
     expiry_bytes = 0 if session.db.expiry_ms(key) is None else EXPIRY_BYTES

@@ -8,6 +8,7 @@ from pocketkv.engine.arguments import canonical_integer
 from pocketkv.engine.commands import ALL_KEYS, KeySpec, command
 from pocketkv.engine.errors import SYNTAX, WRONG_TYPE, CommandError
 from pocketkv.engine.gate import require_memory
+from pocketkv.engine.notifications import GENERIC, SET
 from pocketkv.engine.set_value import SetValue
 from pocketkv.resp.replies import Reply, SetReply
 
@@ -43,13 +44,15 @@ def _read_sets(session: Session, keys: list[bytes]) -> list[SetValue | None]:
     return found
 
 
-def _store(session: Session, key: bytes, result: SetValue | None) -> Reply:
+def _store(session: Session, key: bytes, result: SetValue | None, event: bytes) -> Reply:
     """Replace a key by a result; an empty one does not exist."""
     if result is None or len(result) == 0:
-        session.db.remove(key)
+        if session.db.remove(key):
+            session.db.notify(GENERIC, b"del", key)
         return 0
     require_memory(session, result.size_bytes)
     session.db.put(key, result)
+    session.db.notify(SET, event, key)
     return len(result)
 
 
@@ -108,7 +111,7 @@ def sinter(session: Session, request: list[bytes]) -> Reply:
 def sinterstore(session: Session, request: list[bytes]) -> Reply:
     """Answers how many there are."""
     members = intersection(_read_sets(session, request[2:]))
-    return _store(session, request[1], _result(session, members))
+    return _store(session, request[1], _result(session, members), b"sinterstore")
 
 
 def _result(session: Session, members: list[bytes]) -> SetValue | None:
@@ -201,7 +204,8 @@ def sunion(session: Session, request: list[bytes]) -> Reply:
 )
 def sunionstore(session: Session, request: list[bytes]) -> Reply:
     """Answers how many there are."""
-    return _store(session, request[1], _result(session, union(_read_sets(session, request[2:]))))
+    members = union(_read_sets(session, request[2:]))
+    return _store(session, request[1], _result(session, members), b"sunionstore")
 
 
 # --- difference --------------------------------------------------------------------------------
@@ -261,7 +265,7 @@ def sdiffstore(session: Session, request: list[bytes]) -> Reply:
     if result is not None and sets[0] is not None and _is_made_by_removal(sets):
         # Redis has then had all members of the first set in the result.
         result.mark_had(sets[0], session.node.settings.set_max_intset_entries)
-    return _store(session, request[1], result)
+    return _store(session, request[1], result, b"sdiffstore")
 
 
 def _is_made_by_removal(sets: list[SetValue | None]) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from pocketkv import limits
 from pocketkv.engine.arguments import (
     INT64_MAX,
-    Glob,
     parse_cursor,
     parse_int,
     parse_int_within,
@@ -15,7 +14,9 @@ from pocketkv.engine.arguments import (
 from pocketkv.engine.commands import ONE_KEY, TWO_KEYS, command
 from pocketkv.engine.errors import NOT_POSITIVE, SYNTAX, WRONG_TYPE, CommandError
 from pocketkv.engine.gate import require_memory
+from pocketkv.engine.handlers.collections import COUNT_OUT_OF_RANGE, TOO_MANY_DRAWS, scan_options
 from pocketkv.engine.handlers.set_algebra import lookup_set
+from pocketkv.engine.notifications import GENERIC, SET
 from pocketkv.engine.segments import member_cost
 from pocketkv.engine.set_value import SetValue
 from pocketkv.resp.replies import Reply, SetReply
@@ -23,14 +24,6 @@ from pocketkv.resp.replies import Reply, SetReply
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
 
-_SCAN_COUNT: Final = 10
-_COUNT_OUT_OF_RANGE: Final = b"ERR value is out of range, value must between -%d and %d" % (
-    INT64_MAX,
-    INT64_MAX,
-)
-_TOO_MANY_MEMBERS: Final = b"ERR value is out of range, at most %d members with repetition" % (
-    limits.RANDOM_MEMBERS_MAX
-)
 # Arguments from which on SADD looks at what its members will cost before it adds them.
 _MANY_MEMBERS: Final = 64
 # SPOP of nearly all members builds the set anew from those that stay (Redis's own threshold).
@@ -68,6 +61,7 @@ def sadd(session: Session, request: list[bytes]) -> Reply:
     if value is None:
         value = SetValue.of(request[2:], integers_max)
         db.put(key, value)
+        db.notify(SET, b"sadd", key)
         return len(value)
     before_bytes = value.size_bytes
     added = 0
@@ -76,6 +70,7 @@ def sadd(session: Session, request: list[bytes]) -> Reply:
             added += 1
     if added:
         db.modified(key, value.size_bytes - before_bytes)
+        db.notify(SET, b"sadd", key)
     return added
 
 
@@ -104,15 +99,17 @@ def srem(session: Session, request: list[bytes]) -> Reply:
         if value.discard(request[i]):
             removed += 1
     if removed:
-        _shrunk(session, key, value, before_bytes)
+        _shrunk(session, key, value, before_bytes, b"srem")
     return removed
 
 
-def _shrunk(session: Session, key: bytes, value: SetValue, before_bytes: int) -> None:
-    """Account for removed members; an empty set does not exist."""
+def _shrunk(session: Session, key: bytes, value: SetValue, before_bytes: int, event: bytes) -> None:
+    """Account for removed members, and tell of it; an empty set does not exist."""
     session.db.modified(key, value.size_bytes - before_bytes)
+    session.db.notify(SET, event, key)
     if len(value) == 0:
         session.db.remove(key)
+        session.db.notify(GENERIC, b"del", key)
 
 
 @command(
@@ -215,14 +212,16 @@ def smove(session: Session, request: list[bytes]) -> Reply:
     before_bytes = source.size_bytes
     if not source.discard(member):
         return 0
-    _shrunk(session, source_key, source, before_bytes)
+    _shrunk(session, source_key, source, before_bytes, b"srem")
     integers_max = session.node.settings.set_max_intset_entries
     if target is None:
         db.put(target_key, SetValue.of([member], integers_max))
+        db.notify(SET, b"sadd", target_key)
         return 1
     before_bytes = target.size_bytes
     if target.add(member, integers_max):
         db.modified(target_key, target.size_bytes - before_bytes)
+        db.notify(SET, b"sadd", target_key)
     return 1
 
 
@@ -254,7 +253,7 @@ def spop(session: Session, request: list[bytes]) -> Reply:
         return None
     before_bytes = value.size_bytes
     member = value.pop_random(session.node.keyspace.randomness)
-    _shrunk(session, key, value, before_bytes)
+    _shrunk(session, key, value, before_bytes, b"spop")
     return member
 
 
@@ -270,16 +269,20 @@ def _spop_many(session: Session, request: list[bytes]) -> Reply:
     size = len(value)
     if count >= size:
         db.remove(key)
+        db.notify(SET, b"spop", key)
+        db.notify(GENERIC, b"del", key)
         return SetReply(value.members())
     randomness = session.node.keyspace.randomness
     if (size - count) * _SPOP_REBUILD_FACTOR > count:
         before_bytes = value.size_bytes
         popped = [value.pop_random(randomness) for _ in range(count)]
         db.modified(key, value.size_bytes - before_bytes)
+        db.notify(SET, b"spop", key)
         return SetReply(popped)
     staying = dict.fromkeys(value.sample(size - count, randomness))
     rest = SetValue.of(list(staying), session.node.settings.set_max_intset_entries)
     db.put_keeping_expiry(key, rest)
+    db.notify(SET, b"spop", key)
     return SetReply([member for member in value.members() if member not in staying])
 
 
@@ -302,7 +305,7 @@ def srandmember(session: Session, request: list[bytes]) -> Reply:
         raise CommandError(SYNTAX)
     count = 1
     if len(request) == 3:
-        count = parse_int_within(request[2], -INT64_MAX, INT64_MAX, _COUNT_OUT_OF_RANGE)
+        count = parse_int_within(request[2], -INT64_MAX, INT64_MAX, COUNT_OUT_OF_RANGE)
     value = _read_set(session, request[1])
     randomness = session.node.keyspace.randomness
     if len(request) == 2:
@@ -310,7 +313,7 @@ def srandmember(session: Session, request: list[bytes]) -> Reply:
     if value is None or count == 0:
         return []
     if count < -limits.RANDOM_MEMBERS_MAX:
-        raise CommandError(_TOO_MANY_MEMBERS)
+        raise CommandError(TOO_MANY_DRAWS)
     if count < 0:
         return [value.random_member(randomness) for _ in range(-count)]
     if count >= len(value):
@@ -341,24 +344,8 @@ def sscan(session: Session, request: list[bytes]) -> Reply:
     value = _read_set(session, request[1])
     if value is None:
         return [b"0", []]
-    pattern, count = _scan_options(request)
+    pattern, count = scan_options(request)
     cursor, found = value.scan(cursor, count)
-    if pattern is not None and not pattern.matches_all:
+    if pattern is not None:
         found = [member for member in found if pattern.matches(member)]
     return [b"%d" % cursor, list(found)]
-
-
-def _scan_options(request: list[bytes]) -> tuple[Glob | None, int]:
-    pattern = None
-    count = _SCAN_COUNT
-    for i in range(3, len(request), 2):
-        option = request[i].upper()
-        if i + 1 == len(request) or option not in {b"COUNT", b"MATCH"}:
-            raise CommandError(SYNTAX)
-        if option == b"MATCH":
-            pattern = Glob(request[i + 1])
-            continue
-        count = parse_int(request[i + 1])
-        if count < 1:
-            raise CommandError(SYNTAX)
-    return pattern, count

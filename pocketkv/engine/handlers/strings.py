@@ -25,6 +25,7 @@ from pocketkv.engine.errors import (
 )
 from pocketkv.engine.large_string import LargeString, reply_of
 from pocketkv.engine.long_double import add_long_doubles, format_long_double, parse_long_double
+from pocketkv.engine.notifications import EXPIRED, GENERIC, STRING
 from pocketkv.engine.values import Collection, Value
 from pocketkv.resp.replies import OK, Reply
 
@@ -74,6 +75,7 @@ def set_(session: Session, request: list[Any]) -> Reply:
     """OK; nil if NX or XX kept it from being set; with GET, the old value."""
     if len(request) == 3:
         session.db.put(request[1], request[2])
+        session.db.notify(STRING, b"set", request[1])
         return OK
     options = StringOptions()
     options.parse_set(request)
@@ -90,6 +92,7 @@ def set_(session: Session, request: list[Any]) -> Reply:
         # An expiry that has passed already must not stay.
         db.find(key)
         db.put_keeping_expiry(key, request[2])
+        db.notify(STRING, b"set", key)
     else:
         _put_until(db, key, request[2], due_ms)
     return old if options.get else OK
@@ -99,10 +102,18 @@ def _put_until(db: Database, key: bytes, value: Value, due_ms: int) -> None:
     """Set a key that expires at `due_ms`; 0: never."""
     if due_ms == 0:
         db.put(key, value)
-    else:
-        # The old expiry is replaced in one step instead of forgotten first.
-        db.put_keeping_expiry(key, value)
-        db.set_expiry(key, due_ms)
+        db.notify(STRING, b"set", key)
+        return
+    if db.space.notify_flags:
+        # An old value that has expired is told of before there is a new one.
+        db.find(key)
+    # The old expiry is replaced in one step instead of forgotten first.
+    db.put_keeping_expiry(key, value)
+    db.notify(STRING, b"set", key)
+    is_there = db.set_expiry(key, due_ms)
+    db.notify(GENERIC, b"expire", key)
+    if not is_there:
+        db.notify(EXPIRED, b"expired", key)
 
 
 @command(
@@ -124,6 +135,7 @@ def setnx(session: Session, request: list[Any]) -> Reply:
     if session.db.find(request[1]) is not None:
         return 0
     session.db.put(request[1], request[2])
+    session.db.notify(STRING, b"set", request[1])
     return 1
 
 
@@ -196,9 +208,12 @@ def getex(session: Session, request: list[bytes]) -> Reply:
     # Before anything is changed: it may have to wait, and is asked for again then.
     reply = reply_of(value)
     if options.persist:
-        db.persist(request[1])
+        if db.persist(request[1]):
+            db.notify(GENERIC, b"persist", request[1])
     elif options.expiry is not None:
-        db.set_expiry(request[1], options.expiry.due_ms(session.node.clock.now_ms, "getex"))
+        due_ms = options.expiry.due_ms(session.node.clock.now_ms, "getex")
+        is_there = db.set_expiry(request[1], due_ms)
+        db.notify(GENERIC, b"expire" if is_there else b"del", request[1])
     return reply
 
 
@@ -222,6 +237,7 @@ def getdel(session: Session, request: list[bytes]) -> Reply:
     reply = reply_of(value)
     if value is not None:
         session.db.remove(request[1])
+        session.db.notify(GENERIC, b"del", request[1])
     return reply
 
 
@@ -243,6 +259,7 @@ def getset(session: Session, request: list[Any]) -> Reply:
     """The old value, or nil."""
     old = reply_of(session.db.read_string(request[1]))
     session.db.put(request[1], request[2])
+    session.db.notify(STRING, b"set", request[1])
     return old
 
 
@@ -297,6 +314,7 @@ def mset(session: Session, request: list[Any]) -> Reply:
         raise wrong_arity("mset")
     for i in range(1, len(request), 2):
         session.db.put(request[i], request[i + 1])
+        session.db.notify(STRING, b"set", request[i])
     return OK
 
 
@@ -324,6 +342,7 @@ def msetnx(session: Session, request: list[Any]) -> Reply:
             return 0
     for i in range(1, len(request), 2):
         session.db.put(request[i], request[i + 1])
+        session.db.notify(STRING, b"set", request[i])
     return 1
 
 
@@ -344,6 +363,7 @@ def _add(session: Session, key: bytes, amount: int) -> int:
     if not INT64_MIN <= total <= INT64_MAX:
         raise CommandError(OVERFLOW)
     db.put_keeping_expiry(key, b"%d" % total)
+    db.notify(STRING, b"incrby", key)
     return total
 
 
@@ -444,4 +464,5 @@ def incrbyfloat(session: Session, request: list[bytes]) -> Reply:
     number = parse_long_double(b"0" if value is None else value)
     text = format_long_double(add_long_doubles(number, parse_long_double(request[2])))
     db.put_keeping_expiry(request[1], text)
+    db.notify(STRING, b"incrbyfloat", request[1])
     return text

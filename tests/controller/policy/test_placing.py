@@ -34,16 +34,24 @@ def names(decision: Decision) -> set[str]:
 # --- tiers -------------------------------------------------------------------------------------
 
 
-def test_a_job_without_hints_goes_over_all_servers_of_the_fastest_tier_without_quota() -> None:
+def test_a_job_without_hints_is_on_one_server_of_the_fastest_tier_without_quota() -> None:
     decision = decide(MIXED)
-    assert decision.slots == {"a": HALF, "b": HALF}
-    assert decision.quotas == {"a": None, "b": None}
+    assert decision.slots == {"a": SLOT_COUNT}
+    assert decision.quotas == {"a": None}
     assert decision.shortages == ()
+    busy = {"a": Commitment(0, 0, jobs=1)}
+    assert decide(MIXED, busy).slots == {"b": SLOT_COUNT}
+
+
+def test_a_job_without_hints_stays_on_as_many_servers_as_load_has_spread_it_over() -> None:
+    assert decide(MIXED, held={"a": HALF, "b": HALF}).slots == {"a": HALF, "b": HALF}
+    joined = (*MIXED, server("c"))
+    assert decide(joined, held={"a": SLOT_COUNT}).slots == {"a": SLOT_COUNT}
 
 
 def test_a_tolerant_job_spares_dram() -> None:
     assert names(decide(MIXED, latency=Latency.TOLERANT)) == {"n"}
-    assert names(decide(TWO, latency=Latency.TOLERANT)) == {"a", "b"}
+    assert names(decide(TWO, latency=Latency.TOLERANT)) == {"a"}
 
 
 def test_tiers_that_a_job_names_are_the_only_ones() -> None:
@@ -53,7 +61,7 @@ def test_tiers_that_a_job_names_are_the_only_ones() -> None:
 
 def test_without_a_server_of_an_allowed_tier_any_is_better_than_none() -> None:
     decision = decide(TWO, tiers=("hdd",))
-    assert names(decision) == {"a", "b"}
+    assert names(decision) == {"a"}
     assert [str(s) for s in decision.shortages] == ["servers: none of hdd is up"]
 
 
@@ -147,9 +155,9 @@ def test_without_servers_there_is_no_placement() -> None:
 # --- slots that are held -----------------------------------------------------------------------
 
 
-def test_held_slots_stay_and_the_rest_levels_the_tier() -> None:
+def test_held_slots_stay_and_the_rest_comes_to_them() -> None:
     servers = (server("b"), server("c"))
-    assert decide(servers, held={"b": HALF}).slots == {"b": HALF, "c": HALF}
+    assert decide(servers, held={"b": HALF}).slots == {"b": SLOT_COUNT}
     assert decide(servers, held={"b": SLOT_COUNT}).slots == {"b": SLOT_COUNT}
 
 
