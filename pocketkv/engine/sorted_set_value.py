@@ -195,32 +195,30 @@ class SortedSetValue(Collection):
             entries_max: How many members a listpack has at most.
             value_max: How long they are at most.
         """
-        old = self._scores.get(member)
         if (
-            old is None
-            and self._is_listpack
+            self._is_listpack
             and (self._ranking.size >= entries_max or len(member) > value_max)
+            and self._scores.get(member) is None
         ):
             self._convert()
-        return self._put(member, score, old)
+        return self._put(member, score)
 
-    def _put(self, member: bytes, score: float, old: float | None) -> int:
+    def _put(self, member: bytes, score: float) -> int:
         if self._is_listpack and score == 0:
             # A listpack keeps integers as such, and they have one zero.
             score = 0.0
+        # The member stays the same object in both, and so must the score be.
+        old = self._scores.put(member, score)
         if old is None:
-            self._scores.put(member, score)
             self._ranking.add(score, member)
-            self._changed_size()
             done = ADDED
         elif old == score:
+            self._scores.put(member, old)
             return SAME
         else:
-            # The member stays as it is in both; so must the score be the same object.
-            self._scores.put(member, score)
             self._ranking.move(old, score, member)
-            self._changed_size()
             done = CHANGED
+        self._changed_size()
         if self.changes is not None:
             self.changes.append(_PUT + _SCORE.pack(score) + member)
         return done
@@ -309,9 +307,7 @@ class SortedSetValue(Collection):
 
     def _take_in(self, items: list[bytes]) -> None:
         for item in items:
-            score = _unpack_score(item)
-            member = item[_SCORE.size :]
-            self._put(member, score, self._scores.get(member))
+            self._put(item[_SCORE.size :], _unpack_score(item))
 
     def part(self, cursor: int, size: int) -> tuple[int, bytes]:
         """Some of the members; all of a listpack, which is small."""
