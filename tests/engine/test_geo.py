@@ -80,7 +80,7 @@ def test_what_is_within_an_area_is_within_its_boxes(
 def test_areas_may_be_as_large_and_as_small_as_numbers_are(
     client: Client, size: str, middle: tuple[float, float]
 ) -> None:
-    client("GEOADD", "k", *middle, "here", -middle[0] + 1, -middle[1], "opposite")
+    client("GEOADD", "k", *middle, "here", -middle[0] / 2, -middle[1], "opposite")
     is_large = float(size) > 1
     for shape in (["BYRADIUS", size], ["BYBOX", size, size]):
         found = client("GEOSEARCH", "k", "FROMMEMBER", "here", *shape, "mi", "ASC")
