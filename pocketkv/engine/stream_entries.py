@@ -169,12 +169,16 @@ class StreamEntries(Collection):
         """The first node whose last id is at least this one."""
         nodes = self._nodes
         high = len(nodes)
-        if high == 0 or nodes[high - 1].last < entry_id:
+        if high == 0:
+            return 0
+        node = nodes[high - 1]
+        if node.last < entry_id:
             return high
         low = 0
         while low < high:
             middle = (low + high) // 2
-            if nodes[middle].last < entry_id:
+            node = nodes[middle]
+            if node.last < entry_id:
                 low = middle + 1
             else:
                 high = middle
