@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.commands import Command
-from pocketkv.engine.errors import write_refusal
+from pocketkv.engine.errors import CountedError, write_refusal
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.pauses import Pause, unpause
 from pocketkv.engine.session import Session
@@ -19,13 +19,16 @@ from pocketkv.engine.settings import Settings
 from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog
 from pocketkv.engine.timers import Timer, Timers
 from pocketkv.engine.topology import Topology
-from pocketkv.resp.replies import ErrorReply, Reply
+from pocketkv.lua.slices import Workers
+from pocketkv.resp.replies import Deferred, ErrorReply, Reply
 from pocketkv.stopwatch import Stopwatch
 from pocketkv.tokens import verify_job_token, verify_password
 
 if TYPE_CHECKING:
+    from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.defragment import Defragmenter
     from pocketkv.engine.fetching import Fetcher, Stepper
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.medium import MediumFigures
     from pocketkv.engine.moving import Moves
     from pocketkv.engine.pubsub import Forwarder, Listening
@@ -123,11 +126,18 @@ class Node:
         self.blocked_clients = 0
         # Those whose keys changed, and who are to try them after the command under way.
         self.ready_waiters: list[Waiters] = []
+        # Those who were served, and are to be answered after the next commit.
+        self.unsettled: list[tuple[Deferred, Reply]] = []
         # The timer by which idle clients are looked for, while `timeout` is set.
         self.idle_sweep: Timer | None = None
         # What CONFIG SET maxmemory 0 goes back to.
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
+        # Scripts that take long, by job (see `engine.long_runs`), and who executes scripts.
+        self.long_runs: dict[str, LongRun] = {}
+        self.workers = Workers()
+        # Takes what scripts have to say for the log: the job, a level of Redis's, the text.
+        self.script_log: Callable[[str, int, bytes], None] | None = None
         self.monitors: list[Session] = []
         self.process = ProcessFigures()
         self._start_without_plane()
@@ -223,9 +233,29 @@ class Node:
         return [s for s in self.sessions.values() if s.job_id == job_id]
 
     def serve_waiters(self) -> None:
-        """Let clients that wait for keys try those that have changed."""
+        """Let clients that wait for keys try those that have changed, at the end of a command."""
         while self.ready_waiters:
             self.ready_waiters.pop(0).serve()
+
+    def settle_waiters(self) -> None:
+        """`serve_waiters` where there is no command; what it changed is committed."""
+        self.serve_waiters()
+        if self.unsettled:
+            self.commit()
+
+    def answer(self, blocked: Blocked, reply: Reply) -> None:
+        """Answer a client that waited, once what it took was taken for good."""
+        store = self.keyspace.store
+        if store is None or not store.durable:
+            blocked.finish(reply)
+        else:
+            self.unsettled.append((blocked.detach(), reply))
+
+    def _settle(self, error: ErrorReply | None) -> None:
+        """Answer those whose answers waited for a commit, which may have failed."""
+        unsettled, self.unsettled = self.unsettled, []
+        for deferred, reply in unsettled:
+            deferred.complete(reply if error is None else error)
 
     # --- the store -----------------------------------------------------------------------------
 
@@ -238,6 +268,8 @@ class Node:
         changes = self.keyspace.changes
         if changes == self._changes_seen and self.write_error is not None:
             # Nothing of it is the concern of whoever only reads.
+            if self.unsettled:
+                self._settle(None)
             return None
         self._changes_seen = changes
         return self.retry_commit()
@@ -251,6 +283,8 @@ class Node:
             self.write_failed(error)
         else:
             self.write_error = None
+        if self.unsettled:
+            self._settle(self.write_error)
         return self.write_error
 
     def write_failed(self, error: OSError) -> None:
@@ -273,6 +307,8 @@ class Node:
             else:
                 session.transport.close_when_sent()
         unpause(self, job_id)
+        if job_id in self.long_runs:
+            self.long_runs[job_id].kill(b"ERR the job has ended")
         self.keyspace.drop(job_id)
 
     # --- counts --------------------------------------------------------------------------------
@@ -300,9 +336,17 @@ class Node:
         if type(reply) is ErrorReply:
             stats.failed += 1
             self._count_error(reply)
+        elif type(reply) is CountedError:
+            stats.failed += 1
         log = self.slow_log
         # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
         if 0 <= log.threshold_us * 1000 < duration_ns and not command.no_auth:
+            self.record_slow(session, request, duration_ns)
+
+    def record_slow(self, session: Session, request: list[bytes], duration_ns: int) -> None:
+        """Keep a call in the slow log, if it is slow."""
+        log = self.slow_log
+        if 0 <= log.threshold_us * 1000 < duration_ns:
             log.add(
                 request,
                 self.clock.now_s,

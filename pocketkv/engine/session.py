@@ -13,6 +13,7 @@ from pocketkv.resp.replies import Reply
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.node import Node
     from pocketkv.engine.pubsub import Subscriptions
     from pocketkv.engine.tracking import TrackingClient
@@ -50,6 +51,10 @@ class Transport(Protocol):
         """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
         ...
 
+    def is_left(self) -> bool:
+        """Whether the other side has gone, though nobody may have noticed so far."""
+        ...
+
     def close_when_sent(self) -> None:
         """Serve nothing more, and close when every reply that is due was sent."""
         ...
@@ -84,7 +89,9 @@ class Session:
             in a transaction or a script.
         transaction: What it has sent since MULTI; ``None``: it is in none.
         watch: The keys that it watches for its next transaction, if it does.
+        long_run: What its transaction's scripts take turns by, while it is executed.
         in_exec: Whether its transaction is executed now.
+        in_script: Whether it is no client, but what a script's commands come from.
         reply_off, reply_skip: CLIENT REPLY.
         subscriptions: To channels, if it ever had any.
         tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
@@ -108,12 +115,14 @@ class Session:
         "guarded",
         "id",
         "in_exec",
+        "in_script",
         "job_id",
         "last_active_ms",
         "last_command",
         "lib_name",
         "lib_version",
         "local_address",
+        "long_run",
         "monitoring",
         "name",
         "no_evict",
@@ -150,6 +159,8 @@ class Session:
         self.blocked: Unblockable | None = None
         self.denies_blocking = False
         self.in_exec = False
+        self.in_script = False
+        self.long_run: LongRun | None = None
         self.transaction: Transaction | None = None
         self.watch: Watch | None = None
         self.job_id = DEFAULT_JOB_ID

@@ -1,7 +1,8 @@
 """Settings: what CONFIG GET shows and CONFIG SET changes, over a table of those that exist.
 
-A setting of Redis that nothing here would obey is not in the table, or is fixed: it shows what is
-true and takes no other value. Settings are a node's, so changing one takes an administrator; what
+Redis's settings of what PocketKV does not have are taken and shown, and nothing comes of them (see
+`unused_settings`); where that would mislead, a setting is fixed: it shows what is true and takes no
+other value. Settings are a node's, so changing one takes an administrator; what
 a job may know of its own (its quota) is read through its session.
 
 The values that handlers ask for are attributes of `Settings`, called like the setting with ``_``.
@@ -14,33 +15,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
-from pocketkv.engine.arguments import INT64_MAX, UINT64_MAX, Glob, canonical_integer
+from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.notifications import flag_letters, parse_flags
 from pocketkv.engine.pubsub import pubsub_of
+from pocketkv.engine.setting_kinds import Number, SettingError, parse_amount, parse_flag
+from pocketkv.engine.unused_settings import UNUSED, UNUSED_ALIASES
 
 if TYPE_CHECKING:
     from pocketkv.engine.node import Node
     from pocketkv.engine.session import Session
 
-_INT32_MAX: Final = 2**31 - 1
 _IMMUTABLE: Final = "can't set immutable config"
-_UNITS: Final = {
-    b"": 1,
-    b"b": 1,
-    b"k": 1000,
-    b"kb": 1024,
-    b"m": 1000**2,
-    b"mb": 1024**2,
-    b"g": 1000**3,
-    b"gb": 1024**3,
-}
 # How often connections are looked at that may have been idle for too long.
 _IDLE_SWEEP_MS: Final = 1000
-
-
-class SettingError(ValueError):
-    """A value that a setting cannot have; the message is what follows the dash."""
 
 
 class Settings:
@@ -69,52 +57,16 @@ class Settings:
         self.activedefrag = True
         for name, (_, default) in _STORED.items():
             setattr(self, _attribute(name), default)
-
-
-# --- kinds of values ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Number:
-    """A whole number within bounds; `is_amount` takes Redis's units of memory."""
-
-    low: int
-    high: int
-    is_amount: bool = False
-
-    def parse(self, text: bytes) -> int:
-        """The number that `text` is.
-
-        Raises:
-            SettingError: It is none, or out of bounds.
-        """
-        number = _parse_amount(text) if self.is_amount else canonical_integer(text)
-        if number is None and self.is_amount:
-            raise SettingError("argument must be a memory value")
-        if number is None:
-            raise SettingError("argument couldn't be parsed into an integer")
-        if not self.low <= number <= self.high:
-            raise SettingError(f"argument must be between {self.low} and {self.high} inclusive")
-        return number
-
-
-def _parse_amount(text: bytes) -> int | None:
-    """An amount of memory as Redis reads it: digits and ``k kb m mb g gb``."""
-    digits = text.rstrip(b"BGKMbgkm")
-    unit = _UNITS.get(text[len(digits) :].lower())
-    # 20 digits are more than 64 bits have; int() takes long for very many.
-    if unit is None or not digits.isdigit() or len(digits) > 20:
-        return None
-    number = int(digits) * unit
-    return number if number <= UINT64_MAX else None
+        # What was set of `UNUSED`.
+        self.unused: dict[str, bytes] = {}
 
 
 # Settings whose value is kept here, with their defaults, which are Redis's.
 _STORED: Final[dict[str, tuple[Number, int]]] = {
-    "timeout": (Number(0, _INT32_MAX), 0),
+    "timeout": (Number(0, INT32_MAX), 0),
     "set-max-intset-entries": (Number(0, INT64_MAX), 512),
-    "list-max-listpack-size": (Number(-_INT32_MAX - 1, _INT32_MAX), -2),
-    "list-compress-depth": (Number(0, _INT32_MAX), 0),
+    "list-max-listpack-size": (Number(-INT32_MAX - 1, INT32_MAX), -2),
+    "list-compress-depth": (Number(0, INT32_MAX), 0),
     "hash-max-listpack-entries": (Number(0, INT64_MAX), 512),
     "hash-max-listpack-value": (Number(0, INT64_MAX, is_amount=True), 64),
     "zset-max-listpack-entries": (Number(0, INT64_MAX), 128),
@@ -135,6 +87,7 @@ _ALIASES: Final = {
     "zset-max-ziplist-value": "zset-max-listpack-value",
     "lua-time-limit": "busy-reply-threshold",
     "slave-read-only": "replica-read-only",
+    **UNUSED_ALIASES,
 }
 
 
@@ -181,6 +134,18 @@ def _stored(name: str, kind: Number) -> Setting:
     return Setting(name, read, kind.parse, write)
 
 
+def _unused(name: str) -> Setting:
+    kind, default = UNUSED[name]
+
+    def read(session: Session) -> bytes:
+        return session.node.settings.unused.get(name, default)
+
+    def write(node: Node, value: bytes) -> None:
+        node.settings.unused[name] = value
+
+    return Setting(name, read, kind.shown, write)
+
+
 def _immutable(name: str, read: Callable[[Session], bytes | str | int]) -> Setting:
     def shown(session: Session) -> bytes:
         value = read(session)
@@ -209,7 +174,7 @@ def _read_maxmemory(session: Session) -> bytes:
 
 
 def _parse_maxmemory(text: bytes) -> int:
-    amount = _parse_amount(text)
+    amount = parse_amount(text)
     if amount is None:
         raise SettingError("argument must be a memory value")
     return amount
@@ -250,13 +215,6 @@ def _read_clustered(session: Session) -> str:
     return "yes" if session.node.clustered else "no"
 
 
-def _parse_flag(text: bytes) -> bool:
-    lowered = text.lower()
-    if lowered not in (b"yes", b"no"):
-        raise SettingError("argument must be 'yes' or 'no'")
-    return lowered == b"yes"
-
-
 def _read_defragment(session: Session) -> bytes:
     return b"yes" if session.node.settings.activedefrag else b"no"
 
@@ -287,7 +245,6 @@ def _write_notify_flags(session: Session, flags: int) -> None:
     session.space.notify_flags = flags
 
 
-_NOT_KEPT: Final = "values are ephemeral, nothing is kept on disk"
 _LIVE: Final = (
     Setting("maxmemory", _read_maxmemory, _parse_maxmemory, _write_maxmemory),
     Setting(
@@ -318,10 +275,6 @@ _LIVE: Final = (
     _immutable("io-threads", lambda session: 1),
     _immutable("unixsocket", lambda session: ""),
     _immutable("tls-port", lambda session: 0),
-    _fixed("save", "", _NOT_KEPT),
-    _fixed("appendonly", "no", _NOT_KEPT),
-    _fixed("replica-read-only", "yes", "there are no replicas"),
-    _fixed("min-replicas-to-write", "0", "there are no replicas"),
     _fixed(
         "maxmemory-policy", "noeviction", "argument(s) must be one of the following: noeviction"
     ),
@@ -334,12 +287,16 @@ _LIVE: Final = (
     ),
     _fixed("latency-tracking", "yes", "latencies are always tracked"),
     _fixed("latency-monitor-threshold", "0", "there is no latency monitor, see LATENCY HISTOGRAM"),
-    Setting("activedefrag", _read_defragment, _parse_flag, _write_defragment),
+    Setting("activedefrag", _read_defragment, parse_flag, _write_defragment),
 )
 
 _TABLE: Final[dict[str, Setting]] = {
     setting.name: setting
-    for setting in (*_LIVE, *(_stored(name, kind) for name, (kind, _) in _STORED.items()))
+    for setting in (
+        *_LIVE,
+        *(_stored(name, kind) for name, (kind, _) in _STORED.items()),
+        *map(_unused, UNUSED),
+    )
 }
 _NAMES: Final = {**{name: name for name in _TABLE}, **_ALIASES}
 

@@ -72,8 +72,6 @@ def test_what_is_fixed_may_be_set_to_what_it_is(client: Client, name: str, value
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("save", "60 1"),
-        ("appendonly", "yes"),
         ("maxmemory-policy", "allkeys-lru"),
         ("requirepass", "secret"),
         ("port", "1"),
@@ -88,6 +86,22 @@ def test_what_nothing_would_obey_cannot_be_set(client: Client, name: str, value:
         f"ERR CONFIG SET failed (possibly related to argument '{name}') - "
     )
     assert get(client, name) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("save", "60 1 300  10", "60 1 300 10"),
+        ("appendonly", "YES", "yes"),
+        ("repl-backlog-size", "2mb", "2097152"),
+        ("slave-priority", "7", "7"),
+    ],
+)
+def test_what_is_not_there_may_be_set_and_is_shown(
+    client: Client, name: str, value: str, shown: str
+) -> None:
+    assert client("CONFIG", "SET", name, value) == "OK"
+    assert get(client, name) == shown
 
 
 def test_values_are_shown_by_pattern_once(client3: Client) -> None:
@@ -174,8 +188,8 @@ def test_a_job_has_its_events_in_keys_lives_told_as_it_likes() -> None:
     engine.node.admin_password = b"password"
     mine, theirs = engine.connect(job_id="mine"), engine.connect(job_id="theirs")
     assert mine("CONFIG", "SET", "notify-keyspace-events", "EKA") == "OK"
-    assert get(mine, "notify-keyspace-events") == b"AKE"
-    assert get(theirs, "notify-keyspace-events") == b""
+    assert get(mine, "notify-keyspace-events") == "AKE"
+    assert get(theirs, "notify-keyspace-events") == ""
     refused = mine("CONFIG", "SET", "notify-keyspace-events", "", "timeout", "1")
     assert refused.text.startswith("NOPERM")
-    assert get(mine, "notify-keyspace-events") == b"AKE"
+    assert get(mine, "notify-keyspace-events") == "AKE"
