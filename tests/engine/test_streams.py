@@ -248,6 +248,8 @@ def test_who_waits_in_a_group_hears_of_its_end(engine: Engine, request_: str, te
     assert reader("XREAD", "BLOCK", 0, "STREAMS", "k", "$") is BLOCKED
     other(*request_.split())
     assert error_of(member.result()).startswith(text)
+    assert f"errorstat_{text.split()[0]}:count=1" in other("INFO", "errorstats").decode()
+    assert "failed_calls=1" in other("INFO", "commandstats").decode()
     assert reader.result() is BLOCKED
     reader.disconnect()
 
@@ -259,7 +261,7 @@ def test_a_key_that_expires_ends_the_wait_in_its_group(engine: Engine) -> None:
     other("PEXPIRE", "k", 100)
     engine.advance(200)
     engine.keyspace.expire_some()
-    engine.node.serve_waiters()
+    engine.node.settle_waiters()
     assert error_of(member.result()).startswith("UNBLOCKED")
 
 
@@ -288,6 +290,14 @@ def test_nobody_waits_where_that_is_denied(client: Client) -> None:
     client.session.denies_blocking = True
     assert client("XREAD", "BLOCK", 0, "STREAMS", "k", "$") is None
     assert client("XREADGROUP", "GROUP", "g", "a", "BLOCK", 0, "STREAMS", "k", ">") is None
+
+
+@pytest.mark.parametrize("name", ["xread", "XREADGROUP GROUP g a"])
+def test_scripts_do_not_wait(client: Client, name: str) -> None:
+    client.session.in_script = True
+    answer = client(*name.split(), "BLOCK", 0, "STREAMS", "k", 0)
+    expected = f"ERR {name.split()[0]} command is not allowed with BLOCK option from scripts"
+    assert error_of(answer) == expected
 
 
 def test_one_who_is_gone_gets_no_delivery(engine: Engine) -> None:
