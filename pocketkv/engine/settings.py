@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
-from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob
+from pocketkv.engine.acl import acl_of
+from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.notifications import flag_letters, parse_flags
 from pocketkv.engine.pubsub import pubsub_of
@@ -47,6 +48,10 @@ class Settings:
     stream_node_max_entries: int
     # Keys that clients of a job may keep copies of (CLIENT TRACKING); 0: no limit.
     tracking_table_max_keys: int
+    # Calls that take so many milliseconds are shown by LATENCY; 0: none.
+    latency_monitor_threshold: int
+    # Refusals that ACL LOG shows.
+    acllog_max_len: int
     # Scripts that run for longer may be killed.
     busy_reply_threshold: int
     # Connections that are idle for longer, in seconds, are closed; 0: none.
@@ -55,6 +60,9 @@ class Settings:
     def __init__(self) -> None:
         # Whether memory is kept compact in the background.
         self.activedefrag = True
+        # From how many unread bytes on a subscriber is dropped; the soft limit and its time are
+        # only shown.
+        self.pubsub_limits = (limits.PUSH_BACKLOG_MAX_BYTES, 8 * limits.MIB, 60)
         for name, (_, default) in _STORED.items():
             setattr(self, _attribute(name), default)
         # What was set of `UNUSED`.
@@ -75,6 +83,8 @@ _STORED: Final[dict[str, tuple[Number, int]]] = {
     "stream-node-max-bytes": (Number(0, INT64_MAX, is_amount=True), 4096),
     "stream-node-max-entries": (Number(0, INT64_MAX), 100),
     "tracking-table-max-keys": (Number(0, INT64_MAX), 1_000_000),
+    "latency-monitor-threshold": (Number(0, INT64_MAX), 0),
+    "acllog-max-len": (Number(0, INT64_MAX), 128),
     "busy-reply-threshold": (Number(0, INT64_MAX), 5000),
 }
 
@@ -130,6 +140,8 @@ def _stored(name: str, kind: Number) -> Setting:
         setattr(node.settings, attribute, value)
         if name == "timeout":
             _sweep_idle_later(node)
+        elif name == "latency-monitor-threshold":
+            node.latency_threshold_ns = value * 1_000_000
 
     return Setting(name, read, kind.parse, write)
 
@@ -167,6 +179,43 @@ def _fixed(name: str, value: str, refusal: str) -> Setting:
 
 def _nothing_changes(node: Node, value: str) -> None:
     """What a fixed setting is set to is what it is."""
+
+
+_BAD_OUTPUT_LIMITS: Final = (
+    "Error in hard, soft or soft_seconds setting in buffer limit configuration."
+)
+_OUTPUT_CLASSES: Final = ("normal", "slave", "replica", "pubsub")
+
+
+def _read_output_limits(session: Session) -> bytes:
+    hard, soft, seconds = session.node.settings.pubsub_limits
+    others = "normal 0 0 0 slave 268435456 67108864 60"
+    return f"{others} pubsub {hard} {soft} {seconds}".encode()
+
+
+def _parse_output_limits(text: bytes) -> tuple[int, int, int] | None:
+    """The limits of subscribers; ``None``: only those of others are named."""
+    words = text.split()
+    found = None
+    if len(words) % 4 or not words:
+        raise SettingError("Wrong number of arguments in buffer limit configuration.")
+    for i in range(0, len(words), 4):
+        kind = words[i].decode("latin-1").lower()
+        hard, soft = parse_amount(words[i + 1]), parse_amount(words[i + 2])
+        seconds = canonical_integer(words[i + 3])
+        if kind not in _OUTPUT_CLASSES or hard is None or soft is None or seconds is None:
+            raise SettingError(_BAD_OUTPUT_LIMITS)
+        if kind == "pubsub":
+            found = hard, soft, seconds
+    return found
+
+
+def _write_output_limits(node: Node, found: tuple[int, int, int] | None) -> None:
+    if found is None:
+        return
+    node.settings.pubsub_limits = found
+    for session in node.sessions.values():
+        session.limit_pushes()
 
 
 def _read_maxmemory(session: Session) -> bytes:
@@ -232,6 +281,20 @@ def _write_slow_length(node: Node, value: int) -> None:
     node.slow_log.trim()
 
 
+def _read_password(session: Session) -> bytes:
+    acl = session.space.acl
+    return b"" if acl is None else acl.shown_password
+
+
+def _write_password(session: Session, password: bytes) -> None:
+    """On a server alone: the password of the user ``default``; empty: it needs none."""
+    acl = acl_of(session)
+    acl.shown_password = password
+    acl.default.apply(b"resetpass" if password else b"nopass")
+    if password:
+        acl.default.apply(b">" + password)
+
+
 def _parse_notify_flags(text: bytes) -> int:
     flags = parse_flags(text.decode("latin-1"))
     if flags is None:
@@ -265,6 +328,12 @@ _LIVE: Final = (
         Number(0, INT64_MAX).parse,
         _write_slow_length,
     ),
+    Setting(
+        "client-output-buffer-limit",
+        _read_output_limits,
+        _parse_output_limits,
+        _write_output_limits,
+    ),
     _immutable("databases", lambda session: limits.DATABASES),
     _immutable("port", _read_port),
     _immutable("bind", _read_host),
@@ -278,7 +347,9 @@ _LIVE: Final = (
     _fixed(
         "maxmemory-policy", "noeviction", "argument(s) must be one of the following: noeviction"
     ),
-    _fixed("requirepass", "", "passwords are the tokens of jobs"),
+    Setting("requirepass", _read_password, bytes, write_in_job=_write_password),
+    _fixed("acl-pubsub-default", "resetchannels", "new users hear of no channel"),
+    _immutable("aclfile", lambda session: ""),
     Setting(
         "notify-keyspace-events",
         lambda session: flag_letters(session.space.notify_flags).encode(),
@@ -286,7 +357,6 @@ _LIVE: Final = (
         write_in_job=_write_notify_flags,
     ),
     _fixed("latency-tracking", "yes", "latencies are always tracked"),
-    _fixed("latency-monitor-threshold", "0", "there is no latency monitor, see LATENCY HISTOGRAM"),
     Setting("activedefrag", _read_defragment, parse_flag, _write_defragment),
 )
 
@@ -352,7 +422,7 @@ def change_settings(session: Session, pairs: list[tuple[bytes, bytes]]) -> None:
 def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Setting]:
     settings: list[Setting] = []
     refusal: CommandError | None = None
-    for name, _ in pairs:
+    for name, value in pairs:
         real_name = _NAMES.get(name.lower().decode("latin-1"))
         if real_name is None:
             # Redis names the first setting that is wrong, and the last one that it may not change.
@@ -365,6 +435,8 @@ def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Se
             refusal = _failed(name, _IMMUTABLE)
         elif setting in settings:
             refusal = _failed(name, "duplicate parameter")
+        elif real_name == "requirepass" and value and not node.alone:
+            refusal = _failed(name, "passwords are the tokens of jobs")
         settings.append(setting)
     if refusal is not None:
         raise refusal

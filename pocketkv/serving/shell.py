@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import time
@@ -154,9 +155,8 @@ class Shell:
         while True:
             self._on_round()
             more = self.node.keyspace.expire_some()
-            if self.node.ready_waiters:
-                # Of what changed without a command: by this, or anything else in the background.
-                self.node.settle_waiters()
+            # Somebody may be told of what has expired.
+            self._on_burst_end()
             await trio.sleep(0 if more else _EXPIRE_INTERVAL_S)
 
     async def run_timers(self) -> None:
@@ -323,6 +323,7 @@ async def serve(
     host, port = listener.getsockname()[:2]
     node.port = port
     node.process = sampler.sample()
+    node.entropy = secrets.token_bytes
     configure(shell)
     async with trio.open_nursery() as nursery:
         await nursery.start(shell.watch_signals)

@@ -12,6 +12,7 @@ reply through the encoder; `tests.replies` says what replies become.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -81,6 +82,7 @@ class FakeTransport:
         self.restricted = False
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
         self.handler: RequestHandler | None = None
+        self.unread_bytes_max = limits.PUSH_BACKLOG_MAX_BYTES
 
     def push(self, reply: Reply) -> None:
         self.outbox.encode(reply)
@@ -97,6 +99,9 @@ class FakeTransport:
 
     def is_left(self) -> bool:
         return self.closed
+
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        self.unread_bytes_max = unread_bytes_max
 
     def close_when_sent(self) -> None:
         self.closing = True
@@ -243,6 +248,7 @@ class Engine:
             port=7000,
         )
         self.node.fetcher = fetch_at_once
+        self.node.entropy = os.urandom
         self.space.own_everything()
 
     def _timer_ns(self) -> int:
