@@ -50,6 +50,8 @@ class StreamEntries(Collection):
     __slots__ = ("_length", "_nodes", "entries_added", "last_id", "max_deleted_id")
 
     type_name = "stream"
+    # Entries come one by one, for as long as a stream lives.
+    change_bytes = 4096
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.stream_ids import format_id, parse_id
+from pocketkv.engine.stream_value import StreamValue
 from tests.engine.harness import BLOCKED, START_MS, Client, Engine
 from tests.engine.stores import MemoryStore
 from tests.replies import Error
@@ -349,3 +350,17 @@ def test_a_change_does_not_write_the_whole_stream() -> None:
         assert whole.length > 200_000
         assert sum(change.length for change in changes) < 2000
     assert len(changes) == 7
+
+
+def test_a_stream_that_grows_is_seldom_written_whole() -> None:
+    store = MemoryStore()
+    engine = Engine(store=store)
+    client = engine.connect()
+    for number in range(1, 6001):
+        client("XADD", "k", f"{number}-0", "f", "v" * 500)
+    value = client.db.find_stored(b"k")
+    assert isinstance(value, StreamValue)
+    written = sum(len(record.payload) for record in store.journal("default").records)
+    assert value.size_bytes > 3_000_000
+    # A whole one for each page that it had grown by would be a hundred times as much.
+    assert written < 15 * value.size_bytes
