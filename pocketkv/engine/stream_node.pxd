@@ -3,6 +3,7 @@ cimport cython
 from pocketkv.engine.sizes cimport bytes_object
 
 cdef Py_ssize_t _ENTRY_BYTES
+cdef list _LENGTHS
 
 
 cpdef int integer_bytes(long long number) except -1
@@ -22,7 +23,8 @@ cdef class StreamNode:
         self, Py_ssize_t added_bytes, Py_ssize_t entries_max, Py_ssize_t bytes_max
     ) except -1
     @cython.locals(
-        count=Py_ssize_t, grown=Py_ssize_t, i=Py_ssize_t, parts=list, text=bytes
+        count=Py_ssize_t, fields=tuple, grown=Py_ssize_t, i=Py_ssize_t, length=Py_ssize_t, parts=list,
+        same=bint, step=Py_ssize_t, text=bytes
     )
     cpdef Py_ssize_t add(self, entry_id, list pairs) except -1
     cpdef Py_ssize_t add_packed(self, entry_id, bytes packed, Py_ssize_t listpack_bytes) except -1

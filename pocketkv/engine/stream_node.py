@@ -48,6 +48,9 @@ _NINE: Final = 57
 # then the length of its packed fields, which follow, and its arrays and its string.
 _HEAD: Final = struct.Struct("<16s16sIIII")
 
+# As they stand before most texts.
+_LENGTHS: Final = [number.to_bytes(4, "little") for number in range(256)]
+
 
 def integer_bytes(number: int) -> int:
     """What a signed integer of 64 bits takes in a listpack."""
@@ -165,23 +168,28 @@ class StreamNode:
         elif delta_seq < -_SIGN:
             delta_seq += _UNSIGNED
         grown = 2 + integer_bytes(delta_ms) + integer_bytes(delta_seq)
+        fields = self.fields
         count = len(pairs) // 2
+        same = count == len(fields)
+        i = 0
+        while same and i < count:
+            same = pairs[2 * i] == fields[i]
+            i += 1
         parts: list[bytes] = []
-        if tuple(pairs[::2]) == self.fields:
-            parts.append(b"\0\0\0\0")
+        if same:
+            parts.append(_LENGTHS[0])
             grown += integer_bytes(count + 3)
-            for i in range(1, len(pairs), 2):
-                text = pairs[i]
-                grown += text_bytes(text)
-                parts.append(len(text).to_bytes(4, "little"))
-                parts.append(text)
         else:
             parts.append(count.to_bytes(4, "little"))
             grown += integer_bytes(count) + integer_bytes(2 * count + 4)
-            for text in pairs:
-                grown += text_bytes(text)
-                parts.append(len(text).to_bytes(4, "little"))
-                parts.append(text)
+        i, step = (1, 2) if same else (0, 1)
+        while i < len(pairs):
+            text = pairs[i]
+            i += step
+            length = len(text)
+            grown += text_bytes(text)
+            parts.append(_LENGTHS[length] if length < 256 else length.to_bytes(4, "little"))
+            parts.append(text)
         return self.add_packed(entry_id, b"".join(parts), grown)
 
     def add_packed(self, entry_id: int, packed: bytes, listpack_bytes: int) -> int:

@@ -249,7 +249,7 @@ def test_who_waits_in_a_group_hears_of_its_end(engine: Engine, request_: str, te
     assert reader("XREAD", "BLOCK", 0, "STREAMS", "k", "$") is BLOCKED
     other(*request_.split())
     assert error_of(member.result()).startswith(text)
-    assert f"errorstat_{text.split()[0]}:count=1" in other("INFO", "errorstats").decode()
+    assert f"errorstat_{text.split(maxsplit=1)[0]}:count=1" in other("INFO", "errorstats").decode()
     assert "failed_calls=1" in other("INFO", "commandstats").decode()
     assert reader.result() is BLOCKED
     reader.disconnect()
@@ -297,7 +297,9 @@ def test_nobody_waits_where_that_is_denied(client: Client) -> None:
 def test_scripts_do_not_wait(client: Client, name: str) -> None:
     client.session.in_script = True
     answer = client(*name.split(), "BLOCK", 0, "STREAMS", "k", 0)
-    expected = f"ERR {name.split()[0]} command is not allowed with BLOCK option from scripts"
+    expected = (
+        f"ERR {name.split(maxsplit=1)[0]} command is not allowed with BLOCK option from scripts"
+    )
     assert error_of(answer) == expected
 
 
