@@ -422,6 +422,13 @@ class Node:
             stats.rejected += 1
         self._count_error(reply)
 
+    def record_late_error(self, session: Session, reply: ErrorReply) -> None:
+        """Count the error that a client was told which had waited in a command."""
+        stats = self.command_stats.get(session.last_command)
+        if stats is not None:
+            stats.failed += 1
+        self._count_error(reply)
+
     def _count_error(self, reply: ErrorReply) -> None:
         """Count an error reply by its code, as INFO errorstats does."""
         code = reply.text.split(b" ", 1)[0].decode("ascii", "replace")[:64]
