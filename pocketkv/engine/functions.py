@@ -75,14 +75,16 @@ class Libraries:
     Attributes:
         by_name: The libraries.
         functions: Those of all of them, by name.
+        version: Goes up with each change.
     """
 
-    __slots__ = ("_scripts", "by_name", "functions")
+    __slots__ = ("_scripts", "by_name", "functions", "version")
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
         self.by_name: dict[bytes, Library] = {}
         self.functions: dict[bytes, Function] = {}
+        self.version = 0
 
     def load(self, code: bytes, *, replaces: bool) -> bytes:
         """Load a library; its name.
@@ -127,11 +129,13 @@ class Libraries:
             self._remove(old)
         self.by_name[library.name] = library
         self.functions |= library.functions
+        self.version += 1
 
     def _remove(self, library: Library) -> None:
         del self.by_name[library.name]
         for name in library.functions:
             del self.functions[name]
+        self.version += 1
 
     def delete(self, name: bytes) -> None:
         """Forget a library.
@@ -155,14 +159,20 @@ class Libraries:
             after.by_name = dict(self.by_name)
             after.functions = dict(self.functions)
         for code in codes:
+            name, _ = _parse_metadata(code)
+            if name in after.by_name and not replaces:
+                # In other words than `load` has for it, as Redis.
+                raise CommandError(b"ERR Library %b already exists" % name)
             after.load(code, replaces=replaces)
         self.by_name = after.by_name
         self.functions = after.functions
+        self.version += 1
 
     def clear(self) -> None:
         """Forget all libraries."""
         self.by_name.clear()
         self.functions.clear()
+        self.version += 1
 
     def matching(self, pattern: bytes | None) -> list[Library]:
         """The libraries whose names fit a pattern."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from pocketkv.engine import arrivals, retention
+from pocketkv.engine import arrivals, retention, script_transfer
 from pocketkv.engine.arguments import parse_int
 from pocketkv.engine.commands import Command, Handler, Route, command, find_command
 from pocketkv.engine.errors import (
@@ -22,6 +22,7 @@ from pocketkv.engine.errors import (
     wrong_arity,
 )
 from pocketkv.engine.fence import FencedHandler
+from pocketkv.engine.scripts import scripts_of
 from pocketkv.engine.session import Session
 from pocketkv.engine.transactions import execute_all
 from pocketkv.resp.replies import OK, Reply
@@ -118,6 +119,43 @@ def _queued(request: list[bytes]) -> list[tuple[Command, list[bytes]]]:
 def adopt(session: Session, request: list[bytes]) -> Reply:
     """How many pieces were taken."""
     return retention.adopt(session, request)
+
+
+@command(
+    "POCKETKV.SCRIPT",
+    arity=2,
+    flags="admin noscript stale",
+    group="pocketkv",
+    since="0.1.0",
+    complexity="O(1)",
+    summary="The text of a script that is loaded, for a router.",
+    usage="sha1",
+)
+def script_text(session: Session, request: list[bytes]) -> Reply:
+    """Null, if it is not loaded here."""
+    if not session.proxied:
+        raise unknown_command(request)
+    scripts = session.space.scripts
+    script = None if scripts is None else scripts.known.get(request[1].lower())
+    return None if script is None else script.code
+
+
+@command(
+    "POCKETKV.SCRIPTS",
+    arity=-2,
+    flags="admin noscript stale",
+    group="pocketkv",
+    since="0.1.0",
+    complexity="O(N) where N is the number of bytes",
+    summary="Takes a job's libraries and scripts, on a server that has no slots of the job yet.",
+    usage="number-of-libraries [code [code ...]]",
+)
+def take_scripts(session: Session, request: list[bytes]) -> Reply:
+    """OK: they are loaded, and no others."""
+    if not session.proxied:
+        raise unknown_command(request)
+    script_transfer.take(scripts_of(session), request[1:])
+    return OK
 
 
 def _move_command(
