@@ -233,7 +233,7 @@ def run(session: Session, request: list[bytes]) -> Reply:
             forget(at_hand)
     session.last_active_ms = node.clock.now_ms
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
-    if node.ready_waiters:
+    if node.ready_waiters and not session.denies_blocking:
         node.serve_waiters()
     return without_reply(session, reply) if session.reply_off or session.reply_skip else reply
 

@@ -26,6 +26,7 @@ from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
+    from pocketkv.engine.acl import Acl
     from pocketkv.engine.changes import Observer
     from pocketkv.engine.cold import Journal, PendingRead, Store
     from pocketkv.engine.database import Table
@@ -92,6 +93,7 @@ class JobSpace:
         watchers: Clients that watch keys (see `watches`); likewise.
         notify_flags: Events in keys' lives that are published (see `notifications`); 0: none.
         notifier: Publishes them.
+        acl: The job's users; ``None``: there is only who has its token.
         pubsub: Who has subscribed to channels; ``None`` while nobody ever did.
         tracking: What clients may keep copies of; ``None`` while nobody tracks.
         holds: Ranges of slots whose commands are held.
@@ -109,6 +111,7 @@ class JobSpace:
     """
 
     __slots__ = (
+        "acl",
         "adopting",
         "clock",
         "databases",
@@ -166,6 +169,7 @@ class JobSpace:
         self.watchers: Watchers | None = None
         self.notify_flags: int = 0
         self.notifier: Notifier | None = None
+        self.acl: Acl | None = None
         self.pubsub: PubSub | None = None
         self.tracking: Tracking | None = None
         self.holds: list[Hold] = []

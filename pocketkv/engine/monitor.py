@@ -50,6 +50,9 @@ def show(session: Session, command: Command, request: list[bytes], source: bytes
     for monitor in session.node.monitors:
         if monitor.job_id != job_id and not monitor.admin:
             continue
+        if monitor is session and command.name == "reset":
+            # It is shown nothing any more when this is done.
+            continue
         if line is None:
             line = _line(session, request, source)
         monitor.transport.push(line)

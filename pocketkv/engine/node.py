@@ -10,21 +10,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
+from pocketkv.engine.acl import default_accepts, is_open, named
+from pocketkv.engine.client_list import ADMIN_USER
 from pocketkv.engine.commands import Command
 from pocketkv.engine.errors import CountedError, write_refusal
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
+from pocketkv.engine.latency import LatencyMonitor
 from pocketkv.engine.pauses import Pause, unpause
 from pocketkv.engine.session import Session
 from pocketkv.engine.settings import Settings
-from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog
+from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog, shown
 from pocketkv.engine.timers import Timer, Timers
 from pocketkv.engine.topology import Topology
 from pocketkv.lua.slices import Workers
-from pocketkv.resp.replies import ErrorReply, Reply
+from pocketkv.resp.replies import Deferred, ErrorReply, Reply
 from pocketkv.stopwatch import Stopwatch
 from pocketkv.tokens import verify_job_token, verify_password
 
 if TYPE_CHECKING:
+    from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.defragment import Defragmenter
     from pocketkv.engine.fetching import Fetcher, Stepper
     from pocketkv.engine.long_runs import LongRun
@@ -33,12 +37,11 @@ if TYPE_CHECKING:
     from pocketkv.engine.pubsub import Forwarder, Listening
     from pocketkv.engine.retention import Retaining
     from pocketkv.engine.session import Transport
+    from pocketkv.engine.users import User
     from pocketkv.engine.waiters import Waiters
 
 # The Redis version whose behaviour is offered; clients decide by it what they may send.
 REDIS_VERSION: Final = "7.0.15"
-# Whom ``AUTH`` makes administrator. No job has this id: a job's ends in a random part.
-ADMIN_USER: Final = "admin"
 _LAST_BUCKET: Final = LATENCY_BUCKETS - 1
 
 
@@ -56,6 +59,10 @@ class ProcessFigures:
     machine_memory_bytes: int = 0
     operating_system: str = ""
     python_version: str = ""
+
+
+def _no_entropy(size: int) -> bytes:
+    raise RuntimeError("nobody has said where secrets come from")
 
 
 class Node:
@@ -120,11 +127,16 @@ class Node:
         self.sessions: dict[int, Session] = {}
         self._start_counts()
         self.slow_log = SlowLog()
+        self.latency = LatencyMonitor()
+        # Calls that take so long are noted by it; 0: none are.
+        self.latency_threshold_ns = 0
         self.settings = Settings()
         self.timers = Timers(self.clock)
         self.blocked_clients = 0
         # Those whose keys changed, and who are to try them after the command under way.
         self.ready_waiters: list[Waiters] = []
+        # Those who were served, and are to be answered after the next commit.
+        self.unsettled: list[tuple[Deferred, Reply]] = []
         # The timer by which idle clients are looked for, while `timeout` is set.
         self.idle_sweep: Timer | None = None
         # What CONFIG SET maxmemory 0 goes back to.
@@ -168,6 +180,8 @@ class Node:
         # Publish to the job's other servers, and listen at them for clients here (see `pubsub`).
         self.forwarder: Forwarder | None = None
         self.listening: Listening | None = None
+        # Gives bytes that nobody can guess; set by the shell.
+        self.entropy: Callable[[int], bytes] = _no_entropy
         # Keeps memory compact, where there is anything stored.
         self.defragmenter: Defragmenter | None = None
         # Tells of the medium under the values, for INFO and metrics; set by the plane.
@@ -196,10 +210,19 @@ class Node:
     def accepts(self, user: str, password: bytes) -> bool:
         """Whether a user's password (a job's token) is right, and the job is known here."""
         if user == DEFAULT_JOB and not self.require_auth:
-            return True
+            return default_accepts(self.keyspace, password)
         if not self.secret or user not in self.topology.placements:
             return False
         return verify_job_token(self.secret, user, password.decode("ascii", "replace"))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the user that needs no name needs no password either."""
+        return is_open(self.keyspace)
+
+    def user_named(self, login: str) -> tuple[str, User] | None:
+        """The job and the user that a name at AUTH means; ``None``: there is no such user."""
+        return named(self.keyspace, login)
 
     def accepts_admin(self, user: str, password: bytes) -> bool:
         """Whether this is the administrator; nobody is where there is no such password."""
@@ -230,9 +253,29 @@ class Node:
         return [s for s in self.sessions.values() if s.job_id == job_id]
 
     def serve_waiters(self) -> None:
-        """Let clients that wait for keys try those that have changed."""
+        """Let clients that wait for keys try those that have changed, at the end of a command."""
         while self.ready_waiters:
             self.ready_waiters.pop(0).serve()
+
+    def settle_waiters(self) -> None:
+        """`serve_waiters` where there is no command; what it changed is committed."""
+        self.serve_waiters()
+        if self.unsettled:
+            self.commit()
+
+    def answer(self, blocked: Blocked, reply: Reply) -> None:
+        """Answer a client that waited, once what it took was taken for good."""
+        store = self.keyspace.store
+        if store is None or not store.durable:
+            blocked.finish(reply)
+        else:
+            self.unsettled.append((blocked.detach(), reply))
+
+    def _settle(self, error: ErrorReply | None) -> None:
+        """Answer those whose answers waited for a commit, which may have failed."""
+        unsettled, self.unsettled = self.unsettled, []
+        for deferred, reply in unsettled:
+            deferred.complete(reply if error is None else error)
 
     # --- the store -----------------------------------------------------------------------------
 
@@ -245,6 +288,8 @@ class Node:
         changes = self.keyspace.changes
         if changes == self._changes_seen and self.write_error is not None:
             # Nothing of it is the concern of whoever only reads.
+            if self.unsettled:
+                self._settle(None)
             return None
         self._changes_seen = changes
         return self.retry_commit()
@@ -258,6 +303,8 @@ class Node:
             self.write_failed(error)
         else:
             self.write_error = None
+        if self.unsettled:
+            self._settle(self.write_error)
         return self.write_error
 
     def write_failed(self, error: OSError) -> None:
@@ -311,10 +358,12 @@ class Node:
             self._count_error(reply)
         elif type(reply) is CountedError:
             stats.failed += 1
+        if 0 < self.latency_threshold_ns <= duration_ns:
+            self.took_long(session, command, duration_ns)
         log = self.slow_log
         # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
         if 0 <= log.threshold_us * 1000 < duration_ns and not command.no_auth:
-            self.record_slow(session, request, duration_ns)
+            self.record_slow(session, shown(command, request), duration_ns)
 
     def record_slow(self, session: Session, request: list[bytes], duration_ns: int) -> None:
         """Keep a call in the slow log, if it is slow."""
@@ -328,6 +377,24 @@ class Node:
                 session.name,
                 session.job_id,
             )
+
+    def took_long(self, session: Session, command: Command, duration_ns: int) -> None:
+        """Have the latency monitor note a call."""
+        event = "fast-command" if "fast" in command.flags else "command"
+        duration_ms = duration_ns // 1_000_000
+        self.latency.add(session.job_id, event, self.clock.now_s, duration_ms)
+
+    def record_wait(
+        self, session: Session, command: Command, request: list[bytes], duration_ms: int
+    ) -> None:
+        """Note a call that only let its client wait, where Redis's would have taken so long."""
+        duration_ns = duration_ms * 1_000_000
+        if 0 < self.latency_threshold_ns <= duration_ns:
+            self.took_long(session, command, duration_ns)
+        log = self.slow_log
+        if 0 <= log.threshold_us < duration_ms * 1000:
+            client = session.address, session.name, session.job_id
+            log.add(request, self.clock.now_s, duration_ms * 1000, *client)
 
     def reset_stats(self) -> None:
         """Count commands and errors from zero again: CONFIG RESETSTAT."""

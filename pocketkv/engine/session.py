@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from pocketkv import limits
 from pocketkv.engine.errors import WRONG_PASS, CommandError
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.resp.encoder import Outbox
@@ -51,6 +52,14 @@ class Transport(Protocol):
         """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
         ...
 
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        """Drop it when it leaves so many bytes unread and is to be sent one more message."""
+        ...
+
+    def is_left(self) -> bool:
+        """Whether the other side has gone, though nobody may have noticed so far."""
+        ...
+
     def close_when_sent(self) -> None:
         """Serve nothing more, and close when every reply that is due was sent."""
         ...
@@ -92,6 +101,7 @@ class Session:
         subscriptions: To channels, if it ever had any.
         tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
         monitoring: Whether it is shown what others ask: MONITOR.
+        user_name: Its name in the job; ``default`` is who has the job's token.
         user: What its user may do; ``None``: everything, as most may.
         attended: Whether its use of keys is minded: CLIENT NO-TOUCH, CLIENT TRACKING.
         guarded: Whether there is anything that it may not do (see `guard`).
@@ -133,6 +143,7 @@ class Session:
         "transaction",
         "transport",
         "user",
+        "user_name",
         "wants_migrations",
         "watch",
     )
@@ -164,6 +175,7 @@ class Session:
         self.tracking: TrackingClient | None = None
         self.monitoring = False
         self.user: User | None = None
+        self.user_name = DEFAULT_JOB_ID
         self.guarded = False
         self.attended = False
         self.space: JobSpace
@@ -178,14 +190,12 @@ class Session:
         self.unwatch()
         self.no_evict = False
         self.no_touch = False
-        self.user = None
-        self.update_guard()
         self.wants_migrations = False
         self.reply_off = False
         self.reply_skip = 0
         self.protocol = 2
         self.admin = False
-        self.authenticated = not self.node.require_auth
+        self.authenticated = not self.node.require_auth and self.node.is_open
         self.enter_job(DEFAULT_JOB_ID)
         self.limit_input()
 
@@ -202,6 +212,11 @@ class Session:
         else:
             self.transport.restrict_input()
 
+    def limit_pushes(self) -> None:
+        """Have it dropped from so many unread bytes on, if it has subscribed."""
+        hard_bytes = self.node.settings.pubsub_limits[0]
+        self.transport.limit_pushes(hard_bytes or limits.BULK_BYTES_MAX)
+
     @property
     def may_administer(self) -> bool:
         """Whether it may administer jobs and this server: where nobody needs a password, it may."""
@@ -217,17 +232,24 @@ class Session:
         self.transport.outbox.protocol = version
 
     def login(self, user: str, password: bytes) -> None:
-        """Move into a job, or become administrator (in the job `default`).
+        """Move into a job, or become one of its users, or administrator (in the job `default`).
 
         Redis's user ``default`` means the job `default`, which has no token.
 
         Raises:
             CommandError: WRONGPASS; nothing has changed then.
         """
+        job_id, one = user, None
         is_admin = self.node.accepts_admin(user, password)
-        if not is_admin and not self.node.accepts(user, password):
-            raise CommandError(WRONG_PASS)
-        self.enter_job(DEFAULT_JOB_ID if is_admin else user)
+        if is_admin:
+            job_id = DEFAULT_JOB_ID
+        elif not self.node.accepts(user, password):
+            known = self.node.user_named(user)
+            if known is None or not known[1].accepts(password):
+                raise CommandError(WRONG_PASS)
+            job_id, one = known
+        self.enter_job(job_id)
+        self.become(one)
         self.admin = is_admin
         self.authenticated = True
         self.limit_input()
@@ -254,6 +276,16 @@ class Session:
         self.job_id = job_id
         self.space = self.node.keyspace.open(job_id)
         self.db = self.space.database(0)
+        self.become(None)
+
+    def become(self, user: User | None) -> None:
+        """Be one of the job's users; ``None``: the one that needs no name."""
+        acl = self.space.acl
+        if user is None and acl is not None:
+            user = acl.default
+        self.user_name = DEFAULT_JOB_ID if user is None else user.name
+        self.user = None if user is None or user.may_everything else user
+        self.update_guard()
 
     def select(self, index: int) -> None:
         """Use another database of the same job."""

@@ -7,6 +7,7 @@ What a request means is the business of a `RequestHandler`.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import deque
 from functools import partial
@@ -42,6 +43,7 @@ class ClientConnection(Connection):
         "_held_bytes",
         "_held_pushes",
         "_overrun",
+        "_push_backlog_max_bytes",
         "_request_backlog_max_bytes",
         "_requests_per_turn",
         "_waiting",
@@ -77,6 +79,7 @@ class ClientConnection(Connection):
         # Encoded pushes that came while a reply was half sent, and their bytes.
         self._held_pushes: list[bytes] = []
         self._held_bytes = 0
+        self._push_backlog_max_bytes = limits.PUSH_BACKLOG_MAX_BYTES
         # Set once more was pushed than a client may leave unread.
         self._overrun = False
 
@@ -92,6 +95,10 @@ class ClientConnection(Connection):
     def unrestrict_input(self, bulk_bytes_max: int) -> None:
         """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
         self.parser.unrestrict(bulk_bytes_max)
+
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        """Drop it when it leaves so many bytes unread and is to be sent one more message."""
+        self._push_backlog_max_bytes = unread_bytes_max
 
     def hand_over(self, handler: RequestHandler) -> None:
         """Have another handler execute the requests, from the next one on."""
@@ -266,7 +273,7 @@ class ClientConnection(Connection):
         """
         if self.closed:
             return
-        if self.outbox.pending_bytes + self._held_bytes > limits.PUSH_BACKLOG_MAX_BYTES:
+        if self.outbox.pending_bytes + self._held_bytes > self._push_backlog_max_bytes:
             self._overrun = True
         elif self._waiting and self._waiting[0].is_begun:
             raw = encode_reply(reply, self.outbox.protocol)
@@ -275,6 +282,18 @@ class ClientConnection(Connection):
         else:
             self.outbox.encode(reply)
         self.reactor.schedule(self)
+
+    def push_behind(self, reply: Reply) -> None:
+        """Send an out-of-band message behind the replies that are still to come.
+
+        A client that waits in a blocking command is told at once.
+        """
+        if self.closed:
+            return
+        if self._waiting and self._exclusive is None:
+            self._waiting.append(_known(Encoded(encode_reply(reply, self.outbox.protocol))))
+        else:
+            self.push(reply)
 
     def is_next(self, reply: Deferred) -> bool:
         """Whether a piece of a reply can be sent now: it is its turn, and the client takes it."""
@@ -407,6 +426,15 @@ class ClientConnection(Connection):
         reply.is_begun = True
         for piece in pieces:
             self.outbox.write(piece)
+
+    def is_left(self) -> bool:
+        """Whether the other side has gone, or will send nothing more, whatever it sent before."""
+        if self.closed or self._ended:
+            return True
+        poll = select.poll()
+        poll.register(self.fd, select.POLLRDHUP)
+        # Errors are told unasked.
+        return bool(poll.poll(0))
 
     def close_when_sent(self) -> None:
         """Serve nothing more, and close when every reply that is due was sent."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import time
@@ -123,6 +124,8 @@ class Shell:
         self.node.clock.set(time.time_ns() // 1_000_000)
 
     def _on_burst_end(self) -> None:
+        if self.node.ready_waiters:
+            self.node.settle_waiters()
         due_ms = self.node.timers.next_ms()
         if due_ms is not None and due_ms < self._timers_armed_ms:
             self._timers_changed.set()
@@ -152,6 +155,8 @@ class Shell:
         while True:
             self._on_round()
             more = self.node.keyspace.expire_some()
+            # Somebody may be told of what has expired.
+            self._on_burst_end()
             await trio.sleep(0 if more else _EXPIRE_INTERVAL_S)
 
     async def run_timers(self) -> None:
@@ -318,6 +323,7 @@ async def serve(
     host, port = listener.getsockname()[:2]
     node.port = port
     node.process = sampler.sample()
+    node.entropy = secrets.token_bytes
     configure(shell)
     async with trio.open_nursery() as nursery:
         await nursery.start(shell.watch_signals)

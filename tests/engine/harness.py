@@ -12,6 +12,7 @@ reply through the encoder; `tests.replies` says what replies become.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -81,6 +82,7 @@ class FakeTransport:
         self.restricted = False
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
         self.handler: RequestHandler | None = None
+        self.unread_bytes_max = limits.PUSH_BACKLOG_MAX_BYTES
 
     def push(self, reply: Reply) -> None:
         self.outbox.encode(reply)
@@ -94,6 +96,12 @@ class FakeTransport:
     def unrestrict_input(self, bulk_bytes_max: int) -> None:
         self.restricted = False
         self.bulk_bytes_max = bulk_bytes_max
+
+    def is_left(self) -> bool:
+        return self.closed
+
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        self.unread_bytes_max = unread_bytes_max
 
     def close_when_sent(self) -> None:
         self.closing = True
@@ -240,6 +248,7 @@ class Engine:
             port=7000,
         )
         self.node.fetcher = fetch_at_once
+        self.node.entropy = os.urandom
         self.space.own_everything()
 
     def _timer_ns(self) -> int:
@@ -269,6 +278,7 @@ class Engine:
         """Let time pass; what is due is done."""
         self.clock.set(self.clock.now_ms + milliseconds)
         self.node.timers.run_due()
+        self.node.settle_waiters()
 
     def own_only(self, ranges: Iterable[tuple[int, int]], job_id: str = DEFAULT_JOB) -> None:
         """Leave this server these slot ranges, both ends included; another one gets the rest."""

@@ -316,8 +316,8 @@ def test_whatever_it_does_it_is_killed(
             " return t[k] end) end end}) return t.x"
         ),
         (
-            "local function f(n) if n > 0 then return 1 + f(n - 1) end while true do pcall(f, 20000)"
-            " end end while true do pcall(f, 19000) end"
+            "local function f(n) if n > 0 then return 1 + f(n - 1) end"
+            " while true do pcall(f, 20000) end end while true do pcall(f, 19000) end"
         ),
     ],
 )

@@ -72,10 +72,7 @@ def test_what_is_fixed_may_be_set_to_what_it_is(client: Client, name: str, value
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("save", "60 1"),
-        ("appendonly", "yes"),
         ("maxmemory-policy", "allkeys-lru"),
-        ("requirepass", "secret"),
         ("port", "1"),
         ("databases", "17"),
         ("cluster-enabled", "yes"),
@@ -90,8 +87,24 @@ def test_what_nothing_would_obey_cannot_be_set(client: Client, name: str, value:
     assert get(client, name) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("save", "60 1 300  10", "60 1 300 10"),
+        ("appendonly", "YES", "yes"),
+        ("repl-backlog-size", "2mb", "2097152"),
+        ("slave-priority", "7", "7"),
+    ],
+)
+def test_what_is_not_there_may_be_set_and_is_shown(
+    client: Client, name: str, value: str, shown: str
+) -> None:
+    assert client("CONFIG", "SET", name, value) == "OK"
+    assert get(client, name) == shown
+
+
 def test_values_are_shown_by_pattern_once(client3: Client) -> None:
-    shown = client3("CONFIG", "GET", "SLOWLOG*", "slowlog-max-len", "*len", "timeout")
+    shown = client3("CONFIG", "GET", "SLOWLOG*", "slowlog-max-len", "proto*len", "timeout")
     assert shown == {
         b"slowlog-log-slower-than": b"10000",
         b"slowlog-max-len": b"128",
@@ -174,8 +187,33 @@ def test_a_job_has_its_events_in_keys_lives_told_as_it_likes() -> None:
     engine.node.admin_password = b"password"
     mine, theirs = engine.connect(job_id="mine"), engine.connect(job_id="theirs")
     assert mine("CONFIG", "SET", "notify-keyspace-events", "EKA") == "OK"
-    assert get(mine, "notify-keyspace-events") == b"AKE"
-    assert get(theirs, "notify-keyspace-events") == b""
+    assert get(mine, "notify-keyspace-events") == "AKE"
+    assert get(theirs, "notify-keyspace-events") == ""
     refused = mine("CONFIG", "SET", "notify-keyspace-events", "", "timeout", "1")
     assert refused.text.startswith("NOPERM")
-    assert get(mine, "notify-keyspace-events") == b"AKE"
+    assert get(mine, "notify-keyspace-events") == "AKE"
+
+
+def test_what_nothing_obeys_is_remembered(client: Client) -> None:
+    assert get(client, "appendonly") == "no"
+    assert client("CONFIG", "SET", "appendonly", "YES", "hz", "50") == "OK"
+    assert get(client, "appendonly") == "yes"
+    assert get(client, "hz") == "50"
+    assert isinstance(client("CONFIG", "SET", "appendonly", "maybe"), Error)
+    assert isinstance(client("CONFIG", "SET", "appendfsync", "yes"), Error)
+    assert isinstance(client("CONFIG", "SET", "hz", "x"), Error)
+    assert b"aof_enabled:0\r\n" in client("INFO", "persistence")
+
+
+def test_subscribers_may_leave_as_much_unread_as_the_setting_says(client: Client) -> None:
+    client("SUBSCRIBE", "a")
+    other = client.engine.connect()
+    name = "client-output-buffer-limit"
+    assert other("CONFIG", "SET", name, "pubsub 1mb 512kb 10 normal 0 0 0") == "OK"
+    assert get(other, name).endswith("pubsub 1048576 524288 10")
+    assert client.transport.unread_bytes_max == limits.MIB
+    other("SUBSCRIBE", "b")
+    assert other.transport.unread_bytes_max == limits.MIB
+    third = client.engine.connect()
+    assert isinstance(third("CONFIG", "SET", name, "pubsub 1mb"), Error)
+    assert isinstance(third("CONFIG", "SET", name, "nosuch 0 0 0"), Error)

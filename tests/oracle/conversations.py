@@ -8,6 +8,7 @@ first named:
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import socket
@@ -56,11 +57,14 @@ class EngineConversation(Conversation):
         """As `Conversation.say`."""
         if name not in self.clients:
             self.clients[name] = self.engine.connect(protocol=self.protocol)
-        self.clients[name].receive(encode_request(request))
+        if not self.clients[name].transport.closed:
+            self.clients[name].receive(encode_request(request))
         self.engine.node.timers.run_due()
         heard = {n: client.transport.take() for n, client in self.clients.items()}
         for client in self.clients.values():
-            if client.transport.closing or client.transport.closed:
+            if client.transport.closing:
+                client.transport.closed = True
+            if client.transport.closed:
                 client.disconnect()
         return {n: data for n, data in heard.items() if data}
 
@@ -83,7 +87,8 @@ class RedisConversation(Conversation):
                 sock.sendall(encode_request([b"HELLO", b"3"]))
                 self._wait()
                 sock.recv(1 << 16)
-        self.sockets[name].sendall(encode_request(request))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.sockets[name].sendall(encode_request(request))
         self._wait()
         heard = {n: _received(sock) for n, sock in self.sockets.items()}
         return {n: data for n, data in heard.items() if data}
@@ -111,7 +116,7 @@ def _received(sock: socket.socket) -> bytes:
     try:
         while part := sock.recv(1 << 20):
             data += part
-    except BlockingIOError:
+    except (BlockingIOError, ConnectionResetError):
         pass
     finally:
         sock.setblocking(True)

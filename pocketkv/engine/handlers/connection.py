@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
+from pocketkv.engine.acl import acl_of
 from pocketkv.engine.arguments import c_string, canonical_integer, parse_int32
 from pocketkv.engine.commands import command
 from pocketkv.engine.errors import (
@@ -75,7 +76,7 @@ def hello(session: Session, request: list[bytes]) -> Reply:
         else:
             raise CommandError(b"ERR Syntax error in HELLO option '%b'" % c_string(request[i]))
     if credentials is not None:
-        _login(session, *credentials)
+        _login(session, request[0], *credentials)
     if not session.authenticated:
         raise CommandError(_HELLO_BEFORE_AUTH)
     if name is not None:
@@ -104,9 +105,14 @@ def _hello_version(request: list[bytes]) -> int | None:
     return version
 
 
-def _login(session: Session, user: bytes, password: bytes) -> None:
+def _login(session: Session, asked: bytes, user: bytes, password: bytes) -> None:
     # A user that is no text is nobody's name, and stays one when it is decoded.
-    session.login(user.decode("utf-8", "surrogateescape"), password)
+    name = user.decode("utf-8", "surrogateescape")
+    try:
+        session.login(name, password)
+    except CommandError:
+        acl_of(session).note(session, b"auth", asked, name)
+        raise
 
 
 @command(
@@ -125,11 +131,11 @@ def auth(session: Session, request: list[bytes]) -> Reply:
     if len(request) > 3:
         raise CommandError(SYNTAX)
     if len(request) == 3:
-        _login(session, request[1], request[2])
+        _login(session, request[0], request[1], request[2])
         return OK
-    if not session.node.require_auth:
+    if not session.node.require_auth and session.node.is_open:
         raise CommandError(_NO_PASSWORD_SET)
-    _login(session, DEFAULT_JOB.encode(), request[1])
+    _login(session, request[0], DEFAULT_JOB.encode(), request[1])
     return OK
 
 
