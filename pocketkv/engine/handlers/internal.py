@@ -69,8 +69,7 @@ def proxy(session: Session, request: list[bytes]) -> Reply:
     since="0.1.0",
     complexity="Depends on the commands",
     summary="Executes a transaction that was queued by a router.",
-    usage="[number-of-arguments argument [argument ...]"
-    " [number-of-arguments argument [argument ...] ...]]",
+    usage="number-of-arguments argument [argument ...]",
 )
 def execute_queued(session: Session, request: list[bytes]) -> Reply:
     """As EXEC. An error is for all of it, and nothing was executed."""
