@@ -74,7 +74,7 @@ class Libraries:
 
     Attributes:
         by_name: The libraries.
-        functions: Those of all of them, by name.
+        functions: Those of all of them, by name in lower case.
         version: Goes up with each change.
     """
 
@@ -122,7 +122,7 @@ class Libraries:
 
     def _check_names(self, library: Library, old: Library | None) -> None:
         for name in library.functions:
-            taken = self.functions.get(name)
+            taken = self.functions.get(name.lower())
             if taken is not None and taken.library is not old:
                 raise CommandError(b"ERR Function %b already exists" % name)
 
@@ -130,13 +130,13 @@ class Libraries:
         if old is not None:
             self._remove(old)
         self.by_name[library.name] = library
-        self.functions |= library.functions
+        self.functions |= {name.lower(): one for name, one in library.functions.items()}
         self.version += 1
 
     def _remove(self, library: Library) -> None:
         del self.by_name[library.name]
         for name in library.functions:
-            del self.functions[name]
+            del self.functions[name.lower()]
         self.version += 1
 
     def delete(self, name: bytes) -> None:

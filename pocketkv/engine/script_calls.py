@@ -170,6 +170,10 @@ class ScriptCalls:
         except Exception as error:  # noqa: BLE001 - it is raised again after the script
             return None, self._stop(error)
 
+    def invoke_many(self, arguments: Any, count: int) -> Any:
+        """As `Host.invoke_many`."""
+        return self.invoke(*[arguments[i] for i in range(1, count + 1)])
+
     def setresp(self, version: int) -> None:
         """As `Host.setresp`."""
         self._session.protocol = version

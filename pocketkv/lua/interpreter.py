@@ -33,6 +33,10 @@ class Host(Protocol):
         """
         ...
 
+    def invoke_many(self, arguments: Any, count: int) -> Any:
+        """`invoke` with so many arguments, in a table of Lua."""
+        ...
+
     def tick(self) -> bytes | None:
         """Called every few milliseconds; why the script is to end, if it is."""
         ...
@@ -108,6 +112,7 @@ class Interpreter:
         major, minor, patch = map(int, version.split("."))
         given = {
             b"invoke": host.invoke,
+            b"invoke_many": host.invoke_many,
             b"tick": host.tick,
             b"setresp": host.setresp,
             b"acl_check_cmd": host.acl_check_cmd,

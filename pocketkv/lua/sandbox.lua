@@ -348,9 +348,17 @@ local function answer(reply, failure, status, counted)
   return reply
 end
 
+-- More would not fit on the way to Python, where they take room on Lua's stack twice.
+local ARGUMENTS_MAX = 200
+local function invoke_all(...)
+  local count = select('#', ...)
+  if count <= ARGUMENTS_MAX then return invoke(...) end
+  return host.invoke_many({...}, count)
+end
+
 function redis.call(...)
   if collectgarbage('count') > soft_kib then check_room() end
-  local reply, failure, status, counted = invoke(...)
+  local reply, failure, status, counted = invoke_all(...)
   if failure then error({err = failure, ignore_error_stats_update = counted or nil}, 0) end
   if status then return {ok = status} end
   return reply
@@ -358,7 +366,7 @@ end
 
 function redis.pcall(...)
   if collectgarbage('count') > soft_kib then check_room() end
-  return answer(invoke(...))
+  return answer(invoke_all(...))
 end
 
 function redis.sha1hex(...)

@@ -62,7 +62,7 @@ def _fcall(name: str, summary: str, *, flags: str, access: str) -> Callable[[Han
 
 
 def _call(session: Session, request: list[bytes], *, reads_only: bool) -> Reply:
-    function = libraries_of(session).functions.get(request[1])
+    function = libraries_of(session).functions.get(request[1].lower())
     if function is None:
         raise CommandError(NO_FUNCTION)
     check_key_count(request, _BAD_KEY_COUNT)
