@@ -60,6 +60,8 @@ class Settings:
     def __init__(self) -> None:
         # Whether memory is kept compact in the background.
         self.activedefrag = True
+        # Whether scripts may call what they must not: DEBUG SET-DISABLE-DENY-SCRIPTS.
+        self.scripts_may_all = False
         # From how many unread bytes on a subscriber is dropped; the soft limit and its time are
         # only shown.
         self.pubsub_limits = (limits.PUSH_BACKLOG_MAX_BYTES, 8 * limits.MIB, 60)

@@ -230,7 +230,7 @@ local function copied(library, names)
 end
 
 local strings = copied(string, [[byte char find format gmatch gsub len lower match rep reverse sub
-  upper gfind]])
+  upper gfind dump]])
 local tables = copied(table, 'concat foreach foreachi getn insert maxn remove setn sort')
 local maths = copied(math, [[abs acos asin atan2 atan ceil cosh cos deg exp floor fmod frexp huge
   ldexp log10 log max min mod modf pi pow rad sinh sin sqrt tanh tan]])

@@ -46,7 +46,7 @@ ESCAPES = [
     "return loadfile",
     "return module",
     "return newproxy",
-    "return string.dump",
+    "return loadstring(string.dump(function() return 1 end))",
     "return print",
     # Bytecode.
     "return loadstring('\\27Lua')",
