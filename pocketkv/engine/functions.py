@@ -10,6 +10,7 @@ from pocketkv.engine.arguments import Glob
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.script_flags import Flags
 from pocketkv.lua.interpreter import ScriptError
+from pocketkv.resp.parser import split_words
 
 if TYPE_CHECKING:
     from pocketkv.engine.scripts import Scripts
@@ -196,7 +197,9 @@ def _parse_metadata(code: bytes) -> tuple[bytes, bytes]:
     line, newline, _ = code.partition(b"\n")
     if not newline:
         raise CommandError(b"ERR Invalid library metadata")
-    words = line.split()
+    words = split_words(line)
+    if not words:
+        raise CommandError(b"ERR Invalid library metadata")
     engine = words[0][2:]
     name: bytes | None = None
     for word in words[1:]:

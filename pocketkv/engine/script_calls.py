@@ -15,6 +15,7 @@ from pocketkv.engine.errors import OUT_OF_MEMORY, SLOTS_HELD, CommandError
 from pocketkv.engine.gate import check_memory, check_slots, check_writable
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.moving import Held
+from pocketkv.engine.script_replies import parsed
 from pocketkv.engine.session import Session
 from pocketkv.engine.sinks import ExtentSinks
 from pocketkv.engine.spilling import NoRoom
@@ -390,7 +391,7 @@ class ScriptCalls:
             reply.abandon()
             raise CommandError(_NO_ANSWER)
         if isinstance(reply, Encoded):
-            raise CommandError(_NOT_ALLOWED)
+            return parsed(reply.raw, 0, self.table)[0]
         return int(reply)  # type: ignore[arg-type]  # a number of another class
 
     def _map(self, reply: dict[Any, Reply], *, resp3: bool) -> Any:

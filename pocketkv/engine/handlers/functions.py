@@ -181,7 +181,9 @@ def function_delete(session: Session, request: list[bytes]) -> Reply:
 )
 def function_flush(session: Session, request: list[bytes]) -> Reply:
     """Scripts stay."""
-    if len(request) > 3 or (len(request) == 3 and request[2].upper() not in {b"ASYNC", b"SYNC"}):
+    if len(request) > 3:
+        raise wrong_subcommand("function", request[1])
+    if len(request) == 3 and request[2].upper() not in {b"ASYNC", b"SYNC"}:
         raise CommandError(_BAD_FLUSH)
     libraries_of(session).clear()
     return OK
