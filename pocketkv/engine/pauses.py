@@ -7,7 +7,7 @@ and leaves what is held to `hold`, which executes it when the pause is over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pocketkv.resp.replies import Deferred, Reply
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pocketkv.engine.node import Node
     from pocketkv.engine.session import Session
     from pocketkv.engine.timers import Timer
+
+# Commands of which only their arguments tell whether they write.
+_MAY_WRITE: Final = frozenset(("eval", "evalsha", "fcall"))
 
 Resume: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
 
@@ -70,7 +73,7 @@ def holds(session: Session, command: Command) -> bool:
     current = session.node.pauses.get(session.job_id)
     if current is None:
         return False
-    if not current.writes_only or command.is_write or "may_replicate" in command.flags:
+    if not current.writes_only or command.is_write or command.name in _MAY_WRITE:
         return True
     transaction = session.transaction
     return transaction is not None and transaction.writes and command.name == "exec"
