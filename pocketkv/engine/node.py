@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.pubsub import Forwarder, Listening
     from pocketkv.engine.retention import Retaining
     from pocketkv.engine.session import Transport
+    from pocketkv.engine.tracking import Tracking
     from pocketkv.engine.users import User
     from pocketkv.engine.waiters import Waiters
 
@@ -84,7 +85,8 @@ class Node:
         settings: What CONFIG GET shows and CONFIG SET changes (see `engine.settings`).
         timers: What is to be done later; the shell sees to it that it is.
         blocked_clients: Sessions that wait in a blocking command.
-        ready_waiters: Those of jobs in which keys changed that clients wait for.
+        ready_waiters: Those of jobs in which keys changed that clients wait for, or keep copies
+            of: to be served after the command under way.
         pauses: CLIENT PAUSE under way, by job id (see `engine.pauses`).
         monitors: Clients that are shown what is asked: MONITOR.
     """
@@ -131,7 +133,7 @@ class Node:
         self.timers = Timers(self.clock)
         self.blocked_clients = 0
         # Those whose keys changed, and who are to try them after the command under way.
-        self.ready_waiters: list[Waiters] = []
+        self.ready_waiters: list[Waiters | Tracking] = []
         # The timer by which idle clients are looked for, while `timeout` is set.
         self.idle_sweep: Timer | None = None
         # What CONFIG SET maxmemory 0 goes back to.
