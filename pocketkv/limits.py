@@ -138,6 +138,31 @@ RANDOM_MEMBERS_MAX: Final = 16 * 1024 * 1024
 # Codes of error replies that are counted one by one: scripts may make up their own.
 ERROR_CODES_MAX: Final = 128
 
+# --- scripts -----------------------------------------------------------------------------------
+
+# Memory of one job's interpreter, with the scripts themselves and what they hold while they run. A
+# script that takes more fails.
+SCRIPT_MEMORY_BYTES: Final = 128 * MIB
+# What it can take at the very most: between the two is room for one reply on its way to a script.
+SCRIPT_MEMORY_HARD_BYTES: Final = 2 * SCRIPT_MEMORY_BYTES
+# Above this, what a script has left behind is looked for at its end.
+SCRIPT_MEMORY_IDLE_BYTES: Final = 16 * MIB
+# Arguments and replies of a script's commands are no longer than this, and so are scripts.
+SCRIPT_REPLY_BYTES_MAX: Final = SCRIPT_MEMORY_BYTES // 2
+# Instructions between two looks at the time: about a millisecond.
+SCRIPT_INSTRUCTIONS_PER_TICK: Final = 20_000
+# How long a script keeps the thread before others have a turn.
+SCRIPT_SLICE_NS: Final = 5_000_000
+# How long a library may take to be loaded, as in Redis: it cannot be left in the middle.
+LIBRARY_LOAD_MS: Final = 500
+# Patterns of Lua's string functions: its matcher takes the process's stack for each item.
+SCRIPT_PATTERN_BYTES_MAX: Final = 8 * KIB
+# What a script may write beyond the quota that says it writes though memory is used up (allow-oom).
+SCRIPT_OOM_BYTES: Final = 16 * MIB
+# Scripts that are known because EVAL brought them; the ones that were used least lately are
+# forgotten first. Those of SCRIPT LOAD stay.
+SCRIPTS_FROM_EVAL_MAX: Final = 500
+
 # --- jobs --------------------------------------------------------------------------------------
 
 # A job's name becomes part of its id, of URLs, metrics and file names.

@@ -54,7 +54,7 @@ def categories(command: Command) -> list[str]:
     """The ACL categories of a command, without ``@``; as in Redis, several follow from flags."""
     flags = command.flags
     found = set(command.categories)
-    if command.group in _GROUP_CATEGORIES:
+    if command.group in _GROUP_CATEGORIES and not command.subcommands:
         found.add(_GROUP_CATEGORIES[command.group])
     if "write" in flags:
         found.add("write")

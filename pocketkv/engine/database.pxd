@@ -37,6 +37,7 @@ cdef class Database:
     @cython.locals(table=dict, space=JobSpace)
     cdef _store(self, bytes key, value, int slot, long long due_ms)
     cpdef modified(self, bytes key, long long grown_bytes)
+    cdef _remove(self, bytes key)
     @cython.locals(slot=cython.int, table=dict, space=JobSpace)
     cdef _drop(self, bytes key)
     @cython.locals(space=JobSpace)

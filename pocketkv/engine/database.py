@@ -19,7 +19,7 @@ from pocketkv.engine.notifications import EXPIRED, KEY_MISS, NEW
 from pocketkv.engine.scan import ScanCache
 from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
-from pocketkv.engine.values import Collection, Entry, String, Value, value_cost
+from pocketkv.engine.values import SHED_BYTES_MIN, Collection, Entry, String, Value, value_cost
 from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
@@ -311,6 +311,8 @@ class Database:
             space.account(value_cost(value) - value_cost(old))
             if shelf is not None:
                 shelf.replaced(key, old)
+            if isinstance(old, Collection) and old is not value and old.size_bytes > SHED_BYTES_MIN:
+                space.keyspace.shedding.append(old)
         if self.observer is not None:
             self.observer.changed(self, key, slot)
 
@@ -333,8 +335,14 @@ class Database:
         """Remove a key; false if it does not exist (or has expired)."""
         if self.find(key) is None:
             return False
-        self._drop(key)
+        self._remove(key)
         return True
+
+    def _remove(self, key: bytes) -> None:
+        """Remove a key that exists, with its value."""
+        value = self._drop(key)
+        if isinstance(value, Collection) and value.size_bytes > SHED_BYTES_MIN:
+            self.space.keyspace.shedding.append(value)
 
     def _drop(self, key: bytes) -> Entry:
         """Remove a key that exists."""
@@ -444,7 +452,7 @@ class Database:
             Whether it is still there. The caller tells what happened (see `notify`).
         """
         if due_ms <= self.clock.now_ms:
-            self._drop(key)
+            self._remove(key)
             self.space.stats.expired += 1
             return False
         self._set_due(key, due_ms)
@@ -498,7 +506,7 @@ class Database:
 
     def _expire(self, key: bytes) -> None:
         """Remove a key because its time has come."""
-        self._drop(key)
+        self._remove(key)
         space = self.space
         space.stats.expired += 1
         if space.notify_flags & EXPIRED and (space.owns_all or space.given[key_slot(key)]):
@@ -520,7 +528,7 @@ class Database:
         """Remove keys of a slot, whether or not they have expired; how many, at most so many."""
         keys = list(islice(self.tables[slot] or (), max(0, keys_max)))
         for key in keys:
-            self._drop(key)
+            self._remove(key)
         return len(keys)
 
     # --- as it was found on a medium -----------------------------------------------------------
@@ -576,11 +584,6 @@ class Database:
         table = self.tables[slot]
         assert table is not None
         return table
-
-    def served_slots(self) -> list[int]:
-        """The slots that have keys and are served here, in no order."""
-        owned = self.space.owned
-        return [slot for slot, _ in self.slot_tables() if owned[slot]]
 
     def keys_in_slot(self, slot: int) -> list[bytes]:
         """The keys of one slot that have not expired."""

@@ -19,6 +19,12 @@ class CommandError(Exception):
         self.text = text
 
 
+class CountedError(ErrorReply):
+    """An error that a script passes on: it was counted when the script's command failed."""
+
+    __slots__ = ()
+
+
 # The medium is full, or this user's share of it.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -59,6 +65,12 @@ def write_refusal(error: OSError) -> ErrorReply:
     reason = (error.strerror or str(error)).encode()
     code = b"OOM" if error.errno in _NO_ROOM else b"IOERR"
     return ErrorReply(code + b" " + NO_WRITES + reason)
+
+
+def discarded_because(text: bytes) -> bytes:
+    """The error of an EXEC of which nothing was executed because of an error."""
+    reason = text[4:] if text.startswith(b"ERR ") else text
+    return b"EXECABORT Transaction discarded because of: " + reason
 
 
 def wrong_arity(name: str) -> CommandError:

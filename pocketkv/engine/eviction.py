@@ -10,13 +10,11 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from pocketkv.engine.values import Collection
+from pocketkv.engine.values import SHED_BYTES_MIN, Collection
 
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import Keyspace
 
-# A larger collection is freed in parts.
-_SHED_BYTES: Final = 256 * 1024
 # Of more collections so many are looked at to tell how large all of them are.
 _SAMPLED_KEYS: Final = 512
 
@@ -67,8 +65,7 @@ def evict_some(keyspace: Keyspace, wanted_bytes: int, effort_max: int) -> int:
         shelf.db.exchange(key, value, cold)
         shelf.db.scans.forget(value)
         keyspace.evictions += 1
-        if value.size_bytes > _SHED_BYTES:
-            # To free it takes long.
+        if value.size_bytes > SHED_BYTES_MIN:
             keyspace.shedding.append(value)
         freed += value.size_bytes
         effort += cold.record_bytes

@@ -18,6 +18,7 @@ from pocketkv.engine.errors import (
     SLOTS_MOVED,
     SPEAKS_NO_HTTP,
     CommandError,
+    discarded_because,
 )
 from pocketkv.engine.fetching import fetch, forget, require_resident
 from pocketkv.engine.guard import check_allowed
@@ -27,7 +28,7 @@ from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.sinks import charged_bytes, refuse_failed, settle
 from pocketkv.engine.spilling import FULL, ROOM, NoRoom
 from pocketkv.resp.handler import RequestHandler
-from pocketkv.resp.replies import NO_REPLY, Deferred, ErrorReply, Reply
+from pocketkv.resp.replies import NO_REPLY, PENDING, Deferred, ErrorReply, Reply
 from pocketkv.slots import key_slot
 
 if TYPE_CHECKING:
@@ -206,10 +207,10 @@ def run(session: Session, request: list[bytes]) -> Reply:
         return refuse(session, request, command, error)
     except (NoRoom, NotResident, Held) as reason:
         return _wait(session, command, request, reason)
-    if node.pauses and holds(session, command):
-        return hold(session, request, run)
-    if session.transaction is not None and session.transaction.keeps(command):
-        return enqueue(session, command, request)
+    if node.long_runs or node.pauses or session.transaction is not None:
+        aside = _set_aside(session, command, request)
+        if aside is not PENDING:
+            return aside
     if session.space.incoming_bytes:
         settle(request)
     if node.monitors:
@@ -220,7 +221,7 @@ def run(session: Session, request: list[bytes]) -> Reply:
         if command.is_write and session.db.shelf is not None:
             at_hand = require_resident(session, command, request)
         if session.attended:
-            reply = _call_attended(session, command, request)
+            reply = call_attended(session, command, request)
         else:
             reply = command.handler(session, request)
     except CommandError as error:
@@ -232,11 +233,22 @@ def run(session: Session, request: list[bytes]) -> Reply:
             forget(at_hand)
     session.last_active_ms = node.clock.now_ms
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
-    if node.ready_waiters:
+    if node.ready_waiters and not session.denies_blocking:
         node.serve_waiters()
-    if session.reply_off or session.reply_skip:
-        return without_reply(session, reply)
-    return reply
+    return without_reply(session, reply) if session.reply_off or session.reply_skip else reply
+
+
+def _set_aside(session: Session, command: Command, request: list[bytes]) -> Reply:
+    """What is answered to a request that is not executed now; `PENDING`: it is."""
+    node = session.node
+    long_run = node.long_runs.get(session.job_id)
+    if long_run is not None and "allow_busy" not in command.flags:
+        return long_run.hold(session, command, request, run)
+    if node.pauses and holds(session, command):
+        return hold(session, request, run)
+    if session.transaction is not None and session.transaction.keeps(command):
+        return enqueue(session, command, request)
+    return PENDING
 
 
 def enqueue(session: Session, command: Command, request: list[bytes]) -> Reply:
@@ -287,6 +299,8 @@ def refuse(
     text = error.text
     if session.transaction is not None:
         text = session.transaction.refused(session, request[0], text)
+    elif command is None and request[0].upper() == b"EXEC":
+        text = discarded_because(text)
     reply = ErrorReply(text)
     if command is None and request[0].upper() in _HTTP_WORDS:
         # A browser must not be able to have commands executed out of a request's body.
@@ -310,7 +324,7 @@ def without_reply(session: Session, reply: Reply) -> Reply:
     return silent
 
 
-def _call_attended(session: Session, command: Command, request: list[bytes]) -> Reply:
+def call_attended(session: Session, command: Command, request: list[bytes]) -> Reply:
     """Execute a command of a client whose use of keys is minded in some way."""
     if session.no_touch:
         return _call_without_touching(session, command, request)

@@ -18,7 +18,7 @@ cdef class JobSpace:
     cdef public object quota_bytes
     cdef public Keyspace keyspace
     cdef public bytearray given, owned
-    cdef public object acl, observer, notifier, pubsub, tracking, waiters, watchers
+    cdef public object acl, observer, notifier, pubsub, scripts, tracking, waiters, watchers
     cdef public int notify_flags
     cdef public list holds
     cdef public dict incoming

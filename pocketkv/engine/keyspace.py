@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.notifications import Notifier
     from pocketkv.engine.pubsub import PubSub
+    from pocketkv.engine.scripts import Scripts
     from pocketkv.engine.sinks import ExtentSink
     from pocketkv.engine.tracking import Tracking
     from pocketkv.engine.transfer import Partial
@@ -88,6 +89,7 @@ class JobSpace:
         adopting: Values that come from another server in pieces, by database and key.
         observer: Is told of every change (see `changes`).
         waiters: Clients that wait for keys; ``None`` while none ever did.
+        scripts: Its scripts and functions; likewise.
         watchers: Clients that watch keys (see `watches`); likewise.
         notify_flags: Events in keys' lives that are published (see `notifications`); 0: none.
         notifier: Publishes them.
@@ -138,6 +140,7 @@ class JobSpace:
         "refused_moves",
         "replaying",
         "retains",
+        "scripts",
         "spilled_bytes",
         "spilled_keys",
         "stats",
@@ -162,6 +165,7 @@ class JobSpace:
         self.owns_all = False
         self.observer: Observer | None = None
         self.waiters: Waiters | None = None
+        self.scripts: Scripts | None = None
         self.watchers: Watchers | None = None
         self.notify_flags: int = 0
         self.notifier: Notifier | None = None

@@ -17,6 +17,7 @@ cdef class Node:
     cdef public SlowLog slow_log
     cdef public object entropy, latency, settings, timers, idle_sweep, process, defragmenter
     cdef public object fetcher, forwarder, listening, moves, stepper, retaining, write_error, medium_figures, last_write_error
+    cdef public object workers, script_log
     cdef public long long latency_threshold_ns, write_errors, last_write_error_ms
     cdef public Keyspace keyspace
     cdef public Clock clock
@@ -25,8 +26,8 @@ cdef class Node:
     cdef public long long started_ms, commands_processed, connections_received
     cdef public long long connections_rejected, bulk_bytes_max, value_bytes_max, memory_bytes, blocked_clients
     cdef long long _next_session_id, _changes_seen
-    cdef public list monitors, ready_waiters
-    cdef public dict sessions, command_stats, error_stats, pauses
+    cdef public list monitors, ready_waiters, unsettled
+    cdef public dict sessions, command_stats, error_stats, long_runs, pauses
 
     @cython.locals(changes=cython.longlong)
     cpdef commit(self)

@@ -13,7 +13,7 @@ from pocketkv import limits
 from pocketkv.engine.acl import default_accepts, is_open, named
 from pocketkv.engine.client_list import ADMIN_USER
 from pocketkv.engine.commands import Command
-from pocketkv.engine.errors import write_refusal
+from pocketkv.engine.errors import CountedError, write_refusal
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.latency import LatencyMonitor
 from pocketkv.engine.pauses import Pause, unpause
@@ -22,13 +22,16 @@ from pocketkv.engine.settings import Settings
 from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog, shown
 from pocketkv.engine.timers import Timer, Timers
 from pocketkv.engine.topology import Topology
-from pocketkv.resp.replies import ErrorReply, Reply
+from pocketkv.lua.slices import Workers
+from pocketkv.resp.replies import Deferred, ErrorReply, Reply
 from pocketkv.stopwatch import Stopwatch
 from pocketkv.tokens import verify_job_token, verify_password
 
 if TYPE_CHECKING:
+    from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.defragment import Defragmenter
     from pocketkv.engine.fetching import Fetcher, Stepper
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.medium import MediumFigures
     from pocketkv.engine.moving import Moves
     from pocketkv.engine.pubsub import Forwarder, Listening
@@ -134,11 +137,18 @@ class Node:
         self.blocked_clients = 0
         # Those whose keys changed, and who are to try them after the command under way.
         self.ready_waiters: list[Waiters | Tracking] = []
+        # Those who were served, and are to be answered after the next commit.
+        self.unsettled: list[tuple[Deferred, Reply]] = []
         # The timer by which idle clients are looked for, while `timeout` is set.
         self.idle_sweep: Timer | None = None
         # What CONFIG SET maxmemory 0 goes back to.
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
+        # Scripts that take long, by job (see `engine.long_runs`), and who executes scripts.
+        self.long_runs: dict[str, LongRun] = {}
+        self.workers = Workers()
+        # Takes what scripts have to say for the log: the job, a level of Redis's, the text.
+        self.script_log: Callable[[str, int, bytes], None] | None = None
         self.monitors: list[Session] = []
         self.process = ProcessFigures()
         self._start_without_plane()
@@ -245,9 +255,29 @@ class Node:
         return [s for s in self.sessions.values() if s.job_id == job_id]
 
     def serve_waiters(self) -> None:
-        """Let clients that wait for keys try those that have changed."""
+        """Let clients that wait for keys try those that have changed, at the end of a command."""
         while self.ready_waiters:
             self.ready_waiters.pop(0).serve()
+
+    def settle_waiters(self) -> None:
+        """`serve_waiters` where there is no command; what it changed is committed."""
+        self.serve_waiters()
+        if self.unsettled:
+            self.commit()
+
+    def answer(self, blocked: Blocked, reply: Reply) -> None:
+        """Answer a client that waited, once what it took was taken for good."""
+        store = self.keyspace.store
+        if store is None or not store.durable:
+            blocked.finish(reply)
+        else:
+            self.unsettled.append((blocked.detach(), reply))
+
+    def _settle(self, error: ErrorReply | None) -> None:
+        """Answer those whose answers waited for a commit, which may have failed."""
+        unsettled, self.unsettled = self.unsettled, []
+        for deferred, reply in unsettled:
+            deferred.complete(reply if error is None else error)
 
     # --- the store -----------------------------------------------------------------------------
 
@@ -260,6 +290,8 @@ class Node:
         changes = self.keyspace.changes
         if changes == self._changes_seen and self.write_error is not None:
             # Nothing of it is the concern of whoever only reads.
+            if self.unsettled:
+                self._settle(None)
             return None
         self._changes_seen = changes
         return self.retry_commit()
@@ -273,6 +305,8 @@ class Node:
             self.write_failed(error)
         else:
             self.write_error = None
+        if self.unsettled:
+            self._settle(self.write_error)
         return self.write_error
 
     def write_failed(self, error: OSError) -> None:
@@ -295,6 +329,8 @@ class Node:
             else:
                 session.transport.close_when_sent()
         unpause(self, job_id)
+        if job_id in self.long_runs:
+            self.long_runs[job_id].kill(b"ERR the job has ended")
         self.keyspace.drop(job_id)
 
     # --- counts --------------------------------------------------------------------------------
@@ -322,13 +358,21 @@ class Node:
         if type(reply) is ErrorReply:
             stats.failed += 1
             self._count_error(reply)
+        elif type(reply) is CountedError:
+            stats.failed += 1
         if 0 < self.latency_threshold_ns <= duration_ns:
             self.took_long(session, command, duration_ns)
         log = self.slow_log
         # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
         if 0 <= log.threshold_us * 1000 < duration_ns and not command.no_auth:
+            self.record_slow(session, shown(command, request), duration_ns)
+
+    def record_slow(self, session: Session, request: list[bytes], duration_ns: int) -> None:
+        """Keep a call in the slow log, if it is slow."""
+        log = self.slow_log
+        if 0 <= log.threshold_us * 1000 < duration_ns:
             log.add(
-                shown(command, request),
+                request,
                 self.clock.now_s,
                 duration_ns // 1000,
                 session.address,
@@ -349,10 +393,7 @@ class Node:
         duration_ns = duration_ms * 1_000_000
         if 0 < self.latency_threshold_ns <= duration_ns:
             self.took_long(session, command, duration_ns)
-        log = self.slow_log
-        if 0 <= log.threshold_us < duration_ms * 1000:
-            client = session.address, session.name, session.job_id
-            log.add(request, self.clock.now_s, duration_ms * 1000, *client)
+        self.record_slow(session, request, duration_ns)
 
     def reset_stats(self) -> None:
         """Count commands and errors from zero again: CONFIG RESETSTAT."""

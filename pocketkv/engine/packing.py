@@ -34,14 +34,19 @@ def unpack(payload: bytes) -> list[bytes]:
     return unpack_some(payload, 0, len(payload))[0]
 
 
-def unpack_some(payload: bytes, position: int, count: int) -> tuple[list[bytes], int]:
+def unpack_some(
+    payload: bytes, position: int, count: int, size: int = 0
+) -> tuple[list[bytes], int]:
     """At most so many items from a position on, and the position behind them.
+
+    With a `size`, they end with the one that makes them so many bytes together.
 
     Raises:
         PayloadError: They were not packed.
     """
     items: list[bytes] = []
-    while position < len(payload) and len(items) < count:
+    end = min(len(payload), position + size) if size else len(payload)
+    while position < end and len(items) < count:
         start = position + _LENGTH.size
         if start > len(payload):
             raise PayloadError("a length is cut off")

@@ -10,6 +10,7 @@ from typing import Final
 
 from pocketkv.engine.cold import FIRST_COLLECTION, Cold
 from pocketkv.engine.hash_value import HashValue
+from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.packing import PayloadError
 from pocketkv.engine.set_value import SetValue
 from pocketkv.engine.sorted_set_value import SortedSetValue
@@ -18,8 +19,9 @@ from pocketkv.engine.values import Collection, Entry, type_name
 
 COLLECTIONS: Final[dict[int, type[Collection]]] = {
     FIRST_COLLECTION: SetValue,
-    FIRST_COLLECTION + 3: SortedSetValue,
+    FIRST_COLLECTION + 1: ListValue,
     FIRST_COLLECTION + 2: HashValue,
+    FIRST_COLLECTION + 3: SortedSetValue,
     FIRST_COLLECTION + 4: StreamValue,
 }
 _CODES: Final = {kind: code for code, kind in COLLECTIONS.items()}

@@ -114,7 +114,7 @@ class Ranking:
         """How many pairs are less than this one."""
         return self._rank_of(self._find(score, member))
 
-    def rank_of_score(self, score: float, *, is_after: bool) -> int:
+    def rank_of_score(self, score: float, is_after: bool) -> int:
         """How many pairs have a lower score; with `is_after`, how many have no higher one."""
         low = 0
         high = len(self._scores) - 1
@@ -138,7 +138,7 @@ class Ranking:
                 end = middle
         return self._rank_of(low << _OFFSET_BITS | start)
 
-    def rank_of_member(self, member: bytes, *, is_after: bool) -> int:
+    def rank_of_member(self, member: bytes, is_after: bool) -> int:
         """`rank_of_score` by members, if all have one score; otherwise the answer is any."""
         low = 0
         high = len(self._members) - 1

@@ -14,6 +14,7 @@ from pocketkv.resp.replies import Reply
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.node import Node
     from pocketkv.engine.pubsub import Subscriptions
     from pocketkv.engine.tracking import TrackingClient
@@ -55,6 +56,10 @@ class Transport(Protocol):
         """Drop it when it leaves so many bytes unread and is to be sent one more message."""
         ...
 
+    def is_left(self) -> bool:
+        """Whether the other side has gone, though nobody may have noticed so far."""
+        ...
+
     def close_when_sent(self) -> None:
         """Serve nothing more, and close when every reply that is due was sent."""
         ...
@@ -89,7 +94,9 @@ class Session:
             in a transaction or a script.
         transaction: What it has sent since MULTI; ``None``: it is in none.
         watch: The keys that it watches for its next transaction, if it does.
+        long_run: What its transaction's scripts take turns by, while it is executed.
         in_exec: Whether its transaction is executed now.
+        in_script: Whether it is no client, but what a script's commands come from.
         reply_off, reply_skip: CLIENT REPLY.
         subscriptions: To channels, if it ever had any.
         tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
@@ -114,12 +121,14 @@ class Session:
         "guarded",
         "id",
         "in_exec",
+        "in_script",
         "job_id",
         "last_active_ms",
         "last_command",
         "lib_name",
         "lib_version",
         "local_address",
+        "long_run",
         "monitoring",
         "name",
         "no_evict",
@@ -157,6 +166,8 @@ class Session:
         self.blocked: Unblockable | None = None
         self.denies_blocking = False
         self.in_exec = False
+        self.in_script = False
+        self.long_run: LongRun | None = None
         self.transaction: Transaction | None = None
         self.watch: Watch | None = None
         self.job_id = DEFAULT_JOB_ID

@@ -121,13 +121,13 @@ class SortedSetValue(Collection):
         score = self._scores.get(member)
         return -1 if score is None else self._ranking.rank(score, member)
 
-    def rank_of_score(self, score: float, *, is_after: bool) -> int:
+    def rank_of_score(self, score: float, is_after: bool) -> int:
         """How many members have a lower score; with `is_after`, how many have no higher one."""
-        return self._ranking.rank_of_score(score, is_after=is_after)
+        return self._ranking.rank_of_score(score, is_after)
 
-    def rank_of_member(self, member: bytes, *, is_after: bool) -> int:
+    def rank_of_member(self, member: bytes, is_after: bool) -> int:
         """`rank_of_score` by members, if all have one score; otherwise the answer is any."""
-        return self._ranking.rank_of_member(member, is_after=is_after)
+        return self._ranking.rank_of_member(member, is_after)
 
     def members_between(self, start: int, stop: int) -> list[bytes]:
         """The members from rank `start` to before `stop`, both within its length."""
@@ -314,6 +314,9 @@ class SortedSetValue(Collection):
         """Some of the members; all of a listpack, which is small."""
         if self._is_listpack:
             return 0, self.payload()
+        if not self._scores.segments:
+            # It was freed meanwhile.
+            return 0, _SKIPLIST
         mean_bytes = max(1, self.size_bytes // max(1, len(self)))
         cursor, members, scores = self.scan(cursor, max(1, size // mean_bytes))
         return cursor, _SKIPLIST + _pack_pairs(scores, members)

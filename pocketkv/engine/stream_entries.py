@@ -235,11 +235,9 @@ class StreamEntries(Collection):
         size = 0
         for text in pairs:
             size += len(text)
-        begins = True
-        if self._nodes:
-            node = self._nodes[-1]
-            begins = node.is_full(size, entries_max, bytes_max)
-        if begins:
+        node = self._nodes[-1] if self._nodes else None
+        begins = node is None or node.is_full(size, entries_max, bytes_max)
+        if node is None or begins:
             node = self._begin(entry_id, tuple(pairs[::2]))
         before = node.listpack_bytes
         self.size_bytes += node.add(entry_id, pairs)

@@ -16,7 +16,7 @@ from pocketkv.engine.stream_entries import UNKNOWN_READS
 _GROUP_BYTES: Final = 360
 _CONSUMER_BYTES: Final = 260
 # A delivery with its time and id, and its places in the two lists.
-PENDING_BYTES: Final = 184
+PENDING_BYTES: Final = 144
 
 
 class Pending:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
-from typing import Final
+from typing import Any, Final
 
 from pocketkv.engine.arguments import canonical_integer
 from pocketkv.engine.packing import PayloadError, pack, unpack
@@ -257,10 +257,10 @@ class StreamNode:
         """The fields of an entry, each followed by its value."""
         return self._texts(self.packed_at(position), 0)
 
-    def _texts(self, raw: bytes, place: int) -> list[bytes]:
+    def _texts(self, raw: bytes, place: int) -> list[Any]:
         count = _length(raw, place)
         place += 4
-        texts: list[bytes] = []
+        texts: list[Any] = []
         if count == 0:
             for field in self.fields:
                 stop = place + 4 + _length(raw, place)

@@ -36,6 +36,8 @@ _CONSUMER: Final = b"C"
 _CONSUMER_GONE: Final = b"D"
 _PENDING: Final = b"P"
 _SETTLED: Final = b"K"
+# Of those that name a group, how many parts each has.
+_OF_GROUP: Final = {_CONSUMER: 3, _CONSUMER_GONE: 2, _PENDING: 3, _SETTLED: 2}
 
 # What a stream on a medium begins with.
 _STREAM: Final = b"s"
@@ -347,7 +349,10 @@ class StreamValue(StreamEntries):
         if kind == _GROUP_GONE:
             self.remove_group(rest)
             return
-        name, *others = unpack(rest)
+        parts = unpack(rest)
+        if kind not in _OF_GROUP or len(parts) != _OF_GROUP[kind]:
+            raise PayloadError("not a change of a stream")
+        name, *others = parts
         group = self.groups.get(name)
         if group is None:
             # It has gone since.
@@ -358,12 +363,10 @@ class StreamValue(StreamEntries):
             self.remove_consumer(group, others[0])
         elif kind == _PENDING:
             self._deliver_again(group, others[0], others[1])
-        elif kind == _SETTLED:
+        else:
             ids = others[0]
             places = range(0, len(ids), _ID_BYTES)
             self.settle(group, [int.from_bytes(ids[i : i + _ID_BYTES], "big") for i in places])
-        else:
-            raise PayloadError("not a change of a stream")
 
     def _deliver_again(self, group: Group, name: bytes, deliveries: bytes) -> None:
         consumer = group.consumers.get(name)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.calling import call, require_ready
-from pocketkv.engine.errors import CommandError
+from pocketkv.engine.errors import CommandError, discarded_because
 from pocketkv.engine.fetching import forget
-from pocketkv.engine.large_string import LargeString
+from pocketkv.engine.long_runs import BUSY_SCRIPT, LongRun, run_sliced
+from pocketkv.engine.sinks import charged_bytes
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.replies import (
     NULL_ARRAY,
@@ -27,11 +28,11 @@ from pocketkv.resp.replies import (
 )
 
 if TYPE_CHECKING:
+    from pocketkv.engine.cold import PendingRead
     from pocketkv.engine.commands import Command
     from pocketkv.engine.session import Session
 
 _ABORTED: Final = b"EXECABORT Transaction discarded because of previous errors."
-_DISCARDED_BECAUSE: Final = b"EXECABORT Transaction discarded because of: "
 _NOT_ALLOWED: Final = b"ERR Command not allowed inside a transaction"
 _QUEUE_FULL: Final = b"OOM the transaction takes more memory than one may"
 # What is executed at once, in a transaction too.
@@ -82,7 +83,7 @@ class Transaction:
             # None will be executed.
             return QUEUED
         # Large strings are charged to the job.
-        size_bytes = sum(len(part) for part in request if not isinstance(part, LargeString))
+        size_bytes = sum(map(len, request)) - charged_bytes(request)
         self.size_bytes += size_bytes + _COMMAND_BYTES
         if self.size_bytes > limits.TRANSACTION_BYTES_MAX:
             raise CommandError(_QUEUE_FULL)
@@ -98,11 +99,6 @@ class Transaction:
             return text
         discard(session)
         return discarded_because(text)
-
-
-def discarded_because(text: bytes) -> bytes:
-    """The error of an EXEC of which nothing was executed because of an error."""
-    return _DISCARDED_BECAUSE + (text[4:] if text.startswith(b"ERR ") else text)
 
 
 def discard(session: Session) -> None:
@@ -149,6 +145,15 @@ def execute_all(session: Session, queue: Queue) -> Reply:
         return NULL_ARRAY
     at_hand = require_ready(session, queue)
     session.unwatch()
+    if any(command.group == "scripting" for command, _ in queue):
+        # They may take long, and nothing of the job may come in between.
+        session.long_run = LongRun(session, [b"EXEC"], BUSY_SCRIPT)
+        return run_sliced(session.long_run, lambda: _execute_queue(session, queue, at_hand))
+    return _execute_queue(session, queue, at_hand)
+
+
+def _execute_queue(session: Session, queue: Queue, at_hand: list[PendingRead]) -> Reply:
+    """Execute requests for which everything is at hand."""
     session.denies_blocking = True
     session.in_exec = True
     replies: list[Reply] = []
@@ -163,6 +168,7 @@ def execute_all(session: Session, queue: Queue) -> Reply:
     finally:
         session.denies_blocking = False
         session.in_exec = False
+        session.long_run = None
         forget(at_hand)
     if any(isinstance(reply, Deferred) for reply in replies):
         return _when_known(replies)

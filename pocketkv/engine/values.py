@@ -8,7 +8,7 @@ Every other type is a `Collection`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.large_string import LargeString
@@ -16,6 +16,10 @@ from pocketkv.engine.sizes import bytes_object
 
 if TYPE_CHECKING:
     from pocketkv.engine.regions import Evacuation, Survey
+
+
+# A collection that takes more is freed in the background, in parts.
+SHED_BYTES_MIN: Final = 256 * 1024
 
 
 class Collection:
@@ -77,6 +81,9 @@ class Collection:
         """
         return 0, self.payload()
 
+    def end_parts(self) -> None:
+        """Nobody asks for the rest of the parts that were begun; there may be none."""
+
     def add_part(self, payload: bytes) -> None:
         """Take in another part of the value that this was made of the first part of.
 
@@ -102,7 +109,10 @@ class Collection:
         yield cls.of_payload(payload)
 
     def shed(self) -> bool:
-        """Free some of what a value holds that nobody needs; false if the rest may go at once."""
+        """Free some of what a value holds that nobody needs; false if the rest may go at once.
+
+        Whoever asked for parts of it may still ask for more; they may then say nothing.
+        """
         return False
 
     def apply_change(self, change: bytes) -> None:

@@ -9,6 +9,7 @@ that wait for other keys cost it one look.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.node import Node
     from pocketkv.engine.session import Session
+    from pocketkv.engine.values import Collection
 
 # Tries one key: the reply, or `PENDING` if it does not have what the client wants.
 Attempt: TypeAlias = "Callable[[bytes], Reply | Marker]"
@@ -38,37 +40,54 @@ class KeyWaiter:
         keys: Each once, in the command's order.
         attempt: Tries one key.
         request: What it asked, to be executed anew once the keys are another server's.
+        takes: The type of values that it takes something from; ``None``: it takes nothing away.
     """
 
-    __slots__ = ("attempt", "blocked", "database", "keys", "request", "session")
+    __slots__ = ("attempt", "blocked", "database", "keys", "request", "session", "takes")
 
     def __init__(
-        self, session: Session, request: list[bytes], keys: list[bytes], attempt: Attempt
+        self,
+        session: Session,
+        request: list[bytes],
+        keys: list[bytes],
+        attempt: Attempt,
+        takes: type[Collection] | None,
     ) -> None:
         self.session = session
         self.database = session.db
         self.request = request
         self.keys = list(dict.fromkeys(keys))
         self.attempt = attempt
+        self.takes = takes
         self.blocked: Blocked
 
     def try_key(self, key: bytes) -> bool:
-        """Try one key that may have what it waits for; whether the client is answered."""
+        """Try one key that may have what it waits for; whether the client waits no more."""
+        if self.takes is not None and self.session.transport.is_left():
+            # It would be given what nobody receives.
+            self.blocked.detach()
+            self.session.transport.close()
+            return True
         try:
             reply = self.attempt(key)
         except CommandError as error:
             reply = ErrorReply(error.text)
         if reply is PENDING:
             return False
-        self.blocked.finish(reply)
+        self.session.node.answer(self.blocked, reply)
         return True
+
+
+# Of one key: those that take from the same type of values, in the order in which they came.
+_Queues: TypeAlias = "dict[type[Collection] | None, OrderedDict[KeyWaiter, None]]"
 
 
 class Waiters:
     """Those of one job on this node; told of every change while there is one (see `changes`).
 
     Attributes:
-        ready: Keys that have changed since their waiters last tried them, in that order.
+        ready: Keys that have changed since their waiters last tried them, in the order in which
+            they came to be; and whether they are there.
         left_waiters: Those whose keys have gone to another server.
     """
 
@@ -77,9 +96,8 @@ class Waiters:
     def __init__(self, node: Node, space: JobSpace) -> None:
         self.node = node
         self.space = space
-        # Of each key, those who wait for it in the order in which they came.
-        self._by_key: dict[Database, dict[bytes, dict[KeyWaiter, None]]] = {}
-        self.ready: dict[tuple[Database, bytes], None] = {}
+        self._by_key: dict[Database, dict[bytes, _Queues]] = {}
+        self.ready: dict[tuple[Database, bytes], bool] = {}
         self.left_waiters: dict[KeyWaiter, None] = {}
 
     def __len__(self) -> int:
@@ -91,17 +109,25 @@ class Waiters:
             self.space.observe(self)
         waiting = self._by_key.setdefault(waiter.database, {})
         for key in waiter.keys:
-            waiting.setdefault(key, {})[waiter] = None
+            queues = waiting.setdefault(key, {})
+            queue = queues.get(waiter.takes)
+            if queue is None:
+                # The first one of a plain dict, whose first ones were removed, is far to find.
+                queue = queues[waiter.takes] = OrderedDict()
+            queue[waiter] = None
 
     def remove(self, waiter: KeyWaiter) -> None:
         """The client waits no more."""
         self.left_waiters.pop(waiter, None)
         waiting = self._by_key[waiter.database]
         for key in waiter.keys:
-            queue = waiting[key]
+            queues = waiting[key]
+            queue = queues[waiter.takes]
             del queue[waiter]
             if not queue:
-                del waiting[key]
+                del queues[waiter.takes]
+                if not queues:
+                    del waiting[key]
         if not waiting:
             del self._by_key[waiter.database]
             if not self._by_key:
@@ -126,23 +152,27 @@ class Waiters:
     def left(self, space: JobSpace, start: int, end: int) -> None:
         """As `Observer.left`."""
         for waiting in self._by_key.values():
-            for key, queue in waiting.items():
+            for key, queues in waiting.items():
                 if start <= key_slot(key) <= end:
-                    self.left_waiters.update(queue)
+                    for queue in queues.values():
+                        self.left_waiters.update(queue)
         if self.left_waiters:
             self._call_back()
 
     def _note(self, database: Database, key: bytes) -> None:
         if not self.ready and not self.left_waiters:
             self._call_back()
-        self.ready[database, key] = None
+        place = (database, key)
+        is_there = database.find_stored(key) is not None
+        if is_there and self.ready.get(place) is False:
+            # As in Redis, its turn comes by when it was made.
+            del self.ready[place]
+        self.ready[place] = is_there
 
     def _call_back(self) -> None:
-        """Have this served after the command under way; what changes otherwise, very soon."""
-        node = self.node
-        if self not in node.ready_waiters:
-            node.ready_waiters.append(self)
-            node.timers.at(node.clock.now_ms, node.serve_waiters)
+        """Have this served after the command under way, or soon if there is none."""
+        if self not in self.node.ready_waiters:
+            self.node.ready_waiters.append(self)
 
     # --- serving -------------------------------------------------------------------------------
 
@@ -157,14 +187,18 @@ class Waiters:
                 self._serve_key(database, key)
 
     def _serve_key(self, database: Database, key: bytes) -> None:
-        for waiter in list(self._by_key.get(database, {}).get(key, ())):
-            if waiter.blocked.deferred.done:
-                continue
-            try:
-                waiter.try_key(key)
-            except NotResident as missing:
-                self._fetch(database, key, missing)
-                return
+        queues = self._by_key.get(database, {}).get(key, {})
+        try:
+            for takes, queue in list(queues.items()):
+                if takes is None:
+                    for waiter in list(queue):
+                        waiter.try_key(key)
+                    continue
+                # Where one finds nothing, those behind it need not look.
+                while queue and next(iter(queue)).try_key(key):
+                    pass
+        except NotResident as missing:
+            self._fetch(database, key, missing)
 
     def _fetch(self, database: Database, key: bytes, missing: NotResident) -> None:
         """Have values read that a key's waiters need, and then let them try again."""
@@ -179,7 +213,7 @@ class Waiters:
                     pass
             if key in self._by_key.get(database, {}):
                 self._note(database, key)
-                self.node.serve_waiters()
+                self.node.settle_waiters()
             for read in reads:
                 read.forget()
 
@@ -201,6 +235,7 @@ def wait_for_keys(
     keys: list[bytes],
     attempt: Attempt,
     *,
+    takes: type[Collection] | None = None,
     timeout_ms: int,
     timeout_reply: Reply,
 ) -> Reply:
@@ -214,6 +249,8 @@ def wait_for_keys(
         keys: What it waits for, in the order in which they are tried.
         attempt: Tries one of them: the reply, or `PENDING`; may raise `CommandError`, which
             answers the client too.
+        takes: The type of values that it takes something from: where it finds nothing, others of
+            the same type would not either. ``None``: it takes nothing away (XREAD).
         timeout_ms: How long it waits at most; 0: for ever.
         timeout_reply: What it is told then.
     """
@@ -222,7 +259,7 @@ def wait_for_keys(
     waiters = session.space.waiters
     if waiters is None:
         waiters = session.space.waiters = Waiters(session.node, session.space)
-    waiter = KeyWaiter(session, request, keys, attempt)
+    waiter = KeyWaiter(session, request, keys, attempt, takes)
     of_job = waiters
     waiter.blocked = block(
         session,

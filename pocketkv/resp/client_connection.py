@@ -7,6 +7,7 @@ What a request means is the business of a `RequestHandler`.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import deque
 from functools import partial
@@ -413,6 +414,15 @@ class ClientConnection(Connection):
         reply.is_begun = True
         for piece in pieces:
             self.outbox.write(piece)
+
+    def is_left(self) -> bool:
+        """Whether the other side has gone, or will send nothing more, whatever it sent before."""
+        if self.closed or self._ended:
+            return True
+        poll = select.poll()
+        poll.register(self.fd, select.POLLRDHUP)
+        # Errors are told unasked.
+        return bool(poll.poll(0))
 
     def close_when_sent(self) -> None:
         """Serve nothing more, and close when every reply that is due was sent."""

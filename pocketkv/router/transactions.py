@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.commands import Command, Route
-from pocketkv.engine.errors import CROSS_SLOT, CommandError
+from pocketkv.engine.errors import CROSS_SLOT, CommandError, discarded_because
 from pocketkv.engine.gate import run
-from pocketkv.engine.transactions import Queue, discarded_because
+from pocketkv.engine.transactions import Queue
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.replies import NULL_ARRAY, Deferred, Encoded, ErrorReply, Reply

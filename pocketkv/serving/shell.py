@@ -124,6 +124,8 @@ class Shell:
         self.node.clock.set(time.time_ns() // 1_000_000)
 
     def _on_burst_end(self) -> None:
+        if self.node.ready_waiters:
+            self.node.settle_waiters()
         due_ms = self.node.timers.next_ms()
         if due_ms is not None and due_ms < self._timers_armed_ms:
             self._timers_changed.set()
@@ -153,8 +155,9 @@ class Shell:
         while True:
             self._on_round()
             more = self.node.keyspace.expire_some()
-            # Somebody may be told of what has expired.
-            self._on_burst_end()
+            if self.node.ready_waiters:
+                # Of what changed without a command: by this, or anything else in the background.
+                self.node.settle_waiters()
             await trio.sleep(0 if more else _EXPIRE_INTERVAL_S)
 
     async def run_timers(self) -> None:

@@ -332,6 +332,7 @@ class Carrier:
         if space.observer is not None:
             # Who waits for something there is not held any more when it asks again.
             space.observer.left(space, move.start, move.end)
+            self._node.settle_waiters()
         if space.pubsub is not None:
             space.pubsub.drop_foreign()
         empty_range(space, move.start, move.end)

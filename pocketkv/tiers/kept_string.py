@@ -179,7 +179,7 @@ class KeptString(LargeString):
 
     def missing(self, start: int, stop: int) -> list[PendingRead]:
         """What has to be read before these bytes can be had."""
-        if start >= stop or (self._cold, start, stop) in self._reader.parts:
+        if start >= stop or self._part(start, stop) is not None:
             return []
         return [KeptPart(self._reader, self._cold, start, stop)]
 
@@ -198,7 +198,19 @@ class KeptString(LargeString):
             NotResident: They were not.
         """
         self.require(start, stop)
-        return self._reader.parts[self._cold, start, stop] if start < stop else b""
+        part = self._part(start, stop)
+        return b"" if part is None else part
+
+    def _part(self, start: int, stop: int) -> bytes | None:
+        """Bytes that were read and not forgotten since, by themselves or within a longer part."""
+        parts = self._reader.parts
+        exact = parts.get((self._cold, start, stop))
+        if exact is not None:
+            return exact
+        for (cold, first, last), part in parts.items():
+            if cold is self._cold and first <= start and stop <= last:
+                return part[start - first : stop - first]
+        return None
 
     def views(self, start: int, stop: int) -> list[memoryview]:
         """The same.

@@ -100,6 +100,9 @@ class FakeTransport:
     def limit_pushes(self, unread_bytes_max: int) -> None:
         self.unread_bytes_max = unread_bytes_max
 
+    def is_left(self) -> bool:
+        return self.closed
+
     def close_when_sent(self) -> None:
         self.closing = True
 
@@ -275,6 +278,7 @@ class Engine:
         """Let time pass; what is due is done."""
         self.clock.set(self.clock.now_ms + milliseconds)
         self.node.timers.run_due()
+        self.node.settle_waiters()
 
     def own_only(self, ranges: Iterable[tuple[int, int]], job_id: str = DEFAULT_JOB) -> None:
         """Leave this server these slot ranges, both ends included; another one gets the rest."""

@@ -102,9 +102,8 @@ scan_options = options(
     most=2,
 )
 whole_counts = st.sampled_from([b"5000", b"%d" % INT64_MAX, b"%d" % (INT64_MAX // 2)])
-bad_counts = st.one_of(
-    bad_numbers, st.sampled_from([b"0", b"%d" % INT64_MIN, b"%d" % (-INT64_MAX // 2)])
-)
+# No large negative ones that are within range: Redis would never end.
+bad_counts = st.one_of(bad_numbers, st.sampled_from([b"0", b"%d" % INT64_MIN]))
 reads = st.sampled_from([b"ZUNION", b"ZINTER", b"ZDIFF"])
 stores = st.sampled_from([b"ZUNIONSTORE", b"ZINTERSTORE", b"ZDIFFSTORE"])
 # Never waits for long, and not at all where everything is right.

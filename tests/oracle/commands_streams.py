@@ -6,13 +6,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.oracle import generate
 from tests.oracle.compare import Leniencies, Leniency
 from tests.oracle.generate import (
     Requests,
     any_case,
     bad_numbers,
     joined,
-    keys,
     mutated,
     numbers,
     options,
@@ -20,7 +20,8 @@ from tests.oracle.generate import (
     small_texts,
 )
 
-_UINT64_MAX = 2**64 - 1
+# Mostly the same, so that a stream has entries and groups.
+keys = st.one_of(st.just(b"a"), st.just(b"a"), st.sampled_from([b"a", b"b"]), generate.keys)
 
 # Few small numbers, so that ids meet; what is larger than them ends a stream.
 small_ids = st.tuples(st.integers(0, 8), st.integers(0, 3)).map(lambda pair: b"%d-%d" % pair)
@@ -81,9 +82,9 @@ trimming = st.one_of(
         options(request(any_case(b"LIMIT"), counts), most=1),
     ),
 )
-add_options = st.one_of(
-    st.just([]),
-    st.just([]),
+add_options: Requests = st.one_of(
+    request(),
+    request(),
     trimming,
     request(any_case(b"NOMKSTREAM")),
     options(trimming, request(b"NOMKSTREAM"), request(b"LIMIT", counts)),

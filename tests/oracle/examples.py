@@ -10,8 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tests.oracle import (
+    commands_bitmaps,
+    commands_geo,
     commands_hashes,
+    commands_hyperloglogs,
     commands_keys,
+    commands_lists,
     commands_sets,
     commands_sorted_sets,
     commands_streams,
@@ -22,12 +26,16 @@ from tests.oracle.generate import Request, Requests, resolve_times
 from tests.oracle.targets import Target
 
 MODULES = [
+    commands_bitmaps,
     commands_hashes,
+    commands_hyperloglogs,
     commands_keys,
+    commands_lists,
     commands_sets,
     commands_sorted_sets,
     commands_streams,
     commands_strings,
+    commands_geo,
 ]
 
 EXAMPLES = int(os.environ.get("POCKETKV_ORACLE_EXAMPLES", "250"))

@@ -125,6 +125,10 @@ SAME_ARGUMENTS = [
     "bzmpop",
     "zrandmember",
     "zscan",
+    "geoadd",
+    "geodist",
+    "georadius",
+    "georadiusbymember",
 ]
 
 

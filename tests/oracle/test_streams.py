@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracle.commands_streams import STRATEGIES
-from tests.oracle.examples import compare, compared
+from tests.oracle.examples import EXAMPLES, compare, compared
 from tests.oracle.generate import Request
 from tests.oracle.targets import EngineTarget, SocketTarget, StoreTarget
 
@@ -39,7 +39,7 @@ def test_every_reply_is_as_redis_s(
 ) -> None:
     ours = target()
 
-    @compared()
+    @compared(EXAMPLES // 3)
     @given(requests=sequences, entries=node_entries, size=node_bytes)
     def check(requests: list[Request], entries: bytes, size: bytes) -> None:
         requests = configured(requests, entries, size)

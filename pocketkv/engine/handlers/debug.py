@@ -27,6 +27,7 @@ from pocketkv.engine.errors import NO_SUCH_KEY, CommandError, wrong_subcommand
 from pocketkv.engine.handlers.keys import encoding_of, refcount_of
 from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.help_text import help_lines
+from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.scan import position_of
 from pocketkv.engine.set_value import SetValue
 from pocketkv.engine.sorted_set_value import SortedSetValue
@@ -154,6 +155,10 @@ def _digest_value(db: Database, key: bytes, value: Value, digest: int) -> int:
     """Redis's digest of a value and of whether it expires, on top of `digest`."""
     if not isinstance(value, Collection):
         digest = _mixed(_mixed(digest, b"\0\0\0\0"), bytes(value))
+    elif isinstance(value, ListValue):
+        digest = _mixed(digest, b"\0\0\0\1")
+        for item in value.items():
+            digest = _mixed(digest, item)
     elif isinstance(value, SetValue):
         digest = _mixed(digest, b"\0\0\0\2")
         for member in value.members():

@@ -124,7 +124,8 @@ def keys(session: Session, request: list[bytes]) -> Reply:
     glob = Glob(request[1])
     db = session.db
     found: list[Reply] = []
-    for slot in db.served_slots():
+    owned = session.space.owned
+    for slot in [slot for slot, _ in db.slot_tables() if owned[slot]]:
         found += [key for key in db.keys_in_slot(slot) if glob.matches(key)]
     return found
 

@@ -171,7 +171,7 @@ def put_scores(
     if len(members) > _MANY_MEMBERS:
         # Short members cost far more than their bytes, which are what the gate has looked at.
         require_memory(session, sum(map(pair_cost, members)))
-    value = lookup_sorted_set(session, key)
+    value: SortedSetValue | None = lookup_sorted_set(session, key)
     is_new = value is None
     if value is None:
         if options & XX:
@@ -235,7 +235,7 @@ def _new_score(old: float | None, score: float, options: int) -> float | None:
 def zrem(session: Session, request: list[bytes]) -> Reply:
     """Answers how many members there were."""
     key = request[1]
-    value = lookup_sorted_set(session, key)
+    value: SortedSetValue | None = lookup_sorted_set(session, key)
     if value is None:
         return 0
     before_bytes = value.size_bytes
@@ -265,7 +265,7 @@ def zrem(session: Session, request: list[bytes]) -> Reply:
 )
 def zcard(session: Session, request: list[bytes]) -> Reply:
     """Answers 0 for a key that does not exist."""
-    value = read_sorted_set(session, request[1])
+    value: SortedSetValue | None = read_sorted_set(session, request[1])
     return 0 if value is None else len(value)
 
 
@@ -283,7 +283,7 @@ def zcard(session: Session, request: list[bytes]) -> Reply:
 )
 def zscore(session: Session, request: list[bytes]) -> Reply:
     """Answers a double or null."""
-    value = read_sorted_set(session, request[1])
+    value: SortedSetValue | None = read_sorted_set(session, request[1])
     return None if value is None else value.score(request[2])
 
 
@@ -301,7 +301,7 @@ def zscore(session: Session, request: list[bytes]) -> Reply:
 )
 def zmscore(session: Session, request: list[bytes]) -> Reply:
     """Answers a double or null for each."""
-    value = read_sorted_set(session, request[1])
+    value: SortedSetValue | None = read_sorted_set(session, request[1])
     if value is None:
         return [None] * (len(request) - 2)
     return [value.score(member) for member in request[2:]]
@@ -321,7 +321,7 @@ def zmscore(session: Session, request: list[bytes]) -> Reply:
 )
 def zrank(session: Session, request: list[bytes]) -> Reply:
     """Answers null if it is not there."""
-    value = read_sorted_set(session, request[1])
+    value: SortedSetValue | None = read_sorted_set(session, request[1])
     rank = -1 if value is None else value.rank(request[2])
     return None if rank < 0 else rank
 
@@ -340,7 +340,7 @@ def zrank(session: Session, request: list[bytes]) -> Reply:
 )
 def zrevrank(session: Session, request: list[bytes]) -> Reply:
     """Answers null if it is not there."""
-    value = read_sorted_set(session, request[1])
+    value: SortedSetValue | None = read_sorted_set(session, request[1])
     if value is None:
         return None
     rank = value.rank(request[2])

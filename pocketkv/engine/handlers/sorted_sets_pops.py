@@ -89,7 +89,7 @@ def _pop_from_one(session: Session, request: list[bytes], *, from_max: bool) -> 
         count = parse_int(request[2], NOT_POSITIVE)
         if count < 0:
             raise CommandError(NOT_POSITIVE)
-    value = lookup_sorted_set(session, request[1])
+    value: SortedSetValue | None = lookup_sorted_set(session, request[1])
     if value is None or count == 0:
         return []
     members, scores = _pop(session, request[1], value, count, from_max=from_max)
@@ -227,6 +227,7 @@ def _wait_for_one(session: Session, request: list[bytes], *, from_max: bool) -> 
         request,
         keys,
         waiting.attempt,
+        takes=SortedSetValue,
         timeout_ms=timeout_ms,
         timeout_reply=NULL_ARRAY,
     )
@@ -265,6 +266,7 @@ def bzmpop(session: Session, request: list[bytes]) -> Reply:
         request,
         keys,
         waiting.attempt,
+        takes=SortedSetValue,
         timeout_ms=timeout_ms,
         timeout_reply=NULL_ARRAY,
     )

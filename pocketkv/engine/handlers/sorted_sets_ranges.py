@@ -85,8 +85,8 @@ class ScoreSpan:
 
     def ranks(self, value: SortedSetValue) -> range:
         """The ranks from the lowest score on."""
-        start = value.rank_of_score(self.low, is_after=not self.includes_low)
-        return range(start, value.rank_of_score(self.high, is_after=self.includes_high))
+        start = value.rank_of_score(self.low, not self.includes_low)
+        return range(start, value.rank_of_score(self.high, self.includes_high))
 
 
 def _score_bound(text: bytes) -> tuple[float, bool]:
@@ -129,7 +129,7 @@ def _member_bound(value: SortedSetValue, text: bytes, *, is_low: bool) -> int:
         return 0
     if mark == b"+":
         return len(value)
-    return value.rank_of_member(text[1:], is_after=(mark == b"(") is is_low)
+    return value.rank_of_member(text[1:], (mark == b"(") is is_low)
 
 
 # --- counting and removing ---------------------------------------------------------------------

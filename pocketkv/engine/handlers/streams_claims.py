@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pocketkv.engine.arguments import INT64_MAX, c_string, parse_int, parse_int_within
+from pocketkv.engine.arguments import INT64_MAX, c_string, parse_int
 from pocketkv.engine.commands import ONE_KEY, command
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.gate import require_memory
@@ -210,9 +210,9 @@ def xclaim(session: Session, request: list[bytes]) -> Reply:
     before_bytes = value.size_bytes
     if claim.last_id > group.last_id:
         value.set_group(group.name, claim.last_id, group.entries_read)
-    consumer = _claimer(session, request, value, group)
     found: list[Reply] = []
     claimed: list[int] = []
+    consumer = None
     for entry_id in claim.ids:
         pending = group.pending.get(entry_id)
         if entry_id not in value:
@@ -231,6 +231,8 @@ def xclaim(session: Session, request: list[bytes]) -> Reply:
             count = claim.count
         elif not claim.ids_only:
             count = signed(count + 1)
+        if consumer is None:
+            consumer = _claimer(session, request, value, group)
         value.deliver(group, entry_id, consumer, claim.delivered_ms, count)
         claimed.append(entry_id)
         found.append(format_id(entry_id) if claim.ids_only else value.entry(entry_id))
@@ -240,7 +242,7 @@ def xclaim(session: Session, request: list[bytes]) -> Reply:
 
 
 def _claimer(session: Session, request: list[bytes], value: StreamValue, group: Group) -> Consumer:
-    """The consumer who claims; told of if it is new."""
+    """The consumer who claims something, and perhaps is new."""
     count = len(group.consumers)
     consumer = value.see_consumer(group, request[3], session.node.clock.now_ms)
     if len(group.consumers) != count:
@@ -272,7 +274,9 @@ def xautoclaim(session: Session, request: list[bytes]) -> Reply:
         option = request[i].upper()
         if option == b"COUNT" and i + 1 < len(request):
             i += 1
-            count = parse_int_within(request[i], 1, _CLAIM_COUNT_MAX, _COUNT_NOT_POSITIVE)
+            count = parse_int(request[i], _COUNT_NOT_POSITIVE)
+            if not 1 <= count <= _CLAIM_COUNT_MAX:
+                raise CommandError(_COUNT_NOT_POSITIVE)
         elif option == b"JUSTID":
             ids_only = True
         else:
@@ -280,8 +284,8 @@ def xautoclaim(session: Session, request: list[bytes]) -> Reply:
         i += 1
     value, group = _find_group(session, request)
     before_bytes = value.size_bytes
-    consumer = _claimer(session, request, value, group)
     now_ms = session.node.clock.now_ms
+    consumer = None
     claimed: list[int] = []
     gone: list[int] = []
     attempts = count * _ATTEMPTS_FACTOR
@@ -301,6 +305,8 @@ def xautoclaim(session: Session, request: list[bytes]) -> Reply:
                 continue
             if idle_ms and now_ms - pending.delivered_ms < idle_ms:
                 continue
+            if consumer is None:
+                consumer = _claimer(session, request, value, group)
             times = pending.count if ids_only else signed(pending.count + 1)
             value.deliver(group, entry_id, consumer, now_ms, times)
             claimed.append(entry_id)

@@ -30,8 +30,9 @@ _NOACK_IN_XREAD: Final = (
     b"ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead."
 )
 _NO_GROUP_OPTION: Final = b"ERR Missing GROUP option for XREADGROUP"
+# Redis names XREAD in both commands.
 _UNBALANCED: Final = (
-    b"ERR Unbalanced %b list of streams: for each stream key an ID or '%b' must be specified."
+    b"ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
 )
 _LAST_IN_GROUP: Final = (
     b"ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of "
@@ -47,7 +48,6 @@ _NO_GROUP: Final = (
 )
 _GROUP_GONE: Final = b"NOGROUP the consumer group this client was blocked on no longer exists"
 _STREAM_GONE: Final = b"UNBLOCKED the stream key no longer exists"
-_INVALID_ARGUMENTS: Final = b"ERR Invalid arguments specified for command"
 
 # Words before STREAMS, with how many arguments each has.
 _WORDS: Final = {b"BLOCK": 1, b"COUNT": 1, b"GROUP": 2, b"NOACK": 0}
@@ -70,7 +70,9 @@ def _keys_found(request: list[bytes]) -> list[int]:
         if word not in _WORDS:
             break
         i += 1 + _WORDS[word]
-    raise CommandError(_INVALID_ARGUMENTS)
+    # What is wrong is told in the command's own words.
+    _Reading().parse(request, in_group=request[0].upper() == b"XREADGROUP")
+    raise CommandError(SYNTAX)
 
 
 class _Reading:
@@ -115,7 +117,7 @@ class _Reading:
                 i += 1
                 self.count = max(0, parse_int(request[i]))
             elif option == b"STREAMS" and i < last:
-                self._parse_streams(request, i + 1, in_group)
+                self._parse_streams(request, i + 1)
                 break
             elif option == b"GROUP" and i + 1 < last:
                 if not in_group:
@@ -134,11 +136,10 @@ class _Reading:
         if in_group and self.group is None:
             raise CommandError(_NO_GROUP_OPTION)
 
-    def _parse_streams(self, request: list[bytes], first: int, in_group: bool) -> None:
+    def _parse_streams(self, request: list[bytes], first: int) -> None:
         count = len(request) - first
         if count % 2:
-            name, sign = (b"XREADGROUP", b">") if in_group else (b"XREAD", b"$")
-            raise CommandError(_UNBALANCED % (name, sign))
+            raise CommandError(_UNBALANCED)
         self.keys = request[first : first + count // 2]
         self.texts = request[first + count // 2 :]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from pocketkv.limits import EXTENT_BYTES_MIN, KIB, MIB
 from tests.tiers.files.servers import Request, pattern
+from tests.tiers.files.stream_scripts import streams
 
 Script = Callable[[], Iterator[Request]]
 
@@ -194,6 +195,52 @@ def sets() -> Iterator[Request]:
     yield words("EXISTS words ints union moved")
 
 
+def lists() -> Iterator[Request]:
+    """Small lists and large ones, which change at their ends and in the middle."""
+    yield [b"RPUSH", b"few", *[b"%d" % number for number in range(20)]]
+    yield [b"RPUSH", b"many", *[b"item %d" % (number % 700) for number in range(5000)]]
+    yield [b"LPUSH", b"long", *[pattern(number, 20_000) for number in range(40)]]
+    yield [b"RPUSHX", b"missing", b"x"]
+    yield [b"LPUSHX", b"missing", b"x"]
+    for name in (b"few", b"many", b"long"):
+        yield [b"OBJECT", b"ENCODING", name]
+        for _ in range(2):
+            yield [b"LPUSH", name, b"first", b"7"]
+            yield [b"RPUSHX", name, b"last", b"7"]
+            yield [b"LPUSHX", name, b"x"]
+            yield [b"LPOP", name]
+            yield [b"RPOP", name, b"2"]
+            yield [b"LSET", name, b"5", b"in place"]
+            yield [b"LINSERT", name, b"AFTER", b"in place", b"behind"]
+            yield [b"LREM", name, b"2", b"item 3"]
+            yield [b"LMOVE", name, name, b"LEFT", b"RIGHT"]
+            yield [b"LMOVE", name, b"moved", b"RIGHT", b"LEFT"]
+            yield [b"RPOPLPUSH", name, b"few"]
+            yield [b"BLMOVE", name, b"moved", b"LEFT", b"LEFT", b"0"]
+            yield [b"BRPOPLPUSH", name, b"moved", b"0"]
+            yield [b"BLPOP", b"missing", name, b"0"]
+            yield [b"BRPOP", name, b"few", b"0"]
+            yield [b"LMPOP", b"2", b"missing", name, b"RIGHT", b"COUNT", b"2"]
+            yield [b"BLMPOP", b"0", b"1", name, b"LEFT"]
+        yield [b"LLEN", name]
+        yield [b"LPOS", name, b"7", b"COUNT", b"0"]
+        yield [b"LINDEX", name, b"-3"]
+        yield [b"LRANGE", name, b"2", b"8"]
+        yield [b"COPY", name, name + b"'"]
+        yield [b"LTRIM", name, b"1", b"-2"]
+    for number in range(70):
+        # More changes than are kept of a list before it is written anew.
+        yield [b"RPUSH", b"many", b"%d" % number]
+        yield [b"LPOP", b"many"]
+    yield words("LTRIM many 1000 1100")
+    yield words("LTRIM long 1 0")
+    yield words("LRANGE many 0 -1")
+    yield words("GET many")
+    yield words("SADD many x")
+    yield words("LPUSH ints x")
+    yield words("EXISTS few many long moved many'")
+
+
 # Replies to these come in no order, so they are compared apart.
 UNORDERED: list[Request] = [
     *map(words, ["SMEMBERS union", "SMEMBERS words2", "SUNION union diff", "SDIFF union diff"]),
@@ -238,4 +285,7 @@ def huge() -> Iterator[Request]:
     yield words("GETDEL huge2")
 
 
-SCRIPTS: list[Script] = [huge, strings, ranges, numbers, names, due_times, sets, databases]
+SCRIPTS: list[Script] = [
+    *(huge, strings, ranges, numbers, names, due_times, sets, lists, databases),
+    streams,
+]

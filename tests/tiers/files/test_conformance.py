@@ -98,7 +98,8 @@ def test_every_medium_answers_as_memory(client: Client, script: Script) -> None:
 def test_every_data_command_is_in_a_script() -> None:
     named = {request[0].decode().lower() for script in SCRIPTS for request in script()}
     named |= {request[0].decode().lower() for request in UNORDERED} | ELSEWHERE
-    data = {c.name for c in COMMANDS.values() if c.group in {"string", "set", "generic"}}
+    groups = {"string", "set", "list", "stream", "generic"}
+    data = {c.name for c in COMMANDS.values() if c.group in groups}
     assert data <= named
 
 
@@ -139,6 +140,13 @@ def random_change(rng: random.Random, sizes: list[int]) -> Request:
         [b"SADD", name, *[b"%d" % rng.randrange(1000) for _ in range(rng.choice([1, 5, 300]))]],
         [b"SREM", name, *[b"%d" % rng.randrange(1000) for _ in range(200)]],
         [b"SUNIONSTORE", name, other, b"key3"],
+        [b"RPUSH", name, value[:5000], b"%d" % rng.randrange(1000)],
+        [b"LPUSH", name, *[b"%d" % rng.randrange(50) for _ in range(rng.choice([1, 5, 300]))]],
+        [b"LPOP", name, b"%d" % rng.choice([1, 3, 200])],
+        [b"LMOVE", name, other, b"LEFT", b"RIGHT"],
+        [b"LREM", name, b"0", b"%d" % rng.randrange(50)],
+        [b"LTRIM", name, b"1", b"%d" % rng.randrange(-10, 1000)],
+        [b"LINSERT", name, b"BEFORE", b"%d" % rng.randrange(50), value[:100]],
         [b"DEL", name],
         [b"PERSIST", name],
         [b"PEXPIREAT", name, b"4000000001%03d" % rng.randrange(1000)],

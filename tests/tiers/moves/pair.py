@@ -16,8 +16,10 @@ import trio.testing
 from pocketkv.engine.database import Database
 from pocketkv.engine.emptying import empty_some
 from pocketkv.engine.extents import Extents
+from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.node import Node
 from pocketkv.engine.set_value import SetValue
+from pocketkv.engine.stream_value import StreamValue
 from pocketkv.engine.values import Collection
 from pocketkv.placement import PlacementMap, SlotMove, SlotRange
 from pocketkv.resp.errors import PeerError
@@ -211,5 +213,9 @@ def _value(db: Database, key: bytes) -> tuple[Any, ...]:
     value = db.value_of(key, entry)
     if isinstance(value, SetValue):
         return "set", value.encoding(), frozenset(value.members())
+    if isinstance(value, ListValue):
+        return "list", tuple(value.items())
+    if isinstance(value, StreamValue):
+        return "stream", value.payload()
     assert not isinstance(value, Collection)
     return "string", bytes(value)

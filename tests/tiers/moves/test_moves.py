@@ -25,6 +25,8 @@ def test_every_kind_of_value_goes(tmp_path: Path) -> None:
         a("APPEND", "changed", "def")
         a("SADD", "integers", 1, 2, 3)
         a("SADD", "members", *(f"member-{n}" for n in range(20_000)))
+        a("RPUSH", "queue", *(f"item-{n}" for n in range(20_000)))
+        a("LINSERT", "queue", "BEFORE", "item-10000", "between")
         a("SET", "large", large)
         a("SET", "expiring", "soon", "PX", 1_000_000)
         due_ms = a("PEXPIRETIME", "expiring")
@@ -42,6 +44,8 @@ def test_every_kind_of_value_goes(tmp_path: Path) -> None:
         assert sorted(b("SMEMBERS", "integers")) == [b"1", b"2", b"3"]
         assert b("OBJECT", "ENCODING", "integers") == b"intset"
         assert b("SCARD", "members") == 20_000
+        assert b("LLEN", "queue") == 20_001
+        assert b("LRANGE", "queue", 9999, 10_001) == [b"item-9999", b"between", b"item-10000"]
         assert b.get(b"large") == large
         assert b("PEXPIRETIME", "expiring") == due_ms
         assert all(b("GET", f"key-{n}") == b"%d" % n for n in range(3000))

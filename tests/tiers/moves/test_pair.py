@@ -17,7 +17,10 @@ from tests.replies import Error
 from tests.tiers.moves.pair import JOB, Pair, contents, make_engine
 
 LARGE = bytes(range(256)) * 400
-KEYS = [b"a", b"b", b"{a}2", b"c", b"set", b"{set}2", b"large", b"{large}2"]
+KEYS = [
+    *(b"a", b"b", b"{a}2", b"c", b"set", b"{set}2", b"list", b"large", b"{large}2"),
+    b"stream",
+]
 
 key = st.sampled_from(KEYS)
 member = st.integers(0, 30).map(lambda n: b"member-%d" % n if n % 3 else b"%d" % n)
@@ -30,6 +33,21 @@ command = st.one_of(
     st.tuples(st.just("SADD"), key, member, member),
     st.tuples(st.just("SREM"), key, member),
     st.tuples(st.just("SPOP"), key),
+    st.tuples(st.sampled_from(["LPUSH", "RPUSH"]), key, member, member),
+    # So much that it is sent in parts.
+    st.tuples(st.just("RPUSH"), st.just(b"list"), *[st.just("LARGE")] * 3),
+    st.tuples(st.sampled_from(["LPOP", "RPOP"]), key),
+    st.tuples(st.just("LSET"), key, st.integers(-5, 5), member),
+    st.tuples(st.just("LINSERT"), key, st.just("BEFORE"), member, member),
+    st.tuples(st.just("LREM"), key, st.integers(-1, 1), member),
+    st.tuples(st.just("LTRIM"), key, st.integers(0, 2), st.integers(-3, -1)),
+    st.tuples(st.just("XADD"), st.just(b"stream"), st.just("*"), st.just("f"), member),
+    st.tuples(st.just("XADD"), key, st.just("MAXLEN"), st.just(3), st.just("*"), member, member),
+    st.tuples(st.just("XGROUP"), st.just("CREATE"), st.just(b"stream"), st.just("g"), st.just(0)),
+    st.tuples(
+        *map(st.just, ("XREADGROUP", "GROUP", "g", "c", "STREAMS", b"stream", ">")),
+    ),
+    st.tuples(*map(st.just, ("XAUTOCLAIM", b"stream", "g", "d", 0, 0, "COUNT", 2))),
     st.tuples(st.just("DEL"), key, key),
     st.tuples(st.just("RENAME"), st.just(b"a"), st.just(b"{a}2")),
     st.tuples(st.just("RENAME"), st.just(b"set"), st.just(b"{set}2")),
@@ -320,6 +338,53 @@ def test_a_hot_collection_is_sent_as_changes(monkeypatch: pytest.MonkeyPatch) ->
     value = pair.other.db.lookup(b"set")
     assert value is not None
     assert value.changes is None  # type: ignore[union-attr]
+
+
+def test_a_hot_queue_is_sent_as_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    items = [b"%060d" % n for n in range(5000)]
+    pair.client("RPUSH", "queue", *items)
+    sent: list[int] = []
+
+    def step() -> None:
+        if len(sent) < 200 and not pair.client.session.space.holds:
+            items.append(b"new-%d" % len(items))
+            pair.client("RPUSH", "queue", items[-1])
+            assert pair.client("LPOP", "queue") == items.pop(0)
+            pair.client("LSET", "queue", 2500, b"set-%d" % len(sent))
+            items[2500] = b"set-%d" % len(sent)
+
+    def post(arguments: list[Any]) -> None:
+        sent.append(sum(len(a) for a in arguments if isinstance(a, bytes)))
+        step()
+
+    pair.on_step = step
+    pair.on_post = post
+    pair.run(monkeypatch)
+    assert pair.other("LRANGE", "queue", 0, -1) == items
+    assert sum(sent) < 2 * 5000 * 60
+
+
+def test_who_waits_is_sent_on_when_the_slots_have_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    first, second, gone = (pair.connect(pair.source) for _ in range(3))
+    assert first("BLPOP", "a", "{a}2", 0) is BLOCKED
+    assert second("BLMOVE", "b", "b", "LEFT", "LEFT", 0) is BLOCKED
+    assert gone("BLPOP", "a", 0) is BLOCKED
+    pushing = pair.connect(pair.source)
+
+    def post(arguments: list[Any]) -> None:
+        if arguments[0] == "POCKETKV.TAKE":
+            gone.disconnect()
+            # It is held, and then it is the other server's to do.
+            assert pushing("RPUSH", "a", "x") is BLOCKED
+
+    pair.on_post = post
+    pair.run(monkeypatch)
+    for client, key in ((first, b"a"), (second, b"b"), (pushing, b"a")):
+        assert client.result() == Error(f"MOVED {key_slot(key)} 127.0.0.1:7001")
+    assert pair.source.node.blocked_clients == 0
+    assert pair.client.session.space.observer is None
 
 
 def test_marks_and_databases_go_too(monkeypatch: pytest.MonkeyPatch) -> None:

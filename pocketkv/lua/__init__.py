@@ -1,0 +1,1 @@
+"""Lua for scripts: interpreters that reach nothing but what they are given."""

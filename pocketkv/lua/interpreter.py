@@ -1,0 +1,229 @@
+"""An interpreter of Lua for one job's scripts; the only door to lupa.
+
+What a script does that has to do with the server goes through a `Host`. Its methods never raise:
+Lua could not tell a script in its own words, and what Python raises is no business of scripts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pkgutil
+from typing import Any, Final, Protocol
+
+from lupa.lua51 import LuaError, LuaMemoryError, LuaRuntime
+
+from pocketkv import limits
+from pocketkv.lua.bytecode import without_tail_calls
+
+# So many arguments are passed on Lua's stack; more take a table.
+_STACK_ARGUMENTS_MAX: Final = 200
+_VALUE, _ENCODED, _ERROR = 0, 1, 2
+_MODULES: Final = ("bit", "struct", "cmsgpack", "cjson")
+
+
+class Host(Protocol):
+    """What scripts ask of the server."""
+
+    def invoke(self, *arguments: Any) -> Any:
+        """A command: its reply.
+
+        Or a tuple of ``None``, an error, the text of a status, and whether the error was counted.
+        """
+        ...
+
+    def tick(self) -> bytes | None:
+        """Called every few milliseconds; why the script is to end, if it is."""
+        ...
+
+    def setresp(self, version: int) -> None:
+        """Replies from now on are as in this version of the protocol."""
+        ...
+
+    def acl_check_cmd(self, *arguments: Any) -> Any:
+        """Whether a command may be called; or a tuple of ``None`` and an error."""
+        ...
+
+    def log(self, level: int, text: bytes) -> None:
+        """A message for the server's log."""
+        ...
+
+    def register(self, name: bytes, body: Any, description: bytes | None, flags: bytes) -> Any:
+        """A library that is being loaded has a function; what is wrong with it, if anything."""
+        ...
+
+
+class ScriptError(Exception):
+    """A script was not compiled, or failed.
+
+    Attributes:
+        text: The error line.
+        where: Where it failed, as ``@source:line``; empty if nobody knows.
+    """
+
+    def __init__(self, text: bytes, where: bytes = b"") -> None:
+        super().__init__(text)
+        self.text = text
+        self.where = where
+
+
+class Encoded:
+    """What a script answered, encoded."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+
+def _no_attributes(*_: object) -> str:
+    raise AttributeError("scripts see no objects")
+
+
+def _source(name: str) -> bytes:
+    text = pkgutil.get_data("pocketkv.lua", f"{name}.lua")
+    assert text is not None  # It is part of the package.
+    return text
+
+
+class Interpreter:
+    """Lua, with what scripts may use and nothing else.
+
+    Args:
+        host: The server.
+        version: What ``redis.REDIS_VERSION`` shows, such as ``7.0.15``.
+    """
+
+    def __init__(self, host: Host, version: str) -> None:
+        self._lua = LuaRuntime(
+            encoding=None,
+            source_encoding="latin-1",
+            attribute_filter=_no_attributes,
+            register_eval=False,
+            register_builtins=False,
+            unpack_returned_tuples=True,
+            max_memory=limits.SCRIPT_MEMORY_HARD_BYTES,
+        )
+        major, minor, patch = map(int, version.split("."))
+        given = {
+            b"invoke": host.invoke,
+            b"tick": host.tick,
+            b"setresp": host.setresp,
+            b"acl_check_cmd": host.acl_check_cmd,
+            b"log": host.log,
+            b"register": host.register,
+            b"sha1hex": lambda text: hashlib.sha1(text).hexdigest().encode(),
+            b"without_tail_calls": without_tail_calls,
+            b"version": version.encode(),
+            b"version_number": major << 16 | minor << 8 | patch,
+            b"pattern_bytes_max": limits.SCRIPT_PATTERN_BYTES_MAX,
+            b"instructions": limits.SCRIPT_INSTRUCTIONS_PER_TICK,
+            b"reply_bytes_max": limits.SCRIPT_REPLY_BYTES_MAX,
+            b"soft_kib": limits.SCRIPT_MEMORY_BYTES // limits.KIB,
+        }
+        load = self._lua.eval(b"function(code, name) return assert(loadstring(code, name)) end")
+        # All by one name: an error tells where the script was, not where these were.
+        modules = [load(_source(name), b"=sandbox") for name in _MODULES]
+        made = load(_source("sandbox"), b"=sandbox")(self._lua.table_from(given))
+        for name, module in zip(_MODULES, modules, strict=True):
+            module(made[b"modules"][name.encode()], made[b"tools"])
+        self._compile = made[b"compile"]
+        self._run, self._run_tables = made[b"run"], made[b"run_tables"]
+        self._call, self._call_tables = made[b"call"], made[b"call_tables"]
+        self._load_library = made[b"load_library"]
+        self.table = self._lua.table_from
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory that it takes."""
+        return int(self._lua.get_memory_used())
+
+    def compile(self, code: bytes) -> Any:
+        """A script, to be given to `run`.
+
+        Raises:
+            ScriptError: It is none.
+        """
+        self._require_room(4 * len(code))
+        try:
+            made = self._compile(code)
+        except LuaError as error:
+            raise ScriptError(_text(error)) from None
+        if type(made) is tuple:
+            raise ScriptError(made[1])
+        return made
+
+    def run(self, script: Any, protocol: int, keys: list[bytes], arguments: list[bytes]) -> Any:
+        """Execute a script.
+
+        Returns:
+            What it answered: a value of Python, or `Encoded` for this version of the protocol.
+
+        Raises:
+            ScriptError: It failed.
+        """
+        return self._execute(self._run, self._run_tables, script, protocol, keys, arguments)
+
+    def call(self, body: Any, protocol: int, keys: list[bytes], arguments: list[bytes]) -> Any:
+        """Execute a function of a library; otherwise as `run`."""
+        return self._execute(self._call, self._call_tables, body, protocol, keys, arguments)
+
+    def _execute(
+        self,
+        run: Any,
+        run_tables: Any,
+        code: Any,
+        protocol: int,
+        keys: list[bytes],
+        arguments: list[bytes],
+    ) -> Any:
+        size = 0
+        for argument in keys:
+            size += len(argument)
+        for argument in arguments:
+            size += len(argument)
+        count = len(keys) + len(arguments)
+        self._require_room(size + 64 * count)
+        try:
+            if count <= _STACK_ARGUMENTS_MAX:
+                result = run(code, protocol, len(keys), *keys, *arguments)
+            else:
+                result = run_tables(code, protocol, self.table(keys), self.table(arguments))
+        except LuaMemoryError:
+            self._lua.gccollect()
+            raise ScriptError(b"ERR not enough memory") from None
+        except LuaError as error:
+            raise ScriptError(_text(error)) from None
+        if self._lua.get_memory_used() > limits.SCRIPT_MEMORY_IDLE_BYTES:
+            self._lua.gccollect()
+        kind, value = result[0], result[1]
+        if kind == _VALUE:
+            return value
+        if kind == _ENCODED:
+            return Encoded(value)
+        where = b"%b:%d" % (result[2], result[3]) if len(result) > 3 and result[2] else b""
+        raise ScriptError(value, where)
+
+    def load_library(self, code: bytes) -> None:
+        """Execute a library's code, which registers its functions.
+
+        Raises:
+            ScriptError: It failed.
+        """
+        self._require_room(4 * len(code))
+        try:
+            failure = self._load_library(code)
+        except LuaError as error:
+            raise ScriptError(_text(error)) from None
+        if failure is not None:
+            raise ScriptError(failure)
+
+    def _require_room(self, size: int) -> None:
+        if self._lua.get_memory_used() + size > limits.SCRIPT_MEMORY_BYTES:
+            self._lua.gccollect()
+            if self._lua.get_memory_used() + size > limits.SCRIPT_MEMORY_BYTES:
+                raise ScriptError(b"OOM scripts of this job take more memory than they may")
+
+
+def _text(error: LuaError) -> bytes:
+    """What went wrong outside of a script's code."""
+    return b"ERR " + str(error).encode("utf-8", "replace")

@@ -1,0 +1,79 @@
+"""Work that is left in the middle, and gone on with later; the only door to greenlet.
+
+A worker has a stack of its own, so that whatever it calls (Lua, and a command called from there)
+can be left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from greenlet import getcurrent, greenlet
+
+_IDLE_MAX: Final = 4
+_DONE: Final = object()
+
+
+class Worker:
+    """Does one piece of work at a time.
+
+    Attributes:
+        work: What it is to do, or does.
+    """
+
+    __slots__ = ("_failure", "_greenlet", "_result", "work")
+
+    def __init__(self) -> None:
+        self.work: Callable[[], object] | None = None
+        self._result: object = None
+        self._failure: BaseException | None = None
+        self._greenlet = greenlet(self._loop)
+
+    def _loop(self) -> None:
+        while True:
+            assert self.work is not None  # Who takes a worker gives it some.
+            try:
+                self._result = self.work()
+            except Exception as error:  # noqa: BLE001 - `take_result` raises it
+                self._failure = error
+            self.work = None
+            self._greenlet.parent.switch(_DONE)
+
+    def go_on(self) -> bool:
+        """Work until it is done or leaves off; whether it is done."""
+        # Whoever calls is who is returned to.
+        self._greenlet.parent = getcurrent()
+        return self._greenlet.switch() is _DONE
+
+    def leave(self) -> None:
+        """Called by the work itself: leave it here, until `go_on`."""
+        self._greenlet.parent.switch()
+
+    def take_result(self) -> object:
+        """What the work came to.
+
+        Raises:
+            Exception: What it raised.
+        """
+        result, self._result = self._result, None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return result
+
+
+class Workers:
+    """Workers that are used again."""
+
+    def __init__(self) -> None:
+        self._idle: list[Worker] = []
+
+    def take(self) -> Worker:
+        """A worker that has nothing to do."""
+        return self._idle.pop() if self._idle else Worker()
+
+    def give_back(self, worker: Worker) -> None:
+        """It has nothing to do any more."""
+        if len(self._idle) < _IDLE_MAX:
+            self._idle.append(worker)
