@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pocketkv.engine.stats import shown
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.replies import Encoded, Simple
 
@@ -54,20 +55,20 @@ def show(session: Session, command: Command, request: list[bytes], source: bytes
             # It is shown nothing any more when this is done.
             continue
         if line is None:
-            line = _line(session, request, source)
+            line = _line(session, shown(command, request), source)
         monitor.transport.push(line)
 
 
 def _line(session: Session, request: list[bytes], source: bytes) -> Encoded:
     now_ms = session.node.clock.now_ms
-    shown = b" ".join([quoted(argument) for argument in request])
+    words = b" ".join([quoted(argument) for argument in request])
     source = source or session.address.encode()
     text = b"%d.%06d [%d %b] %b" % (
         now_ms // 1000,
         now_ms % 1000 * 1000,
         session.db.index,
         source,
-        shown,
+        words,
     )
     return Encoded(encode_reply(Simple(text), 2))
 

@@ -7,7 +7,7 @@ and leaves what is held to `hold`, which executes it when the pause is over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pocketkv.resp.replies import Deferred, Reply
 
@@ -18,6 +18,25 @@ if TYPE_CHECKING:
     from pocketkv.engine.timers import Timer
 
 Resume: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
+
+
+# What Redis would, or might, send to its replicas.
+_COUNT_AS_WRITES: Final = frozenset(
+    (
+        "eval",
+        "evalsha",
+        "fcall",
+        "function|delete",
+        "function|flush",
+        "function|load",
+        "function|restore",
+        "pfcount",
+        "publish",
+        "script|flush",
+        "script|load",
+        "spublish",
+    )
+)
 
 
 class Pause:
@@ -70,7 +89,7 @@ def holds(session: Session, command: Command) -> bool:
     current = session.node.pauses.get(session.job_id)
     if current is None:
         return False
-    if not current.writes_only or command.is_write or "may_replicate" in command.flags:
+    if not current.writes_only or command.is_write or command.name in _COUNT_AS_WRITES:
         return True
     transaction = session.transaction
     return transaction is not None and transaction.writes and command.name == "exec"

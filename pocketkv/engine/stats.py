@@ -126,6 +126,8 @@ def shown(command: Command, request: list[bytes]) -> list[bytes]:
     if command.name in _SECRET_FROM:
         start = _SECRET_FROM[command.name]
         return [*request[:start], *[_REDACTED] * len(request[start:])]
+    if command.name == "migrate":
+        return _without_passwords(request)
     if command.name == "config|set":
         names = [b"", *(name.lower() for name in request)]
         return [
@@ -133,6 +135,16 @@ def shown(command: Command, request: list[bytes]) -> list[bytes]:
             for i, argument in enumerate(request)
         ]
     return request
+
+
+def _without_passwords(request: list[bytes]) -> list[bytes]:
+    """MIGRATE's arguments without what follows AUTH, AUTH2."""
+    kept = list(request)
+    for i in range(6, len(request)):
+        secrets = {b"AUTH": 1, b"AUTH2": 2}.get(request[i].upper(), 0)
+        for place in range(i + 1, min(i + 1 + secrets, len(request))):
+            kept[place] = _REDACTED
+    return kept
 
 
 # Commands that may have secrets in all arguments from this one on.

@@ -43,6 +43,7 @@ class TrackingClient:
     """
 
     __slots__ = (
+        "_outermost",
         "_pending",
         "broadcast",
         "caching",
@@ -64,6 +65,8 @@ class TrackingClient:
         self.caching = False
         self.is_broken = False
         self.prefixes: dict[bytes, None] = {}
+        # What it has asked that is under way.
+        self._outermost: tuple[Command, list[bytes]] | None = None
         # What it changed itself, and is told of after the reply to the command that did so.
         self._pending: list[list[bytes] | None] = []
 
@@ -72,6 +75,8 @@ class TrackingClient:
         tracking = self.tracking
         # A script or a transaction may have others executed, for the same client.
         outer, tracking.current = tracking.current, self
+        if outer is not self:
+            self._outermost = command, request
         try:
             reply = command.handler(self.session, request)
         except CommandError:
@@ -80,6 +85,8 @@ class TrackingClient:
             raise
         finally:
             tracking.current = outer
+        if outer is not self:
+            self._outermost = None
         self.remember(command, request)
         if not command.name.startswith("client|"):
             self.caching = False
@@ -93,8 +100,18 @@ class TrackingClient:
         """Note what a command has read."""
         if "readonly" not in command.flags or self.broadcast or "pubsub" in command.flags:
             return
+        if command.group == "scripting":
+            # What it executes counts.
+            return
         if self.caching if self.opt_out else self.opt_in and not self.caching:
             return
+        self._note(command, request)
+        outermost = self._outermost
+        if outermost is not None and outermost[0].group == "scripting":
+            # As Redis 7.0: what a script that reads has declared.
+            self._note(*outermost)
+
+    def _note(self, command: Command, request: list[bytes]) -> None:
         for position in command.keys.positions(request):
             self.tracking.note(self, request[position])
 

@@ -16,7 +16,7 @@ from pocketkv.engine.arguments import Glob
 from pocketkv.engine.command_table import categories, lookup, with_subcommands
 from pocketkv.engine.commands import Command
 from pocketkv.engine.errors import CommandError
-from pocketkv.engine.key_specs import key_specs
+from pocketkv.engine.key_specs import flags_in, key_specs
 
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
@@ -77,24 +77,16 @@ def key_needs(command: Command, request: list[bytes]) -> list[tuple[int, int]]:
             return []
         for position in spec.positions(request):
             seen.add(position)
-            needs.append((position, _need(command, request, spec.flags)))
+            needs.append((position, _need(flags_in(command, request, spec.flags))))
     need = _READ | (_WRITE if command.is_write else 0)
     others = [p for p in command.keys.positions(request) if p not in seen]
     return [*needs, *((position, need) for position in others)]
 
 
-def _need(command: Command, request: list[bytes], flags: tuple[str, ...]) -> int:
+def _need(flags: tuple[str, ...]) -> int:
     need = _READ if "access" in flags else 0
-    if any(flag in flags for flag in ("insert", "delete", "update")):
-        need |= _WRITE
-    if "variable_flags" in flags:
-        words = {argument.upper() for argument in request[2:]}
-        if command.name == "set":
-            # It reads with GET only.
-            return _READ | _WRITE if b"GET" in words else _WRITE
-        if command.name == "bitfield" and not words & {b"SET", b"INCRBY"}:
-            return _READ
-    return need
+    is_written = any(flag in flags for flag in ("insert", "delete", "update"))
+    return need | _WRITE if is_written else need
 
 
 class Selector:
@@ -416,6 +408,8 @@ class User:
             return
         if session.space.acl is not None:
             session.space.acl.note(session, _REASONS[reason], what, self.name)
+        if session.in_script:
+            raise CommandError(_IN_SCRIPT[reason])
         if reason is Denied.COMMAND:
             raise CommandError(
                 b"NOPERM this user has no permissions to run the '%b' command" % what
@@ -444,4 +438,11 @@ class User:
         return b" ".join(parts)
 
 
+_IN_SCRIPT: Final = {
+    Denied.COMMAND: b"ERR The user executing the script can't run this command or subcommand",
+    Denied.KEY: b"ERR The user executing the script can't access at least one of the keys "
+    b"mentioned in the command arguments",
+    Denied.CHANNEL: b"ERR The user executing the script can't publish to the channel mentioned "
+    b"in the command",
+}
 _REASONS: Final = {Denied.COMMAND: b"command", Denied.KEY: b"key", Denied.CHANNEL: b"channel"}
