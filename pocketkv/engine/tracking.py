@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.errors import CommandError
-from pocketkv.resp.replies import NO_REPLY, Deferred, Push, Reply, Several
+from pocketkv.resp.encoder import encode_reply
+from pocketkv.resp.replies import NO_REPLY, Deferred, Encoded, Push, Reply, Several
 from pocketkv.slots import key_slot
 
 if TYPE_CHECKING:
@@ -148,10 +149,13 @@ class TrackingClient:
         elif None not in self._pending:
             self._pending.append(None)
 
-    def message(self, keys: list[bytes] | None) -> tuple[Push | None, Session | None]:
+    def message(self, keys: list[bytes] | None) -> tuple[Reply, Session | None]:
         """What is to be sent, and to whom."""
         session: Session = self.session
         shown: Reply = list(keys) if keys is not None else None
+        if session.proxied:
+            # A router tells a message from a reply, whatever protocol its client speaks.
+            return Encoded(encode_reply(Push([b"invalidate", shown]), 3)), session
         if self.redirect:
             other = session.node.sessions.get(self.redirect)
             if other is None or other.space is not session.space:

@@ -27,7 +27,6 @@ _AMOUNT: Final = Number(0, INT64_MAX, is_amount=True)
 _PERCENT: Final = Number(0, 1000)
 
 UNUSED: Final[dict[str, tuple[Kind, bytes]]] = {
-    "acl-pubsub-default": (Choice(("allchannels", "resetchannels")), b"resetchannels"),
     "active-defrag-cycle-max": (Number(1, 99), b"25"),
     "active-defrag-cycle-min": (Number(1, 99), b"1"),
     "active-defrag-ignore-bytes": (Number(1, INT64_MAX, is_amount=True), b"104857600"),

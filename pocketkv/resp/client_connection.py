@@ -283,6 +283,18 @@ class ClientConnection(Connection):
             self.outbox.encode(reply)
         self.reactor.schedule(self)
 
+    def push_behind(self, reply: Reply) -> None:
+        """Send an out-of-band message behind the replies that are still to come.
+
+        A client that waits in a blocking command is told at once.
+        """
+        if self.closed:
+            return
+        if self._waiting and self._exclusive is None:
+            self._waiting.append(_known(Encoded(encode_reply(reply, self.outbox.protocol))))
+        else:
+            self.push(reply)
+
     def is_next(self, reply: Deferred) -> bool:
         """Whether a piece of a reply can be sent now: it is its turn, and the client takes it."""
         return (

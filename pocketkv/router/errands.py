@@ -24,6 +24,7 @@ class Nobody(Asker):
     def __init__(self, router: Router) -> None:
         self.router = router
         self.closed = False
+        self.in_flight = 0
         self.is_unsettled = False
 
     def finished(self, exchange: Exchange, reply: Reply, size_bytes: int) -> None:

@@ -14,6 +14,7 @@ from pocketkv.slots cimport key_slot
 
 cdef class Asker(RequestHandler):
     cdef public bint closed, is_unsettled
+    cdef public Py_ssize_t in_flight
     cdef public object router
     cdef public Session session
     cdef public JobView view

@@ -41,11 +41,13 @@ class Asker(RequestHandler):
         view: The map that its requests follow.
         is_unsettled: Whether one of its requests had to be sent again.
         closed: Whether it is gone.
+        in_flight: Requests that are started and not answered.
     """
 
-    __slots__ = ("closed", "is_unsettled", "router", "session", "view")
+    __slots__ = ("closed", "in_flight", "is_unsettled", "router", "session", "view")
 
     closed: bool
+    in_flight: int
     is_unsettled: bool
     router: Router
     session: Session
@@ -61,6 +63,14 @@ class Asker(RequestHandler):
 
     def pushed(self, frame: bytes) -> None:
         """A server has sent a message on one of these."""
+        raise NotImplementedError  # As above.
+
+    def caching(self) -> bytes:
+        """What CLIENT CACHING has said of the request under way; empty: nothing."""
+        raise NotImplementedError  # As above.
+
+    def tracking_lost(self) -> None:
+        """A server that would have told of changed keys has forgotten that it should."""
         raise NotImplementedError  # As above.
 
     def relay(self, reply: Exchange, piece: memoryview) -> int:
@@ -147,6 +157,8 @@ class Forward(Exchange):
     streams: ClassVar[bool] = True
     # Whether it may be answered late without anything being wrong.
     may_block: ClassVar[bool] = False
+    # The same, but that it is executed all the while: nobody can tell what it has done.
+    may_last: ClassVar[bool] = False
 
     def __init__(self, client: Asker, command: Command, request: list[bytes]) -> None:
         self._prepare(client, command, request)

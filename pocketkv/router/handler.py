@@ -18,6 +18,7 @@ from pocketkv.engine.calling import call
 from pocketkv.engine.commands import Command, Route
 from pocketkv.engine.errors import CommandError, unknown_command
 from pocketkv.engine.gate import admit, enqueue, refuse, run
+from pocketkv.engine.monitor import show
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.session import Session
 from pocketkv.resp.client_connection import ClientConnection
@@ -26,16 +27,27 @@ from pocketkv.resp.replies import NO_REPLY, Deferred, Encoded, ErrorReply, Reply
 from pocketkv.router.control import ControlExchange
 from pocketkv.router.exchange import Asker, Exchange, Forward, ScanForward, SlotForward
 from pocketkv.router.info import InfoGather
+from pocketkv.router.own_lanes import OwnLanes
 from pocketkv.router.private import WaitingForward, may_block
 from pocketkv.router.private_lane import PrivateBinding
 from pocketkv.router.publishing import PublishForward, PubSubGather
+from pocketkv.router.scripts import (
+    FunctionForward,
+    KillGather,
+    LoadedGather,
+    LongestGather,
+    LongForward,
+    OneGather,
+    SameGather,
+    ScriptForward,
+)
+from pocketkv.router.settings import ConfigSetGather, DigestGather, OkGather
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
 from pocketkv.router.transactions import (
     ExecForward,
     WatchForward,
     check_queued,
     ends_transaction,
-    unwatch,
 )
 from pocketkv.router.upstream import Binding
 from pocketkv.router.wire import request_cost
@@ -44,6 +56,7 @@ from pocketkv.slots import SLOT_COUNT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pocketkv.engine.tracking import TrackingClient
     from pocketkv.router.routing import Router
 
 _NODE: Final = Route.NODE
@@ -59,6 +72,14 @@ _KINDS: Final[dict[Route, type[Exchange]]] = {
 }
 # Commands about the node that are answered here, which a job's servers have to be asked about.
 _ASKED: Final[dict[str, type[Exchange]]] = {
+    "config|set": ConfigSetGather,
+    "debug|digest": DigestGather,
+    "debug|loadaof": OkGather,
+    "debug|quicklist-packed-threshold": OkGather,
+    "debug|reload": OkGather,
+    "function|dump": LongestGather,
+    "function|list": LongestGather,
+    "function|stats": LongestGather,
     "info": InfoGather,
     "publish": PublishForward,
     "pubsub|channels": PubSubGather,
@@ -71,12 +92,25 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
 }
 # Commands of which every part of a key goes to its owner, and yet not as others do.
 _KEYED: Final[dict[str, type[Forward]]] = {
+    "eval": LongForward,
+    "eval_ro": LongForward,
+    "evalsha": ScriptForward,
+    "evalsha_ro": ScriptForward,
+    "fcall": FunctionForward,
+    "fcall_ro": FunctionForward,
     "watch": WatchForward,
+}
+# Commands for all servers whose answers become one in a way of their own.
+_OF_ALL: Final[dict[str, type[Exchange]]] = {
+    "function|delete": OneGather,
+    "function|kill": KillGather,
+    "function|load": SameGather,
+    "script|exists": LoadedGather,
+    "script|kill": KillGather,
+    "script|load": SameGather,
 }
 # Those with keys that are executed here: a sharded channel is listened to wherever its slot is.
 _HERE: Final = frozenset(("ssubscribe", "sunsubscribe"))
-# Commands that are executed here, after which nothing is watched.
-_UNWATCHING: Final = frozenset(("unwatch", "discard", "exec"))
 # Replies that are small enough for a client to have `OUTSTANDING_REQUESTS_MAX` of them under way.
 _SMALL_REPLY_BYTES: Final = limits.CLIENT_REPLIES_TARGET_BYTES // limits.OUTSTANDING_REQUESTS_MAX
 _LARGE_BYTES: Final = limits.STREAMED_REPLY_BYTES
@@ -87,24 +121,24 @@ class RouterHandler(Asker):
 
     Attributes:
         binding: The lanes that its requests take.
-        in_flight: Requests that are started and not answered.
     """
 
     __slots__ = (
         "_barrier",
         "_bulky_for",
+        "_caching",
         "_connection",
         "_counters",
         "_database",
         "_finished_ns",
         "_holds",
         "_is_on_bulky_lane",
-        "_private",
+        "_is_scripting",
+        "_own",
         "_protocol",
         "_reply_bytes",
         "_unchecked_bytes",
         "binding",
-        "in_flight",
         "node",
     )
 
@@ -130,7 +164,9 @@ class RouterHandler(Asker):
         # For how many more requests it is taken to move large values.
         self._bulky_for = 0
         self._is_on_bulky_lane = False
-        self._private: PrivateBinding | None = None
+        self._is_scripting = False
+        self._own = OwnLanes(self, connection)
+        self._caching = b""
         # Large replies since it was last checked how much the client leaves unread.
         self._unchecked_bytes = 0
         self._bind()
@@ -143,9 +179,19 @@ class RouterHandler(Asker):
         self._protocol = session.protocol
         self.view = self.router.view(session.job_id)
         self._is_on_bulky_lane = self._bulky_for > 0
-        number = self.router.lane_number(session.id, self._is_on_bulky_lane)
-        self.binding = Binding((session.job_id, session.db.index, session.protocol, number))
         self.is_unsettled = False
+        binding: Binding
+        if self._own.are_for_all:
+            binding = self._own.private()
+        else:
+            binding = self._shared_binding()
+        self.binding = binding
+
+    def _shared_binding(self) -> Binding:
+        """The lanes that it shares with others."""
+        session = self.session
+        number = self.router.lane_number(session.id, self._is_on_bulky_lane, self._is_scripting)
+        return Binding((session.job_id, session.db.index, session.protocol, number))
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -169,6 +215,10 @@ class RouterHandler(Asker):
             return self._execute_here(request)
         if self.node.pauses and holds(self.session, command):
             return hold(self.session, request, self._resume)
+        if self.session.tracking is not None:
+            self._mind_caching(self.session.tracking, exchange)
+        if self.node.monitors:
+            self._show(command, request, exchange)
         exchange.frame = frame
         self._begin(exchange)
         return exchange
@@ -181,6 +231,8 @@ class RouterHandler(Asker):
                 return WaitingForward(self, command, request)
             kind = _KEYED.get(command.name)
             if kind is not None:
+                if kind.may_last and not self._is_scripting:
+                    self._is_scripting = self.is_unsettled = True
                 return kind(self, command, request)
             return None if command.name in _HERE else Forward(self, command, request)
         if route is _SPLIT and (
@@ -188,11 +240,25 @@ class RouterHandler(Asker):
         ):
             return SplitForward(self, command, request)
         if route is not _NODE:
-            return _KINDS[route](self, command, request)
+            return (_OF_ALL.get(command.name) or _KINDS[route])(self, command, request)
         asked = _ASKED.get(command.name)
         if asked is None or not _is_askable(asked, request):
             return None
         return asked(self, command, request)
+
+    def _show(self, command: Command, request: list[bytes], exchange: Exchange) -> None:
+        """Show a request to those who monitor, and those that a transaction consists of."""
+        show(self.session, command, request)
+        if isinstance(exchange, ExecForward):
+            for inner, arguments in exchange.inner():
+                show(self.session, inner, arguments)
+
+    def _mind_caching(self, tracking: TrackingClient, exchange: Exchange) -> None:
+        """Have CLIENT CACHING concern the next request alone, on whichever lanes it goes."""
+        if tracking.caching:
+            tracking.caching = False
+            self._caching = b"YES" if tracking.opt_in else b"NO"
+            exchange.exclusive = True
 
     def _queue(self, command: Command, request: list[bytes]) -> Reply:
         """Have a request wait for EXEC, or answer one that cannot be in a transaction."""
@@ -215,6 +281,7 @@ class RouterHandler(Asker):
         """What executes the transaction; ``None``: the engine says why there is nothing to do."""
         session = self.session
         transaction = session.transaction
+        assert transaction is not None  # The caller has looked.
         if command.name != "exec" or transaction.failed:
             return None
         session.transaction = None
@@ -233,8 +300,10 @@ class RouterHandler(Asker):
             reply = self._call_here(request)
         else:
             reply = run(self.session, request)
-            if self._private is not None:
-                self._look_at_private()
+            if (
+                self._own.binding is not None or self.session.tracking is not None
+            ) and self._own.follow(self.session):
+                self.is_unsettled = True
         if not self._connection.outstanding or isinstance(reply, Deferred) or reply is NO_REPLY:
             return reply
         # The protocol version may change before its turn comes.
@@ -293,30 +362,20 @@ class RouterHandler(Asker):
     # --- lanes of its own ----------------------------------------------------------------------
 
     def private(self) -> PrivateBinding:
-        """The lanes of this client alone, made when they are first needed in its job."""
-        session = self.session
-        private = self._private
-        if private is None or private.key[0] != session.job_id:
-            if private is not None:
-                private.close()
-            private = PrivateBinding(self, session.job_id, session.db.index, session.protocol)
-            self._private = private
-        return private
-
-    def _look_at_private(self) -> None:
-        """Have the servers forget what a command that was executed here may have ended."""
-        private = self._private
-        assert private is not None  # The caller has looked.
-        session = self.session
-        if session.last_command == "reset" or session.job_id != private.key[0]:
-            private.close()
-            self._private = None
-        elif private.watched is not None and session.last_command in _UNWATCHING:
-            unwatch(private)
+        """The lanes of this client alone."""
+        return self._own.private()
 
     def pushed(self, frame: bytes) -> None:
         """A server has sent a message on one of these."""
-        self._connection.push(Encoded(frame))
+        self._own.pushed(frame)
+
+    def caching(self) -> bytes:
+        """What CLIENT CACHING has said of the request under way; empty: nothing."""
+        return self._caching
+
+    def tracking_lost(self) -> None:
+        """A server that would have told of changed keys has forgotten that it should."""
+        self._own.lost()
 
     # --- replies -------------------------------------------------------------------------------
 
@@ -329,6 +388,8 @@ class RouterHandler(Asker):
         self._finished_ns = now_ns
         node.record_call(self.session, exchange.command, exchange.request, now_ns - began_ns, reply)
         self.in_flight -= 1
+        if self._caching:
+            self._caching = b""
         if size_bytes >= _LARGE_BYTES or (
             exchange.frame is None and request_cost(exchange.request, None) >= _LARGE_BYTES
         ):
@@ -414,8 +475,7 @@ class RouterHandler(Asker):
         """The client is gone; what it asked for goes on and is answered to nobody."""
         self.closed = True
         self._barrier = None
-        if self._private is not None:
-            self._private.close()
+        self._own.close()
         self.node.close_session(self.session)
 
 

@@ -47,15 +47,6 @@ class PrivateForward(Forward):
         self.binding = self.client.private()
         self.route(self.client.view)
 
-    def dispatch(self, upstream: Upstream) -> None:
-        """Send it, with the lane as its client is by now."""
-        lane = self.binding.lanes.get(upstream)
-        if lane is not None and not lane.closed:
-            assert isinstance(lane, PrivateLane)
-            session = self.client.session
-            lane.follow(session.db.index, session.protocol)
-        super().dispatch(upstream)
-
 
 class WaitingForward(PrivateForward):
     """A command that may block, which is at the same time why its client is blocked.
@@ -142,11 +133,7 @@ def may_block(command: Command, request: list[bytes]) -> bool:
 
 
 def with_time_left(name: str, request: list[bytes], waited_s: float) -> list[bytes]:
-    """A blocking request as it has to be asked after a part of its time has passed.
-
-    Raises:
-        ValueError: Its time-out is none; the server would have said so.
-    """
+    """A blocking request as it has to be asked after a part of its time has passed."""
     if name in _TIMEOUT_LAST:
         position, unit_s = len(request) - 1, 1.0
     elif name in _TIMEOUT_FIRST:
@@ -155,7 +142,10 @@ def with_time_left(name: str, request: list[bytes], waited_s: float) -> list[byt
         position, unit_s = _block_option(request), 0.001
     else:
         return request
-    timeout_s = float(request[position]) * unit_s
+    try:
+        timeout_s = float(request[position]) * unit_s if position else 0.0
+    except ValueError:
+        return request  # Whatever the server has read in it.
     if timeout_s <= 0:
         return request
     left = max(timeout_s - waited_s, _LEAST_S) / unit_s
@@ -166,10 +156,13 @@ def with_time_left(name: str, request: list[bytes], waited_s: float) -> list[byt
 
 def _block_option(request: list[bytes]) -> int:
     """Where the time-out of XREAD or XREADGROUP stands; 0: it does not block."""
-    for position in range(1, len(request) - 1):
+    position = 1
+    while position < len(request) - 1:
         word = request[position].upper()
         if word == b"BLOCK":
             return position + 1
         if word == b"STREAMS":
             break
+        # A group and a consumer may be called whatever they like.
+        position += 3 if word == b"GROUP" else 1
     return 0

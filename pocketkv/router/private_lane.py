@@ -14,8 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
-from pocketkv.engine.commands import COMMANDS, Command
-from pocketkv.resp.errors import ProtocolError
+from pocketkv.engine.commands import find_command
 from pocketkv.router.exchange import Asker, Forward
 from pocketkv.router.lane import Lane
 from pocketkv.router.upstream import Binding, Failure
@@ -38,16 +37,28 @@ class PrivateBinding(Binding):
     Attributes:
         client: Whose they are.
         watched: What the client watches for its next transaction, if it does.
-        keeps: Whether the servers know something else of it, so that idle lanes stay open.
+        tracking: What has the servers tell which keys have changed (CLIENT TRACKING), if anything.
+        tracking_changes: How often that has changed.
     """
 
-    __slots__ = ("client", "keeps", "watched")
+    __slots__ = ("client", "tracking", "tracking_changes", "watched")
 
     def __init__(self, client: Asker, job_id: str, database: int, protocol: int) -> None:
         super().__init__((job_id, database, protocol, -client.session.id))
         self.client = client
         self.watched: Watched | None = None
-        self.keeps = False
+        self.tracking: list[bytes] | None = None
+        self.tracking_changes = 0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the servers know something of the client, so that idle lanes stay open."""
+        return self.watched is not None or self.tracking is not None
+
+    def own(self) -> list[PrivateLane]:
+        """The lanes that are open."""
+        lanes = self.lanes.values()
+        return [lane for lane in lanes if isinstance(lane, PrivateLane) and not lane.closed]
 
     def close(self) -> None:
         """Close all of them; what they still owe fails."""
@@ -62,7 +73,7 @@ class SetUp(Forward):
     __slots__ = ("lane",)
 
     def __init__(self, lane: PrivateLane, client: Asker, *request: bytes) -> None:
-        super().__init__(client, _record(request[0]), list(request))
+        super().__init__(client, find_command(list(request)), list(request))
         self.lane = lane
         self.cost_bytes = request_cost(self.request, None)
         self.upstream = lane.upstream
@@ -84,10 +95,19 @@ class PrivateLane(Lane):
     Attributes:
         client: Whose it is.
         database, protocol: What was asked for last.
+        is_tracking: Whether the server tells which keys have changed.
         session_id: The client's number at the server; 0: not known yet.
     """
 
-    __slots__ = ("_binding", "client", "database", "protocol", "session_id")
+    __slots__ = (
+        "_binding",
+        "_tracking_changes",
+        "client",
+        "database",
+        "is_tracking",
+        "protocol",
+        "session_id",
+    )
 
     def __init__(
         self, reactor: Reactor, sock: socket.socket, upstream: Upstream, binding: PrivateBinding
@@ -98,13 +118,10 @@ class PrivateLane(Lane):
         self.database = session.db.index
         self.protocol = session.protocol
         self.session_id = 0
+        self.is_tracking = False
+        self._tracking_changes = 0
         key = (binding.key[0], self.database, self.protocol, binding.key[3])
         super().__init__(reactor, sock, upstream, key)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether something that may block is all that it has to answer."""
-        return len(self.pending) == 1 and self.pending[0].may_block
 
     # --- greeting ------------------------------------------------------------------------------
 
@@ -124,14 +141,35 @@ class PrivateLane(Lane):
 
     # --- requests ------------------------------------------------------------------------------
 
-    def follow(self, database: int, protocol: int) -> None:
-        """Have the server's session use what its client uses by now."""
-        if protocol != self.protocol:
-            self.protocol = protocol
-            self.send(SetUp(self, self.client, b"HELLO", b"%d" % protocol))
-        if database != self.database:
-            self.database = database
-            self.send(SetUp(self, self.client, b"SELECT", b"%d" % database))
+    def send(self, forward: Forward) -> None:
+        """Send a request, after what has the server's session be as its client is by now."""
+        self.follow()
+        super().send(forward)
+
+    def follow(self) -> None:
+        """Have the server's session be as its client is by now."""
+        session = self.client.session
+        if session.protocol != self.protocol:
+            self.protocol = session.protocol
+            self.set_up(b"HELLO", b"%d" % self.protocol)
+        if session.db.index != self.database:
+            self.database = session.db.index
+            self.set_up(b"SELECT", b"%d" % self.database)
+        binding = self._binding
+        if binding.tracking_changes != self._tracking_changes:
+            self._tracking_changes = binding.tracking_changes
+            if self.is_tracking:
+                self.set_up(b"CLIENT", b"TRACKING", b"OFF")
+            self.is_tracking = binding.tracking is not None
+            if binding.tracking is not None:
+                self.set_up(*binding.tracking)
+        caching = self.client.caching()
+        if caching and self.is_tracking:
+            self.set_up(b"CLIENT", b"CACHING", caching)
+
+    def set_up(self, *request: bytes) -> None:
+        """Send what nobody waits for."""
+        super().send(SetUp(self, self.client, *request))
 
     def on_push(self, frame: bytes) -> None:
         """What the server tells the client."""
@@ -144,11 +182,11 @@ class PrivateLane(Lane):
         """As of other lanes, but that a client may wait as long as it likes."""
         if self.closed or not self.is_ready:
             Lane.on_sweep(self, now_s)
-        elif self.is_waiting:
+        elif self.pending and self.pending[0].may_block:
             if self.upstream.is_retired:
                 self._leave()
         elif not self.pending and not self.upstream.is_retired:
-            if self._binding.keeps or self._binding.watched is not None:
+            if self._binding.keeps:
                 return
             idle_s = limits.UPSTREAM_IDLE_TIMEOUT_S
             if self.upstream.router.lanes_open > _KEPT_OPEN_MAX:
@@ -158,16 +196,14 @@ class PrivateLane(Lane):
         else:
             Lane.on_sweep(self, now_s)
 
+    def on_closed(self) -> None:
+        """The server has forgotten what its client has read."""
+        Lane.on_closed(self)
+        if self.is_tracking and not self.client.closed:
+            self.client.tracking_lost()
+
     def _leave(self) -> None:
         """Have the client wait elsewhere: the server is not one of the cluster any more."""
-        waiting = self.pending.popleft()
-        self.upstream.in_flight_bytes -= waiting.cost_bytes
+        waiting = self._take_pending()
         self.give_up(Failure.CLOSED, "the server has left")
         self.upstream.router.refused([waiting], self.upstream.unreachable("it has left"))
-
-
-def _record(name: bytes) -> Command:
-    record = COMMANDS.get(name)
-    if record is None:
-        raise ProtocolError(f"no such command: {name!r}")
-    return record

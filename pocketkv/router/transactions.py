@@ -15,7 +15,7 @@ others; their replies stand where they belong.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from pocketkv.engine.commands import Command, Route
 from pocketkv.engine.errors import CROSS_SLOT, CommandError, discarded_because
@@ -27,7 +27,7 @@ from pocketkv.resp.replies import NULL_ARRAY, Deferred, Encoded, ErrorReply, Rep
 from pocketkv.router.exchange import Asker, scan_ended
 from pocketkv.router.merge import elements_of
 from pocketkv.router.private import PrivateForward
-from pocketkv.router.private_lane import PrivateBinding, PrivateLane, SetUp
+from pocketkv.router.private_lane import PrivateBinding, PrivateLane
 from pocketkv.router.wire import error_text
 from pocketkv.slots import key_slot
 
@@ -94,6 +94,7 @@ class WatchForward(PrivateForward):
         """It watches them now."""
         private = self.client.private()
         watched = private.watched
+        assert self.upstream is not None  # It has answered.
         lane = private.lanes.get(self.upstream)
         assert isinstance(lane, PrivateLane)
         if watched is None:
@@ -110,6 +111,9 @@ class WatchForward(PrivateForward):
 
 class ExecForward(PrivateForward):
     """EXEC of what was queued."""
+
+    # There may be scripts in it.
+    may_last: ClassVar[bool] = True
 
     __slots__ = ("_concerns_all", "_exec", "_here", "_queue", "_slots")
 
@@ -128,6 +132,11 @@ class ExecForward(PrivateForward):
             whole += arguments
             self._slots += _slots_of(inner, arguments)
         self._exec = whole
+
+    def inner(self) -> Queue:
+        """The commands that the server executes."""
+        pairs = zip(self._queue, self._here, strict=True)
+        return [entry for entry, here in pairs if not here]
 
     def start(self) -> None:
         """Send it, if there is anything that the server must do."""
@@ -229,7 +238,7 @@ class ExecForward(PrivateForward):
         def on_known() -> None:
             if all(deferred.done for deferred in waits_for) and not self.done:
                 known = [r.reply if isinstance(r, Deferred) else r for r in replies]
-                self.finish(known, size_bytes)  # type: ignore[arg-type]
+                self.finish(known, size_bytes)
 
         for deferred in waits_for:
             deferred.listen(on_known)
@@ -271,7 +280,7 @@ def unwatch(private: PrivateBinding | None, *, is_told: bool = True) -> None:
     watched, private.watched = private.watched, None
     lane = watched.lane
     if is_told and lane is not None and not lane.closed:
-        lane.send(SetUp(lane, private.client, b"UNWATCH"))
+        lane.set_up(b"UNWATCH")
 
 
 def _slots_of(command: Command, request: list[bytes]) -> list[int]:

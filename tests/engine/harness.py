@@ -97,11 +97,11 @@ class FakeTransport:
         self.restricted = False
         self.bulk_bytes_max = bulk_bytes_max
 
-    def limit_pushes(self, unread_bytes_max: int) -> None:
-        self.unread_bytes_max = unread_bytes_max
-
     def is_left(self) -> bool:
         return self.closed
+
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        self.unread_bytes_max = unread_bytes_max
 
     def close_when_sent(self) -> None:
         self.closing = True

@@ -41,7 +41,17 @@ from pocketkv.slots import SLOT_COUNT
 from pocketkv.tokens import job_token
 from tests.replies import decode, reply_end
 
-__all__ = ["SECRET", "Client", "Cluster", "Storage", "handlers", "run_cluster", "to_bytes"]
+__all__ = [
+    "SECRET",
+    "Client",
+    "Cluster",
+    "Storage",
+    "answered",
+    "eventually",
+    "handlers",
+    "run_cluster",
+    "to_bytes",
+]
 
 SECRET = bytes(range(32))
 LOG = logging.getLogger("pocketkv.test")
@@ -51,6 +61,20 @@ TIMEOUT_S = 20.0
 def to_bytes(argument: object) -> bytes:
     """An argument as a client would send it."""
     return argument if isinstance(argument, bytes) else str(argument).encode()
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds, which is looked at again and again."""
+    with trio.fail_after(TIMEOUT_S):
+        while not condition():  # noqa: ASYNC110 - what happens in servers tells nobody
+            await trio.sleep(0.005)
+
+
+async def answered(client: Client, expected: object, *request: object) -> None:
+    """Ask until the answer is this one: what a map has changed is noticed a moment later."""
+    with trio.fail_after(TIMEOUT_S):
+        while await client.call(*request) != expected:  # noqa: ASYNC110 - as above
+            await trio.sleep(0.005)
 
 
 class Client:

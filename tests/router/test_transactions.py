@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import trio
 from trio.testing import trio_test
 
 from pocketkv.router.private_lane import PrivateLane
 from tests.replies import Error
-from tests.router.support import Client, Cluster, run_cluster
+from tests.router.support import Client, Cluster, eventually, run_cluster
 from tests.router.test_routing import key_of_server
 
 CROSS_SLOT = Error("CROSSSLOT Keys in request don't hash to the same slot")
@@ -197,9 +196,7 @@ async def test_a_client_that_resets_or_goes_watches_nothing() -> None:
         assert await execute(client, ("GET", HERE)) == [b"2"]
         await client.call("WATCH", HERE)
         await client.aclose()
-        with trio.fail_after(10):
-            while private_lanes(cluster):
-                await trio.sleep(0.01)
+        await eventually(lambda: not private_lanes(cluster))
 
 
 @trio_test

@@ -22,6 +22,8 @@ from pocketkv.engine.errors import (
     wrong_arity,
 )
 from pocketkv.engine.fence import FencedHandler
+from pocketkv.engine.handlers.functions import libraries_of
+from pocketkv.engine.scripts import scripts_of
 from pocketkv.engine.session import Session
 from pocketkv.engine.transactions import execute_all
 from pocketkv.resp.replies import OK, Reply
@@ -102,6 +104,26 @@ def _queued(request: list[bytes]) -> list[tuple[Command, list[bytes]]]:
         queue.append((find_command(part), part))
         position += 1 + count
     return queue
+
+
+@command(
+    "POCKETKV.SCRIPT",
+    arity=-1,
+    flags="admin noscript",
+    group="pocketkv",
+    since="0.3.0",
+    complexity="O(N) where N is the number of libraries",
+    summary="Gives a router a script, or all libraries of functions, for a server that lacks them.",
+    usage="[sha1]",
+)
+def script_code(session: Session, request: list[bytes]) -> Reply:
+    """A script's text, or null; without an argument, those of all libraries."""
+    if not session.proxied:
+        raise unknown_command(request)
+    if len(request) == 1:
+        return [library.code for library in libraries_of(session).matching(None)]
+    script = scripts_of(session).known.get(request[1].lower())
+    return None if script is None else script.code
 
 
 @command(
