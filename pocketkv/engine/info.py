@@ -169,7 +169,7 @@ def _persistence(session: Session) -> Fields:
         "async_loading": 0,
         "rdb_changes_since_last_save": 0,
         "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": session.node.started_ms // 1000,
+        "rdb_last_save_time": session.node.saved_ms // 1000,
         "rdb_last_bgsave_status": "ok",
         "rdb_last_bgsave_time_sec": -1,
         "rdb_current_bgsave_time_sec": -1,

@@ -26,8 +26,6 @@ _SPELLINGS: Final = [
     _ESCAPES.get(byte, b"%c" % byte if 32 <= byte < 127 else b"\\x%02x" % byte)
     for byte in range(256)
 ]
-# They have passwords among their arguments.
-_NOT_SHOWN: Final = frozenset(("auth", "hello", "monitor"))
 
 
 def quoted(text: bytes) -> bytes:
@@ -44,7 +42,7 @@ def show(session: Session, command: Command, request: list[bytes], source: bytes
         request: Its arguments.
         source: What is shown in place of the client's address: ``lua``, for a script.
     """
-    if command.name in _NOT_SHOWN or "admin" in command.flags or session.proxied:
+    if "admin" in command.flags or session.proxied:
         return
     job_id = session.job_id
     line: Encoded | None = None

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 # The Redis version whose behaviour is offered; clients decide by it what they may send.
 REDIS_VERSION: Final = "7.0.15"
+# What is in a transaction is logged by itself; the others may hold passwords.
+_NEVER_SLOW: Final = frozenset(("auth", "exec", "hello"))
 _LAST_BUCKET: Final = LATENCY_BUCKETS - 1
 
 
@@ -126,6 +128,8 @@ class Node:
         # Whether direct clients may meet MOVED here (INFO's redis_mode, HELLO's mode).
         self.clustered = clustered
         self.started_ms = self.clock.now_ms
+        # When a client last asked to have everything saved.
+        self.saved_ms = self.started_ms
         self.sessions: dict[int, Session] = {}
         self._start_counts()
         self.slow_log = SlowLog()
@@ -363,8 +367,8 @@ class Node:
         if 0 < self.latency_threshold_ns <= duration_ns:
             self.took_long(session, command, duration_ns)
         log = self.slow_log
-        # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
-        if 0 <= log.threshold_us * 1000 < duration_ns and not command.no_auth:
+        # A negative threshold logs nothing.
+        if 0 <= log.threshold_us * 1000 < duration_ns and command.name not in _NEVER_SLOW:
             self.record_slow(session, shown(command, request), duration_ns)
 
     def record_slow(self, session: Session, request: list[bytes], duration_ns: int) -> None:

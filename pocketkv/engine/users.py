@@ -72,14 +72,18 @@ def key_needs(command: Command, request: list[bytes]) -> list[tuple[int, int]]:
     """The keys of a request by position, each with what is done to it."""
     needs: list[tuple[int, int]] = []
     seen = set()
+    all_keys = command.keys.positions(request)
     for spec in key_specs(command):
         if "not_key" in spec.flags:
             return []
         for position in spec.positions(request):
+            if position not in all_keys:
+                # Where a key may be, and this time is none (MIGRATE).
+                continue
             seen.add(position)
             needs.append((position, _need(flags_in(command, request, spec.flags))))
     need = _READ | (_WRITE if command.is_write else 0)
-    others = [p for p in command.keys.positions(request) if p not in seen]
+    others = [p for p in all_keys if p not in seen]
     return [*needs, *((position, need) for position in others)]
 
 
@@ -175,8 +179,10 @@ class Selector:
         record = lookup(name.encode("latin-1"))
         if record is None:
             raise RuleError(_UNKNOWN)
+        before = set(self.commands)
         self._change(sign, [record, *record.subcommands.values()])
-        self._note(sign + name, record.name)
+        if self.commands != before:
+            self._note(sign + name, record.name)
 
     def _add_after_bar(self, container: str, word: str, name: str, rule: bytes) -> None:
         """Allow a subcommand, or a command with just this first argument."""
@@ -187,12 +193,16 @@ class Selector:
             raise RuleError(_FIRST_ARGUMENT)
         if not word:
             raise RuleError(_SYNTAX)
-        if parent.subcommands:
-            record = lookup(name.encode("latin-1"))
-            if record is None:
-                raise RuleError(_UNKNOWN)
+        record = lookup(name.encode("latin-1"))
+        if parent.subcommands and parent.name != "debug" and record is None:
+            raise RuleError(_UNKNOWN)
+        if record is not None:
+            before = set(self.commands)
             self._change("+", [record])
+            if self.commands == before:
+                return
         else:
+            # DEBUG is no container in Redis, so its subcommands are any first argument.
             argument = rule.rpartition(b"|")[2].lower()
             self.first_arguments.setdefault(parent.name, set()).add(argument)
         self._note("+" + name, name)
@@ -206,8 +216,10 @@ class Selector:
         members = [r for r in with_subcommands() if category in categories(r)]
         if not members:
             raise RuleError(_UNKNOWN)
+        before = set(self.commands)
         self._change(sign, members)
-        self._note(f"{sign}@{category}", f"@{category}")
+        if self.commands != before:
+            self._note(f"{sign}@{category}", f"@{category}")
 
     def _change(self, sign: str, records: Iterable[Command]) -> None:
         for record in records:
