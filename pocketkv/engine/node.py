@@ -136,7 +136,7 @@ class Node:
         self.latency = LatencyMonitor()
         # Calls that take so long are noted by it; 0: none are.
         self.latency_threshold_ns = 0
-        self.settings = Settings()
+        self.settings: Settings = Settings()
         self.timers = Timers(self.clock)
         self.blocked_clients = 0
         # Those whose keys changed, and who are to try them after the command under way.
