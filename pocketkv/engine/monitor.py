@@ -33,6 +33,12 @@ def quoted(text: bytes) -> bytes:
     return b'"' + b"".join([_SPELLINGS[byte] for byte in bytes(text)]) + b'"'
 
 
+def show_end(session: Session, command: Command, request: list[bytes]) -> None:
+    """Show a command that is shown after what it executes: EXEC."""
+    if session.node.monitors and not session.proxied:
+        _send(session, command, request, b"")
+
+
 def show(session: Session, command: Command, request: list[bytes], source: bytes = b"") -> None:
     """Show a command that is about to be executed to whoever may see it.
 
@@ -42,8 +48,11 @@ def show(session: Session, command: Command, request: list[bytes], source: bytes
         request: Its arguments.
         source: What is shown in place of the client's address: ``lua``, for a script.
     """
-    if "admin" in command.flags or session.proxied:
-        return
+    if "admin" not in command.flags and command.name != "exec" and not session.proxied:
+        _send(session, command, request, source)
+
+
+def _send(session: Session, command: Command, request: list[bytes], source: bytes) -> None:
     job_id = session.job_id
     line: Encoded | None = None
     for monitor in session.node.monitors:

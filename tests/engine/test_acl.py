@@ -152,3 +152,12 @@ def test_who_is_gone_is_shown_nothing(engine: Engine) -> None:
     client.disconnect()
     assert engine.node.monitors == []
     assert engine.connect()("PING") not in (BLOCKED, Error(""))
+
+
+def test_a_transaction_is_shown_as_it_is_executed(engine: Engine) -> None:
+    monitor, client = engine.connect(), engine.connect()
+    monitor("MONITOR")
+    client("MULTI")
+    client("SET", "a", "1")
+    client("EXEC")
+    assert [line.split('"')[1] for line in lines(monitor)] == ["MULTI", "SET", "EXEC"]
