@@ -68,16 +68,18 @@ class KeyWaiter:
             self.blocked.detach()
             self.session.transport.close()
             return True
+        node = self.session.node
+        started_ns = node.stopwatch.now_ns()
         try:
             reply = self.attempt(key)
         except CommandError as error:
             reply = ErrorReply(error.text)
         if reply is PENDING:
             return False
-        node = self.session.node
         if type(reply) is ErrorReply:
             node.record_late_error(self.session, reply)
         node.answer(self.blocked, reply)
+        node.record_slow(self.session, self.request, node.stopwatch.now_ns() - started_ns)
         return True
 
 
