@@ -304,6 +304,7 @@ class RouterHandler(Asker):
                 self._own.binding is not None or self.session.tracking is not None
             ) and self._own.follow(self.session):
                 self.is_unsettled = True
+                reply = self._own.settled(reply)
         if not self._connection.outstanding or isinstance(reply, Deferred) or reply is NO_REPLY:
             return reply
         # The protocol version may change before its turn comes.
