@@ -68,7 +68,7 @@ class PrivateBinding(Binding):
 
 
 class SetUp(Forward):
-    """A request that has a private lane follow its client: SELECT, HELLO. It is not the client's."""
+    """Has a private lane follow its client: SELECT, HELLO. The client has not asked for it."""
 
     __slots__ = ("lane",)
 
