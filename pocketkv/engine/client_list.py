@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Final
 from pocketkv.engine.arguments import c_string, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.jobs import DEFAULT_JOB_ID
+from pocketkv.resp.encoder import encode_request
 
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
 
 # Whom ``AUTH`` makes administrator. No job has this id: a job's ends in a random part.
 ADMIN_USER: Final = "admin"
-# Redis's names of kinds of clients. All of ours are of one kind: replicas do not exist.
+# What a connection takes that has nothing to send or to execute, roughly.
+_SESSION_BYTES: Final = 4096
+# Redis's names of kinds of clients; replicas do not exist.
 _TYPES: Final = frozenset((b"normal", b"replica", b"slave", b"pubsub", b"master"))
 _INVALID_ID: Final = b"ERR client-id should be greater than 0"
 
@@ -48,12 +51,13 @@ def user_of(session: Session) -> str:
     return f"{session.job_id}/{session.user_name}"
 
 
-def describe(session: Session) -> bytes:
-    """One line of CLIENT LIST, without its end."""
+def describe(session: Session, request: list[bytes] | None = None) -> bytes:
+    """One line of CLIENT LIST, without its end; `request` is what the client asks just now."""
     now_ms = session.node.clock.now_ms
     unsent_bytes = session.transport.outbox.pending_bytes
+    argument_bytes = sum(map(len, request)) if request else 0
+    input_bytes = session.transport.input_bytes + (len(encode_request(request)) if request else 0)
     transaction = session.transaction
-    queue_bytes = 0 if transaction is None else transaction.size_bytes
     fields = {
         "id": session.id,
         "addr": session.address,
@@ -64,42 +68,54 @@ def describe(session: Session) -> bytes:
         "idle": max(0, now_ms - session.last_active_ms) // 1000,
         "flags": _flags(session),
         "db": session.db.index,
-        "sub": 0,
-        "psub": 0,
-        "ssub": 0,
+        **_subscribed(session),
         "multi": -1 if transaction is None else len(transaction),
-        "watch": 0 if session.watch is None else len(session.watch.keys),
-        "qbuf": session.transport.input_bytes,
+        "qbuf": input_bytes,
         "qbuf-free": 0,
-        "argv-mem": 0,
-        "multi-mem": queue_bytes,
+        "argv-mem": argument_bytes,
+        "multi-mem": 0 if transaction is None else transaction.size_bytes,
         "rbs": 0,
         "rbp": 0,
         "obl": unsent_bytes,
         "oll": 0,
         "omem": unsent_bytes,
-        "tot-mem": session.transport.input_bytes + unsent_bytes + queue_bytes,
+        "tot-mem": _SESSION_BYTES + input_bytes + unsent_bytes,
         "events": "rw" if unsent_bytes else "r",
         "cmd": session.last_command or "NULL",
         "user": user_of(session),
-        "redir": -1,
+        "redir": -1 if session.tracking is None else session.tracking.redirect,
         "resp": session.protocol,
+        "watch": 0 if session.watch is None else len(session.watch.keys),
         "lib-name": session.lib_name.decode("ascii"),
         "lib-ver": session.lib_version.decode("ascii"),
     }
     return " ".join(f"{name}={value}" for name, value in fields.items()).encode()
 
 
+def _subscribed(session: Session) -> dict[str, int]:
+    names = ({}, {}, {}) if session.subscriptions is None else session.subscriptions.names
+    return {word: len(kind) for word, kind in zip(("sub", "psub", "ssub"), names, strict=True)}
+
+
 def _flags(session: Session) -> str:
-    flags = "b" if session.blocked is not None else ""
-    if session.transaction is not None:
-        # Nothing is in a transaction any more once that is executed.
-        flags += "" if session.in_exec else "x"
-    if session.watch is not None and session.watch.is_broken:
-        flags += "d"
+    """Redis's letters for what is special about a client."""
+    flags = "O" if session.monitoring else ""
+    flags += "P" if is_subscriber(session) else ""
+    # Nothing is in a transaction any more once that is executed.
+    flags += "x" if session.transaction is not None and not session.in_exec else ""
+    flags += "b" if session.blocked is not None else ""
+    flags += "t" if session.tracking is not None else ""
+    flags += "R" if session.tracking is not None and session.tracking.is_broken else ""
+    flags += "B" if session.tracking is not None and session.tracking.broadcast else ""
+    flags += "d" if session.watch is not None and session.watch.is_broken else ""
     flags += "e" if session.no_evict else ""
     flags += "T" if session.no_touch else ""
     return flags or "N"
+
+
+def is_subscriber(session: Session) -> bool:
+    """Whether a client is told of messages: in Redis, a kind of its own."""
+    return bool(session.subscriptions)
 
 
 def check_type(name: bytes) -> Filter:
@@ -111,7 +127,9 @@ def check_type(name: bytes) -> Filter:
     kind = name.lower()
     if kind not in _TYPES:
         raise CommandError(b"ERR Unknown client type '%b'" % c_string(name))
-    return lambda session: kind == b"normal"
+    if kind == b"normal":
+        return lambda session: not is_subscriber(session)
+    return lambda session: kind == b"pubsub" and is_subscriber(session)
 
 
 def parse_id(text: bytes, error: bytes) -> int:

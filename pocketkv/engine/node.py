@@ -15,10 +15,11 @@ from pocketkv.engine.client_list import ADMIN_USER
 from pocketkv.engine.commands import Command
 from pocketkv.engine.errors import CountedError, write_refusal
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
+from pocketkv.engine.latency import LatencyMonitor
 from pocketkv.engine.pauses import Pause, unpause
 from pocketkv.engine.session import Session
 from pocketkv.engine.settings import Settings
-from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog
+from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog, shown
 from pocketkv.engine.timers import Timer, Timers
 from pocketkv.engine.topology import Topology
 from pocketkv.lua.slices import Workers
@@ -126,6 +127,9 @@ class Node:
         self.sessions: dict[int, Session] = {}
         self._start_counts()
         self.slow_log = SlowLog()
+        self.latency = LatencyMonitor()
+        # Calls that take so long are noted by it; 0: none are.
+        self.latency_threshold_ns = 0
         self.settings = Settings()
         self.timers = Timers(self.clock)
         self.blocked_clients = 0
@@ -354,10 +358,12 @@ class Node:
             self._count_error(reply)
         elif type(reply) is CountedError:
             stats.failed += 1
+        if 0 < self.latency_threshold_ns <= duration_ns:
+            self.took_long(session, command, duration_ns)
         log = self.slow_log
         # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
         if 0 <= log.threshold_us * 1000 < duration_ns and not command.no_auth:
-            self.record_slow(session, request, duration_ns)
+            self.record_slow(session, shown(command, request), duration_ns)
 
     def record_slow(self, session: Session, request: list[bytes], duration_ns: int) -> None:
         """Keep a call in the slow log, if it is slow."""
@@ -371,6 +377,24 @@ class Node:
                 session.name,
                 session.job_id,
             )
+
+    def took_long(self, session: Session, command: Command, duration_ns: int) -> None:
+        """Have the latency monitor note a call."""
+        event = "fast-command" if "fast" in command.flags else "command"
+        duration_ms = duration_ns // 1_000_000
+        self.latency.add(session.job_id, event, self.clock.now_s, duration_ms)
+
+    def record_wait(
+        self, session: Session, command: Command, request: list[bytes], duration_ms: int
+    ) -> None:
+        """Note a call that only let its client wait, where Redis's would have taken so long."""
+        duration_ns = duration_ms * 1_000_000
+        if 0 < self.latency_threshold_ns <= duration_ns:
+            self.took_long(session, command, duration_ns)
+        log = self.slow_log
+        if 0 <= log.threshold_us < duration_ms * 1000:
+            client = session.address, session.name, session.job_id
+            log.add(request, self.clock.now_s, duration_ms * 1000, *client)
 
     def reset_stats(self) -> None:
         """Count commands and errors from zero again: CONFIG RESETSTAT."""

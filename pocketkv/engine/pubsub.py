@@ -96,6 +96,7 @@ class PubSub:
         subscriptions = session.subscriptions
         if subscriptions is None:
             subscriptions = session.subscriptions = Subscriptions()
+            session.limit_pushes()
         names = subscriptions.names[kind]
         if name in names:
             return None

@@ -82,6 +82,13 @@ class _NoTransport:
     def unrestrict_input(self, bulk_bytes_max: int) -> None:
         """Nothing comes in."""
 
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        """Nothing goes out."""
+
+    def is_left(self) -> bool:
+        """Nobody was there."""
+        return True
+
     def close_when_sent(self) -> None:
         """There is nothing to close."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from pocketkv import limits
 from pocketkv.engine.errors import WRONG_PASS, CommandError
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.resp.encoder import Outbox
@@ -49,6 +50,10 @@ class Transport(Protocol):
 
     def unrestrict_input(self, bulk_bytes_max: int) -> None:
         """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
+        ...
+
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        """Drop it when it leaves so many bytes unread and is to be sent one more message."""
         ...
 
     def is_left(self) -> bool:
@@ -206,6 +211,11 @@ class Session:
             self.transport.unrestrict_input(self.node.bulk_bytes_max)
         else:
             self.transport.restrict_input()
+
+    def limit_pushes(self) -> None:
+        """Have it dropped from so many unread bytes on, if it has subscribed."""
+        hard_bytes = self.node.settings.pubsub_limits[0]
+        self.transport.limit_pushes(hard_bytes or limits.BULK_BYTES_MAX)
 
     @property
     def may_administer(self) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
 from pocketkv.engine.acl import acl_of
-from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob
+from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.notifications import flag_letters, parse_flags
 from pocketkv.engine.pubsub import pubsub_of
@@ -48,6 +48,8 @@ class Settings:
     stream_node_max_entries: int
     # Keys that clients of a job may keep copies of (CLIENT TRACKING); 0: no limit.
     tracking_table_max_keys: int
+    # Calls that take so many milliseconds are shown by LATENCY; 0: none.
+    latency_monitor_threshold: int
     # Refusals that ACL LOG shows.
     acllog_max_len: int
     # Scripts that run for longer may be killed.
@@ -58,6 +60,9 @@ class Settings:
     def __init__(self) -> None:
         # Whether memory is kept compact in the background.
         self.activedefrag = True
+        # From how many unread bytes on a subscriber is dropped; the soft limit and its time are
+        # only shown.
+        self.pubsub_limits = (limits.PUSH_BACKLOG_MAX_BYTES, 8 * limits.MIB, 60)
         for name, (_, default) in _STORED.items():
             setattr(self, _attribute(name), default)
         # What was set of `UNUSED`.
@@ -78,6 +83,7 @@ _STORED: Final[dict[str, tuple[Number, int]]] = {
     "stream-node-max-bytes": (Number(0, INT64_MAX, is_amount=True), 4096),
     "stream-node-max-entries": (Number(0, INT64_MAX), 100),
     "tracking-table-max-keys": (Number(0, INT64_MAX), 1_000_000),
+    "latency-monitor-threshold": (Number(0, INT64_MAX), 0),
     "acllog-max-len": (Number(0, INT64_MAX), 128),
     "busy-reply-threshold": (Number(0, INT64_MAX), 5000),
 }
@@ -134,6 +140,8 @@ def _stored(name: str, kind: Number) -> Setting:
         setattr(node.settings, attribute, value)
         if name == "timeout":
             _sweep_idle_later(node)
+        elif name == "latency-monitor-threshold":
+            node.latency_threshold_ns = value * 1_000_000
 
     return Setting(name, read, kind.parse, write)
 
@@ -171,6 +179,43 @@ def _fixed(name: str, value: str, refusal: str) -> Setting:
 
 def _nothing_changes(node: Node, value: str) -> None:
     """What a fixed setting is set to is what it is."""
+
+
+_BAD_OUTPUT_LIMITS: Final = (
+    "Error in hard, soft or soft_seconds setting in buffer limit configuration."
+)
+_OUTPUT_CLASSES: Final = ("normal", "slave", "replica", "pubsub")
+
+
+def _read_output_limits(session: Session) -> bytes:
+    hard, soft, seconds = session.node.settings.pubsub_limits
+    others = "normal 0 0 0 slave 268435456 67108864 60"
+    return f"{others} pubsub {hard} {soft} {seconds}".encode()
+
+
+def _parse_output_limits(text: bytes) -> tuple[int, int, int] | None:
+    """The limits of subscribers; ``None``: only those of others are named."""
+    words = text.split()
+    found = None
+    if len(words) % 4 or not words:
+        raise SettingError("Wrong number of arguments in buffer limit configuration.")
+    for i in range(0, len(words), 4):
+        kind = words[i].decode("latin-1").lower()
+        hard, soft = parse_amount(words[i + 1]), parse_amount(words[i + 2])
+        seconds = canonical_integer(words[i + 3])
+        if kind not in _OUTPUT_CLASSES or hard is None or soft is None or seconds is None:
+            raise SettingError(_BAD_OUTPUT_LIMITS)
+        if kind == "pubsub":
+            found = hard, soft, seconds
+    return found
+
+
+def _write_output_limits(node: Node, found: tuple[int, int, int] | None) -> None:
+    if found is None:
+        return
+    node.settings.pubsub_limits = found
+    for session in node.sessions.values():
+        session.limit_pushes()
 
 
 def _read_maxmemory(session: Session) -> bytes:
@@ -283,6 +328,12 @@ _LIVE: Final = (
         Number(0, INT64_MAX).parse,
         _write_slow_length,
     ),
+    Setting(
+        "client-output-buffer-limit",
+        _read_output_limits,
+        _parse_output_limits,
+        _write_output_limits,
+    ),
     _immutable("databases", lambda session: limits.DATABASES),
     _immutable("port", _read_port),
     _immutable("bind", _read_host),
@@ -306,7 +357,6 @@ _LIVE: Final = (
         write_in_job=_write_notify_flags,
     ),
     _fixed("latency-tracking", "yes", "latencies are always tracked"),
-    _fixed("latency-monitor-threshold", "0", "there is no latency monitor, see LATENCY HISTOGRAM"),
     Setting("activedefrag", _read_defragment, parse_flag, _write_defragment),
 )
 

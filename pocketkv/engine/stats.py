@@ -5,7 +5,10 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pocketkv.engine.commands import Command
 
 # Latency is counted in buckets of powers of two nanoseconds; bucket i holds calls of less than
 # 2**i ns. 2**40 ns are 18 minutes.
@@ -116,6 +119,26 @@ class SlowLog:
         """Forget what is over `length_max`."""
         while len(self.entries) > max(self.length_max, 0):
             self.entries.pop()
+
+
+def shown(command: Command, request: list[bytes]) -> list[bytes]:
+    """A request as it may be kept: without passwords."""
+    if command.name in _SECRET_FROM:
+        start = _SECRET_FROM[command.name]
+        return [*request[:start], *[_REDACTED] * len(request[start:])]
+    if command.name == "config|set":
+        names = [b"", *(name.lower() for name in request)]
+        return [
+            _REDACTED if i % 2 and names[i] in _SECRET_SETTINGS else argument
+            for i, argument in enumerate(request)
+        ]
+    return request
+
+
+# Commands that may have secrets in all arguments from this one on.
+_SECRET_FROM: Final = {"acl|setuser": 2, "acl|deluser": 2, "acl|getuser": 2}
+_SECRET_SETTINGS: Final = frozenset((b"requirepass", b"masterauth", b"masteruser"))
+_REDACTED: Final = b"(redacted)"
 
 
 def _shorten(argument: bytes) -> bytes:

@@ -159,11 +159,15 @@ class StreamEntries(Collection):
 
     def texts(self) -> Iterator[bytes]:
         """Of each entry its id, with a dot, then its fields and values, as a digest has them."""
+        for entry_id, texts in self.entries():
+            yield b"%d.%d" % (entry_id >> 64, entry_id & UINT64_MAX)
+            yield from texts
+
+    def entries(self) -> Iterator[tuple[int, list[bytes]]]:
+        """The id of each entry, and its fields, each followed by its value."""
         for node in self._nodes:
             for position in range(len(node)):
-                entry_id = node.entry_id(position)
-                yield b"%d.%d" % (entry_id >> 64, entry_id & UINT64_MAX)
-                yield from node.texts(position)
+                yield node.entry_id(position), node.texts(position)
 
     def _node_of(self, entry_id: int) -> int:
         """The first node whose last id is at least this one."""

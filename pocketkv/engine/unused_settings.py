@@ -27,7 +27,6 @@ _AMOUNT: Final = Number(0, INT64_MAX, is_amount=True)
 _PERCENT: Final = Number(0, 1000)
 
 UNUSED: Final[dict[str, tuple[Kind, bytes]]] = {
-    "acl-pubsub-default": (Choice(("allchannels", "resetchannels")), b"resetchannels"),
     "active-defrag-cycle-max": (Number(1, 99), b"25"),
     "active-defrag-cycle-min": (Number(1, 99), b"1"),
     "active-defrag-ignore-bytes": (Number(1, INT64_MAX, is_amount=True), b"104857600"),
@@ -44,10 +43,6 @@ UNUSED: Final[dict[str, tuple[Kind, bytes]]] = {
     "appendonly": (_FLAG, b"no"),
     "auto-aof-rewrite-min-size": (_AMOUNT, b"67108864"),
     "auto-aof-rewrite-percentage": (_COUNT, b"100"),
-    "client-output-buffer-limit": (
-        _TEXT,
-        b"normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
-    ),
     "cluster-allow-pubsubshard-when-down": (_FLAG, b"yes"),
     "cluster-allow-reads-when-down": (_FLAG, b"no"),
     "cluster-allow-replica-migration": (_FLAG, b"yes"),
@@ -63,6 +58,8 @@ UNUSED: Final[dict[str, tuple[Kind, bytes]]] = {
     "dynamic-hz": (_FLAG, b"yes"),
     "hz": (_COUNT, b"10"),
     "jemalloc-bg-thread": (_FLAG, b"yes"),
+    "key-load-delay": (Number(-INT32_MAX - 1, INT32_MAX), b"0"),
+    "latency-tracking-info-percentiles": (_TEXT, b"50 99 99.9"),
     "lazyfree-lazy-eviction": (_FLAG, b"no"),
     "lazyfree-lazy-expire": (_FLAG, b"no"),
     "lazyfree-lazy-server-del": (_FLAG, b"no"),
@@ -71,6 +68,8 @@ UNUSED: Final[dict[str, tuple[Kind, bytes]]] = {
     "lfu-decay-time": (_COUNT, b"1"),
     "lfu-log-factor": (_COUNT, b"10"),
     "loglevel": (Choice(("debug", "verbose", "notice", "warning")), b"notice"),
+    "masterauth": (_TEXT, b""),
+    "masteruser": (_TEXT, b""),
     "maxmemory-clients": (AmountOrPercent(), b"0"),
     "maxmemory-eviction-tenacity": (Number(0, 100), b"10"),
     "maxmemory-samples": (Number(1, INT32_MAX), b"5"),

@@ -15,7 +15,7 @@ cdef class ClientConnection(Connection):
     cdef Py_ssize_t _answered
     cdef object _waiting
     cdef list _held_pushes
-    cdef Py_ssize_t _held_bytes
+    cdef Py_ssize_t _held_bytes, _push_backlog_max_bytes
     cdef public RequestHandler handler
     cdef public Py_ssize_t outstanding_max
     cdef Py_ssize_t _requests_per_turn, _backlog_high_bytes, _request_backlog_max_bytes

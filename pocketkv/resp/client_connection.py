@@ -43,6 +43,7 @@ class ClientConnection(Connection):
         "_held_bytes",
         "_held_pushes",
         "_overrun",
+        "_push_backlog_max_bytes",
         "_request_backlog_max_bytes",
         "_requests_per_turn",
         "_waiting",
@@ -78,6 +79,7 @@ class ClientConnection(Connection):
         # Encoded pushes that came while a reply was half sent, and their bytes.
         self._held_pushes: list[bytes] = []
         self._held_bytes = 0
+        self._push_backlog_max_bytes = limits.PUSH_BACKLOG_MAX_BYTES
         # Set once more was pushed than a client may leave unread.
         self._overrun = False
 
@@ -93,6 +95,10 @@ class ClientConnection(Connection):
     def unrestrict_input(self, bulk_bytes_max: int) -> None:
         """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
         self.parser.unrestrict(bulk_bytes_max)
+
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        """Drop it when it leaves so many bytes unread and is to be sent one more message."""
+        self._push_backlog_max_bytes = unread_bytes_max
 
     def hand_over(self, handler: RequestHandler) -> None:
         """Have another handler execute the requests, from the next one on."""
@@ -267,7 +273,7 @@ class ClientConnection(Connection):
         """
         if self.closed:
             return
-        if self.outbox.pending_bytes + self._held_bytes > limits.PUSH_BACKLOG_MAX_BYTES:
+        if self.outbox.pending_bytes + self._held_bytes > self._push_backlog_max_bytes:
             self._overrun = True
         elif self._waiting and self._waiting[0].is_begun:
             raw = encode_reply(reply, self.outbox.protocol)

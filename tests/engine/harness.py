@@ -82,6 +82,7 @@ class FakeTransport:
         self.restricted = False
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
         self.handler: RequestHandler | None = None
+        self.unread_bytes_max = limits.PUSH_BACKLOG_MAX_BYTES
 
     def push(self, reply: Reply) -> None:
         self.outbox.encode(reply)
@@ -98,6 +99,9 @@ class FakeTransport:
 
     def is_left(self) -> bool:
         return self.closed
+
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        self.unread_bytes_max = unread_bytes_max
 
     def close_when_sent(self) -> None:
         self.closing = True

@@ -192,3 +192,28 @@ def test_a_job_has_its_events_in_keys_lives_told_as_it_likes() -> None:
     refused = mine("CONFIG", "SET", "notify-keyspace-events", "", "timeout", "1")
     assert refused.text.startswith("NOPERM")
     assert get(mine, "notify-keyspace-events") == "AKE"
+
+
+def test_what_nothing_obeys_is_remembered(client: Client) -> None:
+    assert get(client, "appendonly") == "no"
+    assert client("CONFIG", "SET", "appendonly", "YES", "hz", "50") == "OK"
+    assert get(client, "appendonly") == "yes"
+    assert get(client, "hz") == "50"
+    assert isinstance(client("CONFIG", "SET", "appendonly", "maybe"), Error)
+    assert isinstance(client("CONFIG", "SET", "appendfsync", "yes"), Error)
+    assert isinstance(client("CONFIG", "SET", "hz", "x"), Error)
+    assert b"aof_enabled:0\r\n" in client("INFO", "persistence")
+
+
+def test_subscribers_may_leave_as_much_unread_as_the_setting_says(client: Client) -> None:
+    client("SUBSCRIBE", "a")
+    other = client.engine.connect()
+    name = "client-output-buffer-limit"
+    assert other("CONFIG", "SET", name, "pubsub 1mb 512kb 10 normal 0 0 0") == "OK"
+    assert get(other, name).endswith("pubsub 1048576 524288 10")
+    assert client.transport.unread_bytes_max == limits.MIB
+    other("SUBSCRIBE", "b")
+    assert other.transport.unread_bytes_max == limits.MIB
+    third = client.engine.connect()
+    assert isinstance(third("CONFIG", "SET", name, "pubsub 1mb"), Error)
+    assert isinstance(third("CONFIG", "SET", name, "nosuch 0 0 0"), Error)

@@ -13,10 +13,11 @@ VALUES = (b"yes", b"NO", b"0", b"-1", b"100", b"2mb", b"x", b"always", b"debug",
 # Redis knows these too, but its values are those of this machine, or change what it does.
 LEFT_ALONE = {
     "appendonly",
-    "client-output-buffer-limit",
     "dbfilename",
     "dir",
     "hz",
+    "key-load-delay",
+    "latency-tracking-info-percentiles",
     "oom-score-adj",
     "oom-score-adj-values",
     # Anything below 16 KiB is 16 KiB.

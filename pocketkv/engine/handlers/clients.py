@@ -146,7 +146,7 @@ def client_maint_notifications(session: Session, request: list[bytes]) -> Reply:
 @client_command("INFO", 2, "The connection itself.", since="6.2.0", tips="nondeterministic_output")
 def client_info(session: Session, request: list[bytes]) -> Reply:
     """One line as in CLIENT LIST."""
-    return Verbatim(describe(session) + b"\n")
+    return Verbatim(describe(session, request) + b"\n")
 
 
 @client_command(
@@ -171,7 +171,8 @@ def client_list(session: Session, request: list[bytes]) -> Reply:
             sessions = _sessions_by_id(sessions, request[3:])
         else:
             raise CommandError(SYNTAX)
-    return Verbatim(b"".join(describe(s) + b"\n" for s in sessions))
+    lines = [describe(s, request if s is session else None) for s in sessions]
+    return Verbatim(b"".join(line + b"\n" for line in lines))
 
 
 def _sessions_by_id(sessions: list[Session], ids: list[bytes]) -> list[Session]:

@@ -20,6 +20,7 @@ from pocketkv.engine.commands import (
     Merge,
     Route,
     command,
+    find_command,
     not_callable,
 )
 from pocketkv.engine.errors import NO_SUCH_KEY, CommandError, wrong_subcommand
@@ -207,7 +208,13 @@ def debug_sleep(session: Session, request: list[bytes]) -> Reply:
     milliseconds = int(seconds * 1000)
     if milliseconds <= 0:
         return OK
-    return block(session, timeout_ms=milliseconds, timeout_reply=OK).deferred
+    node, record = session.node, find_command(request)
+    return block(
+        session,
+        timeout_ms=milliseconds,
+        timeout_reply=OK,
+        on_end=lambda: node.record_wait(session, record, request, milliseconds),
+    ).deferred
 
 
 @_debug(

@@ -189,7 +189,8 @@ def _write_small(db: Database, key: bytes, value: String | None, offset: int, pa
     cost_bytes = value_cost(changeable)
     if offset > len(changeable):
         changeable += bytes(offset - len(changeable))
-    changeable[offset : offset + len(part)] = part
+    taken = bytes(part) if isinstance(part, LargeString) else part
+    changeable[offset : offset + len(taken)] = taken
     keep(db, key, changeable, cost_bytes)
     return len(changeable)
 
