@@ -206,6 +206,8 @@ class RouterHandler(Asker):
             return self._execute_here(request)
         exchange: Exchange | None
         if self.session.transaction is not None:
+            if self.node.pauses and holds(self.session, command):
+                return hold(self.session, request, self._resume)
             if not ends_transaction(self.session, command):
                 return self._queue(command, request)
             exchange = self._exec(command, request)
