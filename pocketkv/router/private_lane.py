@@ -208,6 +208,7 @@ class PrivateLane(Lane):
 
     def _leave(self) -> None:
         """Have the client wait elsewhere: the server is not one of the cluster any more."""
-        waiting = self._take_pending()
+        waiting = self.pending.popleft()
+        self.upstream.in_flight_bytes -= waiting.cost_bytes
         self.give_up(Failure.CLOSED, "the server has left")
         self.upstream.router.refused([waiting], self.upstream.unreachable("it has left"))
