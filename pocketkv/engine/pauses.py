@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pocketkv.engine.session import Session
     from pocketkv.engine.timers import Timer
 
-# Commands of which only their arguments tell whether they write.
-
 Resume: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
 
 
