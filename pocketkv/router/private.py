@@ -47,6 +47,7 @@ class PrivateForward(Forward):
         self.binding = self.client.private()
         self.route(self.client.view)
 
+
 class WaitingForward(PrivateForward):
     """A command that may block, which is at the same time why its client is blocked.
 

@@ -174,7 +174,7 @@ def test_what_is_dumped_is_restored(url: str) -> None:
 
 def test_the_asynchronous_client(url: str) -> None:
     async def main() -> None:
-        client = redis.asyncio.Redis.from_url(url, decode_responses=True)
+        client: Any = redis.asyncio.Redis.from_url(url, decode_responses=True)
         async with client:
             async with client.pipeline(transaction=True) as pipeline:
                 answers = await pipeline.set("{a}x", 1).incr("{a}x").get("{a}x").execute()
@@ -204,8 +204,8 @@ def test_the_asynchronous_client(url: str) -> None:
 
 
 @pytest.fixture
-def cluster(url: str) -> Iterator[Any]:
-    with redis.RedisCluster.from_url(url, decode_responses=True) as cluster:
+def cluster(cluster_url: str) -> Iterator[Any]:
+    with redis.RedisCluster.from_url(cluster_url, decode_responses=True) as cluster:
         yield cluster
 
 
@@ -226,7 +226,6 @@ def test_the_cluster_client(cluster: Any) -> None:
     assert cluster.eval("return redis.call('GET', KEYS[1])", 1, "key:7") == "8"
     cluster.rpush("queue", "element")
     assert list(cluster.blpop("queue", timeout=TIMEOUT_S)) == ["queue", "element"]
-    assert sum(cluster.dbsize(target_nodes="primaries") for _ in range(1)) >= 0
 
 
 def test_sharded_channels(cluster: Any) -> None:
@@ -245,9 +244,11 @@ def test_sharded_channels(cluster: Any) -> None:
     subscriber.close()
 
 
-def test_the_asynchronous_cluster_client(url: str) -> None:
+def test_the_asynchronous_cluster_client(cluster_url: str) -> None:
     async def main() -> None:
-        async with redis.asyncio.RedisCluster.from_url(url, decode_responses=True) as cluster:
+        async with redis.asyncio.RedisCluster.from_url(
+            cluster_url, decode_responses=True
+        ) as cluster:
             for number in range(100):
                 await cluster.set(f"key:{number}", number)
             pipeline = cluster.pipeline()
