@@ -13,7 +13,7 @@ from pocketkv import limits
 from pocketkv.engine.cold import Cold, NotResident
 from pocketkv.engine.errors import OUT_OF_MEMORY, SLOTS_HELD, CommandError
 from pocketkv.engine.fetching import forget
-from pocketkv.engine.gate import check_slots, check_writable, require_memory
+from pocketkv.engine.gate import call_attended, check_slots, check_writable, require_memory
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.monitor import show
 from pocketkv.engine.moving import Held
@@ -41,12 +41,11 @@ def call(session: Session, command: Command, request: list[bytes]) -> Reply:
         settle(request)
     started_ns = node.stopwatch.now_ns()
     if node.monitors:
-        show(session, command, request)
+        show(session, command, request, b"lua" if session.in_script else b"")
     try:
-        if session.tracking is not None:
-            reply = session.tracking.call(command, request)
-        else:
-            reply = command.handler(session, request)
+        if session.user is not None:
+            session.user.check(session, command, request)
+        reply = _execute(session, command, request)
     except CommandError as error:
         reply = ErrorReply(error.text)
     except NotResident as missing:
@@ -55,6 +54,12 @@ def call(session: Session, command: Command, request: list[bytes]) -> Reply:
         reply = _cannot_wait(reason)
     node.record_call(session, command, request, node.stopwatch.now_ns() - started_ns, reply)
     return reply
+
+
+def _execute(session: Session, command: Command, request: list[bytes]) -> Reply:
+    if session.attended:
+        return call_attended(session, command, request)
+    return command.handler(session, request)
 
 
 def _cannot_wait(reason: NoRoom | Held) -> ErrorReply:
@@ -72,7 +77,7 @@ def _call_reading(
                 _read_now(read)
                 at_hand.append(read)
             try:
-                return command.handler(session, request)
+                return _execute(session, command, request)
             except NotResident as more:
                 missing = more
         return ErrorReply(b"IOERR values go as fast as they are read")

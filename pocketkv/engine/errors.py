@@ -67,8 +67,8 @@ def write_refusal(error: OSError) -> ErrorReply:
     return ErrorReply(code + b" " + NO_WRITES + reason)
 
 
-def execabort(text: bytes) -> bytes:
-    """What EXEC is told that was refused for a reason."""
+def discarded_because(text: bytes) -> bytes:
+    """The error of an EXEC of which nothing was executed because of an error."""
     reason = text[4:] if text.startswith(b"ERR ") else text
     return b"EXECABORT Transaction discarded because of: " + reason
 

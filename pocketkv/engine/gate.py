@@ -18,7 +18,7 @@ from pocketkv.engine.errors import (
     SLOTS_MOVED,
     SPEAKS_NO_HTTP,
     CommandError,
-    execabort,
+    discarded_because,
 )
 from pocketkv.engine.fetching import fetch, forget, require_resident
 from pocketkv.engine.guard import check_allowed
@@ -221,7 +221,7 @@ def run(session: Session, request: list[bytes]) -> Reply:
         if command.is_write and session.db.shelf is not None:
             at_hand = require_resident(session, command, request)
         if session.attended:
-            reply = _call_attended(session, command, request)
+            reply = call_attended(session, command, request)
         else:
             reply = command.handler(session, request)
     except CommandError as error:
@@ -300,7 +300,7 @@ def refuse(
     if session.transaction is not None:
         text = session.transaction.refused(session, request[0], text)
     elif command is None and request[0].upper() == b"EXEC":
-        text = execabort(text)
+        text = discarded_because(text)
     reply = ErrorReply(text)
     if command is None and request[0].upper() in _HTTP_WORDS:
         # A browser must not be able to have commands executed out of a request's body.
@@ -324,7 +324,7 @@ def without_reply(session: Session, reply: Reply) -> Reply:
     return silent
 
 
-def _call_attended(session: Session, command: Command, request: list[bytes]) -> Reply:
+def call_attended(session: Session, command: Command, request: list[bytes]) -> Reply:
     """Execute a command of a client whose use of keys is minded in some way."""
     if session.no_touch:
         return _call_without_touching(session, command, request)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.list_chunks import (
-    ITEM_BYTES,
     cost_of,
     evacuated,
     item_cost,
@@ -157,7 +156,7 @@ class ListValue(Collection):
             self._add_first()
         self._first.insert(0, item)
         self._size += 1
-        self.size_bytes += ITEM_BYTES + bytes_object(len(item))
+        self.size_bytes += item_cost(item)
         if self.changes is not None:
             self.changes.append(_PUSHED_LEFT + item)
 
@@ -167,7 +166,7 @@ class ListValue(Collection):
             self._add_last()
         self._last.append(item)
         self._size += 1
-        self.size_bytes += ITEM_BYTES + bytes_object(len(item))
+        self.size_bytes += item_cost(item)
         if self.changes is not None:
             self.changes.append(_PUSHED_RIGHT + item)
 
@@ -175,7 +174,7 @@ class ListValue(Collection):
         """Remove and return the first element; there is one."""
         item = self._first.pop(0)
         self._size -= 1
-        self.size_bytes -= ITEM_BYTES + bytes_object(len(item))
+        self.size_bytes -= item_cost(item)
         if self.changes is not None:
             self.changes.append(_POPPED_LEFT)
         if not self._first and self._size:
@@ -186,7 +185,7 @@ class ListValue(Collection):
         """Remove and return the last element; there is one."""
         item = self._last.pop()
         self._size -= 1
-        self.size_bytes -= ITEM_BYTES + bytes_object(len(item))
+        self.size_bytes -= item_cost(item)
         if self.changes is not None:
             self.changes.append(_POPPED_RIGHT)
         if not self._last and self._size:
@@ -265,7 +264,7 @@ class ListValue(Collection):
             self._regular = False
             self._find_ends()
         self._size += 1
-        self.size_bytes += ITEM_BYTES + bytes_object(len(item))
+        self.size_bytes += item_cost(item)
         if self.changes is not None:
             self.changes.append(b"%b%d:%b" % (_INSERTED, index, item))
 

@@ -142,12 +142,12 @@ class Node:
         # What CONFIG SET maxmemory 0 goes back to.
         self.memory_bytes = keyspace.memory_bytes
         self.pauses: dict[str, Pause] = {}
-        self.monitors: list[Session] = []
         # Scripts that take long, by job (see `engine.long_runs`), and who executes scripts.
         self.long_runs: dict[str, LongRun] = {}
         self.workers = Workers()
         # Takes what scripts have to say for the log: the job, a level of Redis's, the text.
         self.script_log: Callable[[str, int, bytes], None] | None = None
+        self.monitors: list[Session] = []
         self.process = ProcessFigures()
         self._start_without_plane()
         # Why the last commit failed, until one succeeds.

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.node import Node
     from pocketkv.engine.script_flags import Flags
     from pocketkv.engine.scripts import Scripts
+    from pocketkv.engine.tracking import TrackingClient
     from pocketkv.resp.handler import RequestHandler
 
 _NO_ARGUMENTS: Final = b"ERR Please specify at least one argument for this redis lib call"
@@ -81,6 +82,13 @@ class _NoTransport:
     def unrestrict_input(self, bulk_bytes_max: int) -> None:
         """Nothing comes in."""
 
+    def limit_pushes(self, unread_bytes_max: int) -> None:
+        """Nothing goes out."""
+
+    def is_left(self) -> bool:
+        """Nobody was there."""
+        return True
+
     def close_when_sent(self) -> None:
         """There is nothing to close."""
 
@@ -104,6 +112,8 @@ class ScriptCalls:
         self._session = Session(node, 0, _NoTransport(), "", "")
         self._session.authenticated = True
         self._session.denies_blocking = True
+        self._session.in_script = True
+        self._tracking: TrackingClient | None = None
         self._session.enter_job(space.job_id)
         self._sinks = ExtentSinks(self._session)
         self._reads_only = False
@@ -123,6 +133,8 @@ class ScriptCalls:
         own.admin = session.admin
         own.proxied = session.proxied
         own.address = session.address
+        own.user = session.user
+        self._tracking = session.tracking
         own.name = session.name
         own.protocol = 2
         self._reads_only = reads_only
@@ -216,6 +228,8 @@ class ScriptCalls:
             self._node.record_refusal(ErrorReply(refusal), command)
             return None, refusal, None, True
         reply = call(self._session, command, request)
+        if self._tracking is not None:
+            self._tracking.remember(command, request)
         if type(reply) is bytes:
             if len(reply) > limits.SCRIPT_REPLY_BYTES_MAX:
                 return None, _TOO_LARGE

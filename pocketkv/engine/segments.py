@@ -111,6 +111,9 @@ class SegmentMap:
         What is in the map from the walk's beginning to its end is met at least once.
         """
         segments = self.segments
+        if not segments:
+            # All of it was shed.
+            return 0, []
         half = _power_of_two(len(segments))
         found: list[dict[bytes, Any]] = []
         cursor &= half - 1

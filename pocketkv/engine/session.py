@@ -52,12 +52,12 @@ class Transport(Protocol):
         """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
         ...
 
-    def is_left(self) -> bool:
-        """Whether the other side has gone, though nobody may have noticed so far."""
-        ...
-
     def limit_pushes(self, unread_bytes_max: int) -> None:
         """Drop it when it leaves so many bytes unread and is to be sent one more message."""
+        ...
+
+    def is_left(self) -> bool:
+        """Whether the other side has gone, though nobody may have noticed so far."""
         ...
 
     def close_when_sent(self) -> None:
@@ -96,6 +96,7 @@ class Session:
         watch: The keys that it watches for its next transaction, if it does.
         long_run: What its transaction's scripts take turns by, while it is executed.
         in_exec: Whether its transaction is executed now.
+        in_script: Whether it is no client, but what a script's commands come from.
         reply_off, reply_skip: CLIENT REPLY.
         subscriptions: To channels, if it ever had any.
         tracking: What it is told of keys that it read: CLIENT TRACKING; ``None``: nothing.
@@ -120,6 +121,7 @@ class Session:
         "guarded",
         "id",
         "in_exec",
+        "in_script",
         "job_id",
         "last_active_ms",
         "last_command",
@@ -164,6 +166,7 @@ class Session:
         self.blocked: Unblockable | None = None
         self.denies_blocking = False
         self.in_exec = False
+        self.in_script = False
         self.long_run: LongRun | None = None
         self.transaction: Transaction | None = None
         self.watch: Watch | None = None

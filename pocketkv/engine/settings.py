@@ -1,7 +1,8 @@
 """Settings: what CONFIG GET shows and CONFIG SET changes, over a table of those that exist.
 
-A setting of Redis that nothing here would obey is not in the table, or is fixed: it shows what is
-true and takes no other value. Settings are a node's, so changing one takes an administrator; what
+Redis's settings of what PocketKV does not have are taken and shown, and nothing comes of them (see
+`unused_settings`); where that would mislead, a setting is fixed: it shows what is true and takes no
+other value. Settings are a node's, so changing one takes an administrator; what
 a job may know of its own (its quota) is read through its session.
 
 The values that handlers ask for are attributes of `Settings`, called like the setting with ``_``.
@@ -15,34 +16,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
 from pocketkv.engine.acl import acl_of
-from pocketkv.engine.arguments import INT64_MAX, UINT64_MAX, Glob, canonical_integer
+from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.notifications import flag_letters, parse_flags
 from pocketkv.engine.pubsub import pubsub_of
-from pocketkv.engine.settings_remembered import REMEMBERED, Remembered
+from pocketkv.engine.setting_kinds import Number, SettingError, parse_amount, parse_flag
+from pocketkv.engine.unused_settings import UNUSED, UNUSED_ALIASES
 
 if TYPE_CHECKING:
     from pocketkv.engine.node import Node
     from pocketkv.engine.session import Session
 
-_INT32_MAX: Final = 2**31 - 1
 _IMMUTABLE: Final = "can't set immutable config"
-_UNITS: Final = {
-    b"": 1,
-    b"b": 1,
-    b"k": 1000,
-    b"kb": 1024,
-    b"m": 1000**2,
-    b"mb": 1024**2,
-    b"g": 1000**3,
-    b"gb": 1024**3,
-}
 # How often connections are looked at that may have been idle for too long.
 _IDLE_SWEEP_MS: Final = 1000
-
-
-class SettingError(ValueError):
-    """A value that a setting cannot have; the message is what follows the dash."""
 
 
 class Settings:
@@ -73,59 +60,21 @@ class Settings:
     def __init__(self) -> None:
         # Whether memory is kept compact in the background.
         self.activedefrag = True
-        # What was set of settings without effect, by name.
-        self.remembered: dict[str, str] = {}
         # From how many unread bytes on a subscriber is dropped; the soft limit and its time are
         # only shown.
         self.pubsub_limits = (limits.PUSH_BACKLOG_MAX_BYTES, 8 * limits.MIB, 60)
         for name, (_, default) in _STORED.items():
             setattr(self, _attribute(name), default)
-
-
-# --- kinds of values ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Number:
-    """A whole number within bounds; `is_amount` takes Redis's units of memory."""
-
-    low: int
-    high: int
-    is_amount: bool = False
-
-    def parse(self, text: bytes) -> int:
-        """The number that `text` is.
-
-        Raises:
-            SettingError: It is none, or out of bounds.
-        """
-        number = _parse_amount(text) if self.is_amount else canonical_integer(text)
-        if number is None and self.is_amount:
-            raise SettingError("argument must be a memory value")
-        if number is None:
-            raise SettingError("argument couldn't be parsed into an integer")
-        if not self.low <= number <= self.high:
-            raise SettingError(f"argument must be between {self.low} and {self.high} inclusive")
-        return number
-
-
-def _parse_amount(text: bytes) -> int | None:
-    """An amount of memory as Redis reads it: digits and ``k kb m mb g gb``."""
-    digits = text.rstrip(b"BGKMbgkm")
-    unit = _UNITS.get(text[len(digits) :].lower())
-    # 20 digits are more than 64 bits have; int() takes long for very many.
-    if unit is None or not digits.isdigit() or len(digits) > 20:
-        return None
-    number = int(digits) * unit
-    return number if number <= UINT64_MAX else None
+        # What was set of `UNUSED`.
+        self.unused: dict[str, bytes] = {}
 
 
 # Settings whose value is kept here, with their defaults, which are Redis's.
 _STORED: Final[dict[str, tuple[Number, int]]] = {
-    "timeout": (Number(0, _INT32_MAX), 0),
+    "timeout": (Number(0, INT32_MAX), 0),
     "set-max-intset-entries": (Number(0, INT64_MAX), 512),
-    "list-max-listpack-size": (Number(-_INT32_MAX - 1, _INT32_MAX), -2),
-    "list-compress-depth": (Number(0, _INT32_MAX), 0),
+    "list-max-listpack-size": (Number(-INT32_MAX - 1, INT32_MAX), -2),
+    "list-compress-depth": (Number(0, INT32_MAX), 0),
     "hash-max-listpack-entries": (Number(0, INT64_MAX), 512),
     "hash-max-listpack-value": (Number(0, INT64_MAX, is_amount=True), 64),
     "zset-max-listpack-entries": (Number(0, INT64_MAX), 128),
@@ -148,6 +97,7 @@ _ALIASES: Final = {
     "zset-max-ziplist-value": "zset-max-listpack-value",
     "lua-time-limit": "busy-reply-threshold",
     "slave-read-only": "replica-read-only",
+    **UNUSED_ALIASES,
 }
 
 
@@ -196,6 +146,18 @@ def _stored(name: str, kind: Number) -> Setting:
     return Setting(name, read, kind.parse, write)
 
 
+def _unused(name: str) -> Setting:
+    kind, default = UNUSED[name]
+
+    def read(session: Session) -> bytes:
+        return session.node.settings.unused.get(name, default)
+
+    def write(node: Node, value: bytes) -> None:
+        node.settings.unused[name] = value
+
+    return Setting(name, read, kind.shown, write)
+
+
 def _immutable(name: str, read: Callable[[Session], bytes | str | int]) -> Setting:
     def shown(session: Session) -> bytes:
         value = read(session)
@@ -219,30 +181,6 @@ def _nothing_changes(node: Node, value: str) -> None:
     """What a fixed setting is set to is what it is."""
 
 
-def _remembered(name: str, kind: Remembered) -> Setting:
-    """A setting without effect: it is whatever it was set to."""
-
-    def read(session: Session) -> bytes:
-        return session.node.settings.remembered.get(name, kind.default).encode("latin-1")
-
-    def parse(text: bytes) -> str:
-        if kind.low is not None:
-            return str(Number(kind.low, kind.high, kind.is_amount).parse(text))
-        spelled = text.decode("latin-1")
-        if not kind.words:
-            return spelled
-        if spelled.lower() in kind.words:
-            return spelled.lower()
-        if kind.words == ("yes", "no"):
-            raise SettingError("argument must be 'yes' or 'no'")
-        raise SettingError(f"argument(s) must be one of the following: {', '.join(kind.words)}")
-
-    def write(node: Node, value: str) -> None:
-        node.settings.remembered[name] = value
-
-    return Setting(name, read, parse, write)
-
-
 _BAD_OUTPUT_LIMITS: Final = (
     "Error in hard, soft or soft_seconds setting in buffer limit configuration."
 )
@@ -263,7 +201,7 @@ def _parse_output_limits(text: bytes) -> tuple[int, int, int] | None:
         raise SettingError("Wrong number of arguments in buffer limit configuration.")
     for i in range(0, len(words), 4):
         kind = words[i].decode("latin-1").lower()
-        hard, soft = _parse_amount(words[i + 1]), _parse_amount(words[i + 2])
+        hard, soft = parse_amount(words[i + 1]), parse_amount(words[i + 2])
         seconds = canonical_integer(words[i + 3])
         if kind not in _OUTPUT_CLASSES or hard is None or soft is None or seconds is None:
             raise SettingError(_BAD_OUTPUT_LIMITS)
@@ -285,7 +223,7 @@ def _read_maxmemory(session: Session) -> bytes:
 
 
 def _parse_maxmemory(text: bytes) -> int:
-    amount = _parse_amount(text)
+    amount = parse_amount(text)
     if amount is None:
         raise SettingError("argument must be a memory value")
     return amount
@@ -324,13 +262,6 @@ def _read_host(session: Session) -> str:
 
 def _read_clustered(session: Session) -> str:
     return "yes" if session.node.clustered else "no"
-
-
-def _parse_flag(text: bytes) -> bool:
-    lowered = text.lower()
-    if lowered not in (b"yes", b"no"):
-        raise SettingError("argument must be 'yes' or 'no'")
-    return lowered == b"yes"
 
 
 def _read_defragment(session: Session) -> bytes:
@@ -377,7 +308,6 @@ def _write_notify_flags(session: Session, flags: int) -> None:
     session.space.notify_flags = flags
 
 
-_NOT_KEPT: Final = "values are ephemeral, nothing is kept on disk"
 _LIVE: Final = (
     Setting("maxmemory", _read_maxmemory, _parse_maxmemory, _write_maxmemory),
     Setting(
@@ -414,9 +344,6 @@ _LIVE: Final = (
     _immutable("io-threads", lambda session: 1),
     _immutable("unixsocket", lambda session: ""),
     _immutable("tls-port", lambda session: 0),
-    _fixed("save", "", _NOT_KEPT),
-    _fixed("replica-read-only", "yes", "there are no replicas"),
-    _fixed("min-replicas-to-write", "0", "there are no replicas"),
     _fixed(
         "maxmemory-policy", "noeviction", "argument(s) must be one of the following: noeviction"
     ),
@@ -430,7 +357,7 @@ _LIVE: Final = (
         write_in_job=_write_notify_flags,
     ),
     _fixed("latency-tracking", "yes", "latencies are always tracked"),
-    Setting("activedefrag", _read_defragment, _parse_flag, _write_defragment),
+    Setting("activedefrag", _read_defragment, parse_flag, _write_defragment),
 )
 
 _TABLE: Final[dict[str, Setting]] = {
@@ -438,7 +365,7 @@ _TABLE: Final[dict[str, Setting]] = {
     for setting in (
         *_LIVE,
         *(_stored(name, kind) for name, (kind, _) in _STORED.items()),
-        *(_remembered(name, kind) for name, kind in REMEMBERED.items()),
+        *map(_unused, UNUSED),
     )
 }
 _NAMES: Final = {**{name: name for name in _TABLE}, **_ALIASES}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.calling import call, require_ready
-from pocketkv.engine.errors import CommandError, execabort
+from pocketkv.engine.errors import CommandError, discarded_because
 from pocketkv.engine.fetching import forget
 from pocketkv.engine.long_runs import BUSY_SCRIPT, LongRun, run_sliced
 from pocketkv.engine.sinks import charged_bytes
@@ -98,7 +98,7 @@ class Transaction:
         if name.upper() != b"EXEC":
             return text
         discard(session)
-        return execabort(text)
+        return discarded_because(text)
 
 
 def discard(session: Session) -> None:

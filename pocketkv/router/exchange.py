@@ -157,6 +157,8 @@ class Forward(Exchange):
     streams: ClassVar[bool] = True
     # Whether it may be answered late without anything being wrong.
     may_block: ClassVar[bool] = False
+    # The same, but that it is executed all the while: nobody can tell what it has done.
+    may_last: ClassVar[bool] = False
 
     def __init__(self, client: Asker, command: Command, request: list[bytes]) -> None:
         self._prepare(client, command, request)

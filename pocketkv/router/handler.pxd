@@ -20,7 +20,7 @@ cdef class RouterHandler(Asker):
     cdef Database _database
     cdef long long _finished_ns, _reply_bytes, _unchecked_bytes
     cdef int _bulky_for, _holds, _protocol
-    cdef bint _is_on_bulky_lane
+    cdef bint _is_on_bulky_lane, _is_scripting
     cdef bytes _caching
     cdef object _own
     cdef public Binding binding

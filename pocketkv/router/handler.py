@@ -33,12 +33,15 @@ from pocketkv.router.private_lane import PrivateBinding
 from pocketkv.router.publishing import PublishForward, PubSubGather
 from pocketkv.router.scripts import (
     FunctionForward,
+    KillGather,
     LoadedGather,
     LongestGather,
+    LongForward,
     OneGather,
     SameGather,
     ScriptForward,
 )
+from pocketkv.router.settings import ConfigSetGather, DigestGather, OkGather
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
 from pocketkv.router.transactions import (
     ExecForward,
@@ -69,6 +72,11 @@ _KINDS: Final[dict[Route, type[Exchange]]] = {
 }
 # Commands about the node that are answered here, which a job's servers have to be asked about.
 _ASKED: Final[dict[str, type[Exchange]]] = {
+    "config|set": ConfigSetGather,
+    "debug|digest": DigestGather,
+    "debug|loadaof": OkGather,
+    "debug|quicklist-packed-threshold": OkGather,
+    "debug|reload": OkGather,
     "function|dump": LongestGather,
     "function|list": LongestGather,
     "function|stats": LongestGather,
@@ -84,6 +92,8 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
 }
 # Commands of which every part of a key goes to its owner, and yet not as others do.
 _KEYED: Final[dict[str, type[Forward]]] = {
+    "eval": LongForward,
+    "eval_ro": LongForward,
     "evalsha": ScriptForward,
     "evalsha_ro": ScriptForward,
     "fcall": FunctionForward,
@@ -93,10 +103,10 @@ _KEYED: Final[dict[str, type[Forward]]] = {
 # Commands for all servers whose answers become one in a way of their own.
 _OF_ALL: Final[dict[str, type[Exchange]]] = {
     "function|delete": OneGather,
-    "function|kill": OneGather,
+    "function|kill": KillGather,
     "function|load": SameGather,
     "script|exists": LoadedGather,
-    "script|kill": OneGather,
+    "script|kill": KillGather,
     "script|load": SameGather,
 }
 # Those with keys that are executed here: a sharded channel is listened to wherever its slot is.
@@ -123,6 +133,7 @@ class RouterHandler(Asker):
         "_finished_ns",
         "_holds",
         "_is_on_bulky_lane",
+        "_is_scripting",
         "_own",
         "_protocol",
         "_reply_bytes",
@@ -153,6 +164,7 @@ class RouterHandler(Asker):
         # For how many more requests it is taken to move large values.
         self._bulky_for = 0
         self._is_on_bulky_lane = False
+        self._is_scripting = False
         self._own = OwnLanes(self, connection)
         self._caching = b""
         # Large replies since it was last checked how much the client leaves unread.
@@ -168,11 +180,18 @@ class RouterHandler(Asker):
         self.view = self.router.view(session.job_id)
         self._is_on_bulky_lane = self._bulky_for > 0
         self.is_unsettled = False
+        binding: Binding
         if self._own.are_for_all:
-            self.binding = self._own.private()
-            return
-        number = self.router.lane_number(session.id, self._is_on_bulky_lane)
-        self.binding = Binding((session.job_id, session.db.index, session.protocol, number))
+            binding = self._own.private()
+        else:
+            binding = self._shared_binding()
+        self.binding = binding
+
+    def _shared_binding(self) -> Binding:
+        """The lanes that it shares with others."""
+        session = self.session
+        number = self.router.lane_number(session.id, self._is_on_bulky_lane, self._is_scripting)
+        return Binding((session.job_id, session.db.index, session.protocol, number))
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -199,7 +218,7 @@ class RouterHandler(Asker):
         if self.session.tracking is not None:
             self._mind_caching(self.session.tracking, exchange)
         if self.node.monitors:
-            show(self.session, command, request)
+            self._show(command, request, exchange)
         exchange.frame = frame
         self._begin(exchange)
         return exchange
@@ -212,6 +231,8 @@ class RouterHandler(Asker):
                 return WaitingForward(self, command, request)
             kind = _KEYED.get(command.name)
             if kind is not None:
+                if kind.may_last and not self._is_scripting:
+                    self._is_scripting = self.is_unsettled = True
                 return kind(self, command, request)
             return None if command.name in _HERE else Forward(self, command, request)
         if route is _SPLIT and (
@@ -224,6 +245,13 @@ class RouterHandler(Asker):
         if asked is None or not _is_askable(asked, request):
             return None
         return asked(self, command, request)
+
+    def _show(self, command: Command, request: list[bytes], exchange: Exchange) -> None:
+        """Show a request to those who monitor, and those that a transaction consists of."""
+        show(self.session, command, request)
+        if isinstance(exchange, ExecForward):
+            for inner, arguments in exchange.inner():
+                show(self.session, inner, arguments)
 
     def _mind_caching(self, tracking: TrackingClient, exchange: Exchange) -> None:
         """Have CLIENT CACHING concern the next request alone, on whichever lanes it goes."""

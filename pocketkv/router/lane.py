@@ -331,6 +331,11 @@ class Lane(Connection):
         self.upstream.in_flight_bytes -= forward.cost_bytes
         return forward
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for something that may be answered late."""
+        return bool(self.pending) and (self.pending[0].may_block or self.pending[0].may_last)
+
     # --- refusals ------------------------------------------------------------------------------
 
     def _begin_fence(self, forward: Forward, refusal: bytes) -> None:
@@ -396,6 +401,10 @@ class Lane(Connection):
         if not self.is_ready:
             if now_s - self._opened_s > limits.UPSTREAM_CONNECT_TIMEOUT_S:
                 self.give_up(Failure.UNREACHABLE, "it does not accept the connection")
+        elif self.pending and self.pending[0].may_last:
+            # `Router.watch_servers` finds out whether the server lives.
+            if self.upstream.is_retired:
+                self.give_up(Failure.BROKEN, "the server has left")
         elif self.pending or self._refused is not None:
             # Whatever moved last: a large request that is still being sent is no silence.
             moved_s = max(self._busy_since_s or now_s, self.last_receive_s, self.last_progress_s)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from pocketkv import limits
 from pocketkv.engine.commands import COMMANDS
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.pubsub import Kind
@@ -25,7 +24,7 @@ from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.replies import Deferred, ErrorReply, Reply
 from pocketkv.router.exchange import Forward
 from pocketkv.router.lane import Lane
-from pocketkv.router.upstream import Binding, Failure, Upstream
+from pocketkv.router.upstream import LISTENING_NUMBER, Binding, Failure, Upstream
 from pocketkv.router.wire import push_items, request_cost
 from pocketkv.slots import key_slot
 
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from pocketkv.router.routing import Router
     from pocketkv.router.view import JobView
 
-# The number of these lanes: beyond those that clients share.
-_NUMBER: Final = limits.UPSTREAM_LANES
 _WORDS: Final = (b"CHANNEL", b"PATTERN", b"SHARD")
 _KINDS: Final = {b"message": Kind.CHANNEL, b"pmessage": Kind.PATTERN, b"smessage": Kind.SHARD}
 _PAUSE_S: Final = 0.1
@@ -52,7 +49,7 @@ class ListenBinding(Binding):
     __slots__ = ("listener",)
 
     def __init__(self, listener: JobListener) -> None:
-        super().__init__((listener.space.job_id, 0, 3, _NUMBER))
+        super().__init__((listener.space.job_id, 0, 3, LISTENING_NUMBER))
         self.listener = listener
 
 

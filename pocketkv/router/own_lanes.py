@@ -84,7 +84,7 @@ class OwnLanes:
         else:
             broadcasting.pop(self, None)
         if wanted is None:
-            for lane in binding.lanes.values():
+            for lane in binding.own():
                 lane.follow()
         return True
 
@@ -96,9 +96,11 @@ class OwnLanes:
             lane = binding.lanes.get(upstream)
             if (lane is None or lane.closed) and upstream.is_open:
                 try:
-                    router.open_lane(upstream, binding).follow()
+                    router.open_lane(upstream, binding)
                 except OSError as error:
                     upstream.suspend(error.strerror or str(error))
+        for own in binding.own():
+            own.follow()
 
     def pushed(self, frame: bytes) -> None:
         """A server has told of keys that have changed.

@@ -55,6 +55,11 @@ class PrivateBinding(Binding):
         """Whether the servers know something of the client, so that idle lanes stay open."""
         return self.watched is not None or self.tracking is not None
 
+    def own(self) -> list[PrivateLane]:
+        """The lanes that are open."""
+        lanes = self.lanes.values()
+        return [lane for lane in lanes if isinstance(lane, PrivateLane) and not lane.closed]
+
     def close(self) -> None:
         """Close all of them; what they still owe fails."""
         for lane in list(self.lanes.values()):
@@ -118,11 +123,6 @@ class PrivateLane(Lane):
         key = (binding.key[0], self.database, self.protocol, binding.key[3])
         super().__init__(reactor, sock, upstream, key)
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether something that may block is all that it has to answer."""
-        return len(self.pending) == 1 and self.pending[0].may_block
-
     # --- greeting ------------------------------------------------------------------------------
 
     def first_question(self) -> list[bytes]:
@@ -182,7 +182,7 @@ class PrivateLane(Lane):
         """As of other lanes, but that a client may wait as long as it likes."""
         if self.closed or not self.is_ready:
             Lane.on_sweep(self, now_s)
-        elif self.is_waiting:
+        elif self.pending and self.pending[0].may_block:
             if self.upstream.is_retired:
                 self._leave()
         elif not self.pending and not self.upstream.is_retired:
@@ -204,7 +204,6 @@ class PrivateLane(Lane):
 
     def _leave(self) -> None:
         """Have the client wait elsewhere: the server is not one of the cluster any more."""
-        waiting = self.pending.popleft()
-        self.upstream.in_flight_bytes -= waiting.cost_bytes
+        waiting = self._take_pending()
         self.give_up(Failure.CLOSED, "the server has left")
         self.upstream.router.refused([waiting], self.upstream.unreachable("it has left"))

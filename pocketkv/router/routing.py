@@ -31,7 +31,8 @@ from pocketkv.router.lane import Lane, begin_connect
 from pocketkv.router.listening import ListenBinding, ListenLane, RouterListening
 from pocketkv.router.private_lane import PrivateBinding, PrivateLane
 from pocketkv.router.relay import Relay
-from pocketkv.router.upstream import Failure, Upstream
+from pocketkv.router.settings import SharedSettings
+from pocketkv.router.upstream import SCRIPTING_NUMBER, Failure, Upstream
 from pocketkv.router.view import JobView
 from pocketkv.router.wire import bulk_body
 
@@ -76,6 +77,7 @@ class Router:
         lanes_open: Connections to all of them.
         relay: What long replies pass through.
         nobody: The client of what the router asks for itself.
+        settings: What is set at the servers of jobs.
         listening: Listens for clients that have subscribed to something.
         is_closing: Whether the process is about to stop, so that nothing is tried again.
     """
@@ -96,6 +98,7 @@ class Router:
         self.nobody = Nobody(self)
         # Clients that every server of their jobs may have to tell something.
         self.broadcasting: dict[OwnLanes, None] = {}
+        self.settings = SharedSettings(self)
         self.listening = RouterListening(self)
         node.listening = self.listening
         self._errand_bindings: dict[str, Binding] = {}
@@ -114,12 +117,15 @@ class Router:
         delayed = sum(len(batch) for _, batch in self._delayed)
         return delayed + sum(len(upstream.held) for upstream in self.upstreams.values())
 
-    def lane_number(self, session_id: int, is_bulky: bool) -> int:
+    def lane_number(self, session_id: int, is_bulky: bool, is_scripting: bool) -> int:
         """Which of a job's lanes a client takes; with many jobs there is only one for each.
 
         Clients that move small values share one lane, so that what they ask leaves in one send;
-        those that move large ones share the others.
+        those that move large ones share the others, and those that execute scripts have one of
+        their own, since a script may last.
         """
+        if is_scripting:
+            return SCRIPTING_NUMBER
         if not is_bulky or self.lanes_open > self.reactor.connections_max // 4:
             return 0
         return 1 + session_id % (limits.UPSTREAM_LANES - 1)
@@ -175,6 +181,7 @@ class Router:
                 view.is_stale = True
                 del self._views[job_id]
         self.listening.topology_changed()
+        self.settings.follow()
         self._open_for_broadcasts()
         self._retry_due(math.inf)
 
@@ -214,6 +221,7 @@ class Router:
         """Send a job's clients away and close its lanes."""
         self.node.end_job(job_id)
         self.listening.job_ended(job_id)
+        self.settings.job_ended(job_id)
         for upstream in self.upstreams.values():
             upstream.close_lanes(job_id)
         self._errand_bindings.pop(job_id, None)
@@ -401,11 +409,7 @@ class Router:
 
     def _watch(self, upstream: Upstream) -> None:
         """Ask a server that has said nothing for a while although clients wait for it."""
-        waiting = [
-            lane
-            for lane in upstream.lanes.values()
-            if isinstance(lane, PrivateLane) and lane.is_waiting
-        ]
+        waiting = [lane for lane in upstream.lanes.values() if lane.is_waiting]
         if not waiting:
             return
         heard_s = max(lane.last_receive_s for lane in upstream.lanes.values())
@@ -413,7 +417,7 @@ class Router:
             return
 
         def on_reply(reply: Reply) -> None:
-            if not isinstance(reply, ErrorReply):
+            if not isinstance(reply, ErrorReply) or reply.text.startswith(b"BUSY"):
                 return
             for lane in waiting:
                 if lane.is_waiting:

@@ -9,7 +9,7 @@ said.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from pocketkv.engine.commands import COMMANDS, Command
 from pocketkv.engine.functions import NO_FUNCTION
@@ -19,6 +19,7 @@ from pocketkv.resp.replies import Encoded, ErrorReply, Reply
 from pocketkv.router.exchange import Asker, Forward
 from pocketkv.router.merge import elements_of
 from pocketkv.router.split import AllGather
+from pocketkv.router.upstream import KILLING_NUMBER, Binding
 from pocketkv.router.wire import bulk_body, error_text
 
 if TYPE_CHECKING:
@@ -30,7 +31,15 @@ _LACKS_LIBRARY: Final = (b"ERR Library not found",)
 _BY_CODE: Final = {"evalsha": b"EVAL", "evalsha_ro": b"EVAL_RO"}
 
 
-class LackingForward(Forward):
+class LongForward(Forward):
+    """A request that may be executed for long: EVAL."""
+
+    __slots__ = ()
+
+    may_last: ClassVar[bool] = True
+
+
+class LackingForward(LongForward):
     """A request that a server may not be able to execute, because it lacks what others have."""
 
     __slots__ = ("_codes", "_is_repeated", "_missing")
@@ -162,7 +171,7 @@ class SameGather(AllGather):
 
 
 class OneGather(AllGather):
-    """What one server has to succeed in: SCRIPT KILL, FUNCTION DELETE."""
+    """What one server has to succeed in: FUNCTION DELETE."""
 
     __slots__ = ()
 
@@ -176,6 +185,18 @@ class OneGather(AllGather):
         # That nothing is executed at one server says less than that something cannot be ended.
         telling = [e for e in errors if not e.text.startswith((b"NOTBUSY", *_LACKS_LIBRARY))]
         self.finish((telling or errors)[0], 0)
+
+
+class KillGather(OneGather):
+    """SCRIPT KILL, FUNCTION KILL: on a lane on which nothing waits for a script to end."""
+
+    __slots__ = ()
+
+    def start(self) -> None:
+        """Ask every server of the job."""
+        job_id, _, protocol, _ = self.binding.key
+        self.binding = Binding((job_id, 0, protocol, KILLING_NUMBER))
+        super().start()
 
 
 class LoadedGather(AllGather):

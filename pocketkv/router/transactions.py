@@ -15,10 +15,10 @@ others; their replies stand where they belong.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from pocketkv.engine.commands import Command, Route
-from pocketkv.engine.errors import CROSS_SLOT, CommandError, execabort
+from pocketkv.engine.errors import CROSS_SLOT, CommandError, discarded_because
 from pocketkv.engine.gate import run
 from pocketkv.engine.transactions import Queue
 from pocketkv.resp.encoder import encode_reply
@@ -112,6 +112,9 @@ class WatchForward(PrivateForward):
 class ExecForward(PrivateForward):
     """EXEC of what was queued."""
 
+    # There may be scripts in it.
+    may_last: ClassVar[bool] = True
+
     __slots__ = ("_concerns_all", "_exec", "_here", "_queue", "_slots")
 
     def __init__(self, client: Asker, command: Command, request: list[bytes], queue: Queue) -> None:
@@ -129,6 +132,11 @@ class ExecForward(PrivateForward):
             whole += arguments
             self._slots += _slots_of(inner, arguments)
         self._exec = whole
+
+    def inner(self) -> Queue:
+        """The commands that the server executes."""
+        pairs = zip(self._queue, self._here, strict=True)
+        return [entry for entry, here in pairs if not here]
 
     def start(self) -> None:
         """Send it, if there is anything that the server must do."""
@@ -183,7 +191,7 @@ class ExecForward(PrivateForward):
 
     def answer_error(self, frame: bytes) -> None:
         """Nothing was executed."""
-        self.finish(ErrorReply(execabort(error_text(frame))), len(frame))
+        self.finish(ErrorReply(discarded_because(error_text(frame))), len(frame))
 
     def finish(self, reply: Reply, size_bytes: int) -> None:
         """The transaction is over, and nothing is watched any more."""

@@ -10,7 +10,7 @@ import enum
 import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pocketkv import limits
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from pocketkv.router.lane import Lane
     from pocketkv.router.routing import Router
 
-# Job, database, protocol version, number.
+# Job, database, protocol version, number: which of those that clients share, or one of these; those
+# of one client alone have its number, made negative.
+LISTENING_NUMBER: Final = limits.UPSTREAM_LANES
+SCRIPTING_NUMBER: Final = limits.UPSTREAM_LANES + 1
+KILLING_NUMBER: Final = limits.UPSTREAM_LANES + 2
 LaneKey: TypeAlias = tuple[str, int, int, int]
 Address: TypeAlias = tuple[socket.AddressFamily, tuple[str, int]]
 

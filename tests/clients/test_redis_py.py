@@ -251,7 +251,7 @@ def test_the_asynchronous_cluster_client(cluster_url: str) -> None:
         ) as cluster:
             for number in range(100):
                 await cluster.set(f"key:{number}", number)
-            pipeline = cluster.pipeline()
+            pipeline: Any = cluster.pipeline()
             for number in range(100):
                 pipeline.get(f"key:{number}")
             assert await pipeline.execute() == [str(number) for number in range(100)]

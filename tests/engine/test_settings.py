@@ -72,7 +72,6 @@ def test_what_is_fixed_may_be_set_to_what_it_is(client: Client, name: str, value
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("save", "60 1"),
         ("maxmemory-policy", "allkeys-lru"),
         ("port", "1"),
         ("databases", "17"),
@@ -86,6 +85,22 @@ def test_what_nothing_would_obey_cannot_be_set(client: Client, name: str, value:
         f"ERR CONFIG SET failed (possibly related to argument '{name}') - "
     )
     assert get(client, name) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("save", "60 1 300  10", "60 1 300 10"),
+        ("appendonly", "YES", "yes"),
+        ("repl-backlog-size", "2mb", "2097152"),
+        ("slave-priority", "7", "7"),
+    ],
+)
+def test_what_is_not_there_may_be_set_and_is_shown(
+    client: Client, name: str, value: str, shown: str
+) -> None:
+    assert client("CONFIG", "SET", name, value) == "OK"
+    assert get(client, name) == shown
 
 
 def test_values_are_shown_by_pattern_once(client3: Client) -> None:

@@ -13,6 +13,7 @@ from tests.oracle import (
     commands_bitmaps,
     commands_geo,
     commands_hashes,
+    commands_hyperloglogs,
     commands_keys,
     commands_lists,
     commands_sets,
@@ -27,8 +28,9 @@ from tests.oracle.targets import Target
 
 MODULES = [
     commands_bitmaps,
-    commands_geo,
     commands_hashes,
+    commands_hyperloglogs,
+    commands_geo,
     commands_keys,
     commands_lists,
     commands_sets,
@@ -36,6 +38,7 @@ MODULES = [
     commands_sorted_sets,
     commands_streams,
     commands_strings,
+    commands_geo,
 ]
 
 EXAMPLES = int(os.environ.get("POCKETKV_ORACLE_EXAMPLES", "250"))

@@ -59,7 +59,7 @@ class EngineTarget:
         reply = self.client.send(request)
         blocked = self.client.session.blocked
         if blocked is not None:
-            blocked.time_out()
+            blocked.unblock(with_error=False)
             reply += self.client.transport.take()
         return reply
 

@@ -73,6 +73,7 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "log-level": ("debug", "WARNING", "debug", "warning"),
     "log-format": ("json", "text", "json", "text"),
     "announce-fd": ("3", "4", 3, 4),
+    "unhinted-servers": ("3", "16", 3, 16),
     "tier": ("nvme", "HDD", "nvme", "hdd"),
     "memory": ("64mb", "2g", 64 * 1024**2, 2 * 10**9),
     "dir": ("/var/values", "values", Path("/var/values"), Path("values")),

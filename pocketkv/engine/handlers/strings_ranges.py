@@ -120,10 +120,10 @@ def append(session: Session, request: list[Any]) -> Reply:
     if size >= limits.EXTENT_BYTES_MIN and session.node.keyspace.keeps_large:
         size = _write_large(session, key, value, len(value), request[2])
     else:
-        changeable = _changeable(db, key, value)
+        changeable = changeable_string(db, key, value)
         cost_bytes = value_cost(changeable)
         changeable += request[2]
-        _keep(db, key, changeable, cost_bytes)
+        keep(db, key, changeable, cost_bytes)
     db.notify(STRING, b"append", key)
     return size
 
@@ -154,7 +154,9 @@ def setrange(session: Session, request: list[Any]) -> Reply:
     size = 0 if value is None else len(value)
     if not part:
         return size
-    return overwrite(session, key, value, offset, part)
+    size = overwrite(session, key, value, offset, part)
+    db.notify(STRING, b"setrange", key)
+    return size
 
 
 def overwrite(
@@ -177,22 +179,19 @@ def overwrite(
         # A short request may make a long value; in a file, a gap takes no room.
         require_memory(session, end - size)
     if is_large:
-        size = _write_large(session, key, value, offset, part)
-    else:
-        size = _write_small(db, key, value, offset, part)
-    db.notify(STRING, b"setrange", key)
-    return size
+        return _write_large(session, key, value, offset, part)
+    return _write_small(db, key, value, offset, bytes(part))
 
 
 def _write_small(db: Database, key: bytes, value: String | None, offset: int, part: bytes) -> int:
     """Write a part of a string that is kept in memory; its length."""
-    changeable = _changeable(db, key, b"" if value is None else value)
+    changeable = changeable_string(db, key, b"" if value is None else value)
     cost_bytes = value_cost(changeable)
     if offset > len(changeable):
         changeable += bytes(offset - len(changeable))
     taken = bytes(part) if isinstance(part, LargeString) else part
     changeable[offset : offset + len(taken)] = taken
-    _keep(db, key, changeable, cost_bytes)
+    keep(db, key, changeable, cost_bytes)
     return len(changeable)
 
 
@@ -228,7 +227,7 @@ def _write_large(
     return len(string)
 
 
-def _changeable(db: Database, key: bytes, value: String) -> bytearray:
+def changeable_string(db: Database, key: bytes, value: String) -> bytearray:
     """A key's string as it can be changed in place; copied the first time."""
     if isinstance(value, bytearray):
         return value
@@ -238,7 +237,7 @@ def _changeable(db: Database, key: bytes, value: String) -> bytearray:
     return changeable
 
 
-def _keep(db: Database, key: bytes, changeable: bytearray, cost_bytes: int) -> None:
+def keep(db: Database, key: bytes, changeable: bytearray, cost_bytes: int) -> None:
     """Have a key hold a string that was changed in place, and cost so much before."""
     if db.find_stored(key) is changeable:
         db.modified(key, value_cost(changeable) - cost_bytes)

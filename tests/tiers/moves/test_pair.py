@@ -17,7 +17,10 @@ from tests.replies import Error
 from tests.tiers.moves.pair import JOB, Pair, contents, make_engine
 
 LARGE = bytes(range(256)) * 400
-KEYS = [*(b"a", b"b", b"{a}2", b"c", b"set", b"{set}2", b"list", b"large", b"{large}2", b"stream")]
+KEYS = [
+    *(b"a", b"b", b"{a}2", b"c", b"set", b"{set}2", b"list", b"large", b"{large}2"),
+    b"stream",
+]
 
 key = st.sampled_from(KEYS)
 member = st.integers(0, 30).map(lambda n: b"member-%d" % n if n % 3 else b"%d" % n)
