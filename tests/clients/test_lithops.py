@@ -28,9 +28,7 @@ def total(results: list[int]) -> int:
 
 
 @pytest.fixture
-def configuration(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
+def configuration(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     parts = urlsplit(url)
     monkeypatch.setenv("HOME", str(tmp_path))
     storage = {"host": parts.hostname, "port": parts.port, "storage_bucket": "bucket"}
