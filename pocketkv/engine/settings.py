@@ -60,6 +60,8 @@ class Settings:
     def __init__(self) -> None:
         # Whether memory is kept compact in the background.
         self.activedefrag = True
+        # Whether it was set to 0, which is then shown, as programs put back what they have seen.
+        self.is_maxmemory_zero = False
         # From how many unread bytes on a subscriber is dropped; the soft limit and its time are
         # only shown.
         self.pubsub_limits = (limits.PUSH_BACKLOG_MAX_BYTES, 8 * limits.MIB, 60)
@@ -219,6 +221,8 @@ def _write_output_limits(node: Node, found: tuple[int, int, int] | None) -> None
 
 
 def _read_maxmemory(session: Session) -> bytes:
+    if session.node.settings.is_maxmemory_zero:
+        return b"0"
     return _number(session.node.memory_limit_bytes(session.job_id))
 
 
@@ -232,6 +236,7 @@ def _parse_maxmemory(text: bytes) -> int:
 def _write_maxmemory(node: Node, memory_bytes: int) -> None:
     # In Redis 0 means no limit; here it means what the server was started with.
     node.keyspace.memory_bytes = memory_bytes or node.memory_bytes
+    node.settings.is_maxmemory_zero = memory_bytes == 0
 
 
 def _write_bulk_bytes_max(node: Node, value: int) -> None:
