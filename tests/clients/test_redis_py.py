@@ -169,6 +169,18 @@ def test_what_is_dumped_is_restored(url: str) -> None:
         assert client.hgetall("{d}copy") == {b"a": b"1"}
 
 
+def test_keys_move_between_databases(cluster_url: str) -> None:
+    with redis.Redis.from_url(cluster_url) as zero, redis.Redis.from_url(cluster_url, db=1) as one:
+        zero.mset({f"key:{number}": number for number in range(100)})
+        assert zero.move("key:7", 1)
+        assert one.get("key:7") == b"7"
+        assert zero.swapdb(0, 1)
+        assert (zero.dbsize(), one.dbsize()) == (1, 99)
+        assert one.get("key:8") == b"8"
+        assert zero.copy("key:7", "key:7", destination_db=2)
+        zero.flushall()
+
+
 # --- asynchronous ------------------------------------------------------------------------------
 
 
