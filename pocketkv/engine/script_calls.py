@@ -18,6 +18,7 @@ from pocketkv.engine.moving import Held
 from pocketkv.engine.session import Session
 from pocketkv.engine.sinks import ExtentSinks
 from pocketkv.engine.spilling import NoRoom
+from pocketkv.engine.users import Denied
 from pocketkv.resp.encoder import Outbox, format_double
 from pocketkv.resp.replies import (
     NULL_ARRAY,
@@ -181,9 +182,11 @@ class ScriptCalls:
             return None, _BAD_ARGUMENTS
         if not request:
             return None, _NO_ACL_ARGUMENTS
-        if _find(request) is None:
+        command = _find(request)
+        if command is None:
             return None, _INVALID_COMMAND
-        return True
+        user = self._session.user
+        return user is None or user.denial(command, request)[0] is Denied.NO
 
     def log(self, level: int, text: bytes) -> None:
         """As `Host.log`."""

@@ -68,13 +68,16 @@ class KeyWaiter:
             self.blocked.detach()
             self.session.transport.close()
             return True
+        node = self.session.node
+        started_ns = node.stopwatch.now_ns()
         try:
             reply = self.attempt(key)
         except CommandError as error:
             reply = ErrorReply(error.text)
         if reply is PENDING:
             return False
-        self.session.node.answer(self.blocked, reply)
+        node.answer(self.blocked, reply)
+        node.record_slow(self.session, self.request, node.stopwatch.now_ns() - started_ns)
         return True
 
 

@@ -155,6 +155,9 @@ class Shell:
         while True:
             self._on_round()
             more = self.node.keyspace.expire_some()
+            if self.node.ready_waiters:
+                # Of what changed without a command: by this, or anything else in the background.
+                self.node.settle_waiters()
             # Somebody may be told of what has expired.
             self._on_burst_end()
             await trio.sleep(0 if more else _EXPIRE_INTERVAL_S)
