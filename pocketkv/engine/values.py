@@ -28,6 +28,8 @@ class Collection:
 
     Attributes:
         size_bytes: What the elements cost, kept up to date by each change (see `sizes`).
+        change_bytes: On a medium, all of it is written anew when there are more changes than one
+            for so many of its bytes: fewer make changes cheaper, and a cold value dearer to read.
         changes: What was changed since it was last written to a medium, in the type's own words;
             ``None``: nobody keeps account of it, so that only the whole value can be written.
     """
@@ -35,6 +37,7 @@ class Collection:
     __slots__ = ("changes", "size_bytes")
 
     type_name = "none"
+    change_bytes = 64 * 1024
 
     def __init__(self) -> None:
         self.size_bytes = 0

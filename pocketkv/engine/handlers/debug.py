@@ -57,6 +57,8 @@ command(
     complexity="Depends on the subcommand.",
     summary="Serves tests and curiosity.",
 )(not_callable)
+_BAD_RELOAD: Final = b"ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options."
+_NOT_RELOADED: Final = b"ERR Error trying to load the RDB dump, check server logs."
 
 
 def _debug(
@@ -253,10 +255,26 @@ def debug_set_active_expire(session: Session, request: list[bytes]) -> Reply:
     return OK
 
 
-@_debug("RELOAD", "Does nothing: no key is in a file, so none would be other than it is.")
+@_debug(
+    "RELOAD",
+    "Does nothing: no key is in a file, so none would be other than it is.",
+    "[NOSAVE] [NOFLUSH] [MERGE]",
+)
 def debug_reload(session: Session, request: list[bytes]) -> Reply:
+    """OK, unless what is there would be in the way of itself."""
+    words = {word.upper() for word in request[2:]}
+    if not words <= {b"NOSAVE", b"NOFLUSH", b"MERGE"}:
+        raise CommandError(_BAD_RELOAD)
+    if b"NOFLUSH" in words and b"MERGE" not in words:
+        raise CommandError(_NOT_RELOADED)
+    return OK
+
+
+@_debug("SET-DISABLE-DENY-SCRIPTS", "Whether scripts may call every command, for tests.", "<0 | 1>")
+def debug_deny_scripts(session: Session, request: list[bytes]) -> Reply:
     """OK."""
-    _expect(request, 2)
+    _expect(request, 3)
+    session.node.settings.scripts_may_all = request[2] != b"0"
     return OK
 
 
