@@ -78,8 +78,7 @@ class Database:
         self.clock = space.clock
         self.index: int = index
         self.number: int = index
-        spilling = space.keyspace.spilling
-        self.uses: FrequencySketch | None = None if spilling is None else spilling.uses
+        self.uses: FrequencySketch | None = space.keyspace.uses
         self.salt: int = hash((space.job_id, index))
         self.observer: Observer | None = space.observer
         self._reset()

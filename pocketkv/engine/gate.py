@@ -154,7 +154,7 @@ def require_memory(session: Session, grown_bytes: int) -> None:
         # In a transaction nothing waits; there will be room soon.
         if verdict != ROOM and not (session.denies_blocking and spilling.tolerates(grown_bytes)):
             raise NoRoom(grown_bytes)
-    elif session.space.refuses_write(grown_bytes):
+    elif session.space.lacks_room(grown_bytes):
         session.space.stats.refused_oom += 1
         raise CommandError(session.space.refusal(grown_bytes))
 

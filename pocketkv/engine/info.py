@@ -120,7 +120,7 @@ def _memory(session: Session) -> Fields:
         "used_memory_lua": 0,
         "used_memory_scripts": 0,
         "number_of_cached_scripts": 0,
-        "maxmemory_policy": "noeviction",
+        "maxmemory_policy": session.node.settings.maxmemory_policy,
         "mem_not_counted_for_evict": 0,
         "mem_clients_normal": sum(
             s.transport.input_bytes + s.transport.outbox.pending_bytes
@@ -203,7 +203,7 @@ def _stats(session: Session) -> Fields:
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
         "expired_keys": stats.expired,
-        "evicted_keys": 0,
+        "evicted_keys": stats.evicted,
         "evicted_clients": 0,
         "keyspace_hits": stats.hits,
         "keyspace_misses": stats.misses,

@@ -18,6 +18,7 @@ from pocketkv import limits
 from pocketkv.engine.acl import acl_of
 from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
+from pocketkv.engine.key_eviction import NO_EVICTION, POLICIES, KeyEviction
 from pocketkv.engine.notifications import flag_letters, parse_flags
 from pocketkv.engine.pubsub import pubsub_of
 from pocketkv.engine.setting_kinds import Choice, Number, SettingError, parse_amount, parse_flag
@@ -62,6 +63,7 @@ class Settings:
         self.activedefrag = True
         # Which channels a new user hears of.
         self.acl_pubsub_default = b"resetchannels"
+        self.maxmemory_policy = NO_EVICTION
         # Whether it was set to 0, which is then shown, as programs put back what they have seen.
         self.is_maxmemory_zero = False
         # Whether scripts may call what they must not: DEBUG SET-DISABLE-DENY-SCRIPTS.
@@ -243,6 +245,18 @@ def _write_maxmemory(node: Node, memory_bytes: int) -> None:
     node.settings.is_maxmemory_zero = memory_bytes == 0
 
 
+def _read_policy(session: Session) -> bytes:
+    return session.node.settings.maxmemory_policy.encode()
+
+
+def _write_policy(node: Node, value: bytes) -> None:
+    policy = value.decode()
+    node.settings.maxmemory_policy = policy
+    keyspace = node.keyspace
+    is_fixed = policy == NO_EVICTION
+    keyspace.evict_by(None if is_fixed else KeyEviction(policy, keyspace.randomness))
+
+
 def _write_bulk_bytes_max(node: Node, value: int) -> None:
     node.bulk_bytes_max = value
     for session in node.sessions.values():
@@ -357,9 +371,7 @@ _LIVE: Final = (
     _immutable("io-threads", lambda session: 1),
     _immutable("unixsocket", lambda session: ""),
     _immutable("tls-port", lambda session: 0),
-    _fixed(
-        "maxmemory-policy", "noeviction", "argument(s) must be one of the following: noeviction"
-    ),
+    Setting("maxmemory-policy", _read_policy, Choice(POLICIES).shown, _write_policy),
     Setting("requirepass", _read_password, bytes, write_in_job=_write_password),
     Setting(
         "acl-pubsub-default",
@@ -451,6 +463,8 @@ def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Se
         is_fixed = setting.write is None and setting.write_in_job is None
         if is_fixed or (real_name == "maxmemory" and not node.alone):
             refusal = _failed(name, _IMMUTABLE)
+        elif real_name == "maxmemory-policy" and node.keyspace.store is not None:
+            refusal = _failed(name, "what does not fit into memory goes to this server's medium")
         elif setting in settings:
             refusal = _failed(name, "duplicate parameter")
         elif real_name == "requirepass" and value and not node.alone:

@@ -35,6 +35,7 @@ class KeyStats:
 
     __slots__ = (
         "commands",
+        "evicted",
         "expired",
         "hits",
         "misses",
@@ -54,6 +55,7 @@ class KeyStats:
         self.hits = 0
         self.misses = 0
         self.expired = 0
+        self.evicted = 0
         self.commands = 0
         self.received_bytes = 0
         self.sent_bytes = 0
