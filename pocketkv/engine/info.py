@@ -167,7 +167,7 @@ def _persistence(session: Session) -> Fields:
     return {
         "loading": 0,
         "async_loading": 0,
-        "rdb_changes_since_last_save": 0,
+        "rdb_changes_since_last_save": session.space.events,
         "rdb_bgsave_in_progress": 0,
         "rdb_last_save_time": session.node.saved_ms // 1000,
         "rdb_last_bgsave_status": "ok",

@@ -259,9 +259,18 @@ class Node:
         return [s for s in self.sessions.values() if s.job_id == job_id]
 
     def serve_waiters(self) -> None:
-        """Let clients that wait for keys try those that have changed, at the end of a command."""
+        """Let clients that wait for keys try those that have changed, at the end of a command.
+
+        Those of a job whose script is in between two slices wait for its end.
+        """
+        held: list[Waiters] = []
         while self.ready_waiters:
-            self.ready_waiters.pop(0).serve()
+            waiters = self.ready_waiters.pop(0)
+            if waiters.space.job_id in self.long_runs:
+                held.append(waiters)
+            else:
+                waiters.serve()
+        self.ready_waiters = held
 
     def settle_waiters(self) -> None:
         """`serve_waiters` where there is no command; what it changed is committed."""
@@ -414,6 +423,13 @@ class Node:
             if stats is None:
                 stats = self.command_stats[command.name] = CommandStats()
             stats.rejected += 1
+        self._count_error(reply)
+
+    def record_late_error(self, session: Session, reply: ErrorReply) -> None:
+        """Count the error that a client was told which had waited in a command."""
+        stats = self.command_stats.get(session.last_command)
+        if stats is not None:
+            stats.failed += 1
         self._count_error(reply)
 
     def _count_error(self, reply: ErrorReply) -> None:

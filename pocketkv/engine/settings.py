@@ -64,6 +64,8 @@ class Settings:
         self.acl_pubsub_default = b"resetchannels"
         # Whether it was set to 0, which is then shown, as programs put back what they have seen.
         self.is_maxmemory_zero = False
+        # Whether scripts may call what they must not: DEBUG SET-DISABLE-DENY-SCRIPTS.
+        self.scripts_may_all = False
         # From how many unread bytes on a subscriber is dropped; the soft limit and its time are
         # only shown.
         self.pubsub_limits = (limits.PUSH_BACKLOG_MAX_BYTES, 8 * limits.MIB, 60)
