@@ -18,7 +18,7 @@ from pocketkv.engine.calling import call
 from pocketkv.engine.commands import Command, Route
 from pocketkv.engine.errors import CommandError, unknown_command
 from pocketkv.engine.gate import admit, enqueue, refuse, run
-from pocketkv.engine.monitor import show
+from pocketkv.engine.monitor import show, show_end
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.session import Session
 from pocketkv.resp.client_connection import ClientConnection
@@ -254,6 +254,7 @@ class RouterHandler(Asker):
         if isinstance(exchange, ExecForward):
             for inner, arguments in exchange.inner():
                 show(self.session, inner, arguments)
+            show_end(self.session, command, request)
 
     def _mind_caching(self, tracking: TrackingClient, exchange: Exchange) -> None:
         """Have CLIENT CACHING concern the next request alone, on whichever lanes it goes."""

@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from pocketkv import limits
 from pocketkv.amounts import AmountError, parse_bytes
-from pocketkv.engine.arguments import parse_double
+from pocketkv.engine.arguments import parse_double, parse_int
 from pocketkv.engine.blocking import block
 from pocketkv.engine.commands import (
     NO_KEYS,
@@ -23,7 +24,14 @@ from pocketkv.engine.commands import (
     find_command,
     not_callable,
 )
-from pocketkv.engine.errors import NO_SUCH_KEY, CommandError, wrong_subcommand
+from pocketkv.engine.errors import (
+    NO_SUCH_KEY,
+    NOT_POSITIVE,
+    CommandError,
+    no_permission,
+    wrong_subcommand,
+)
+from pocketkv.engine.gate import require_memory
 from pocketkv.engine.handlers.keys import encoding_of, refcount_of
 from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.help_text import help_lines
@@ -35,6 +43,7 @@ from pocketkv.engine.stream_value import StreamValue
 from pocketkv.engine.values import Collection, Value
 from pocketkv.resp.encoder import encode_reply, format_double
 from pocketkv.resp.replies import OK, Encoded, ErrorReply, Push, Reply, SetReply, Simple, Verbatim
+from pocketkv.slots import key_slot
 
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
@@ -47,6 +56,9 @@ _NO_TABLE: Final = (
 _SLEEP_MAX_S: Final = 1e9
 # Redis's clock of 24 bits, in seconds.
 _LRU_CLOCK_MAX: Final = 2**24 - 1
+# DEBUG POPULATE: so many keys at most, and what one costs at least.
+_POPULATED_MAX: Final = 10_000_000
+_POPULATED_BYTES: Final = 150
 
 command(
     "DEBUG",
@@ -276,6 +288,52 @@ def debug_deny_scripts(session: Session, request: list[bytes]) -> Reply:
     _expect(request, 3)
     session.node.settings.scripts_may_all = request[2] != b"0"
     return OK
+
+
+@_debug("LOADAOF", "Does nothing, as RELOAD.")
+def debug_loadaof(session: Session, request: list[bytes]) -> Reply:
+    """OK."""
+    _expect(request, 2)
+    return OK
+
+
+@_debug("CHANGE-REPL-ID", "Does nothing: there is no replication.")
+def debug_change_repl_id(session: Session, request: list[bytes]) -> Reply:
+    """OK."""
+    _expect(request, 2)
+    return OK
+
+
+@_debug(
+    "POPULATE",
+    "Sets so many keys that do not exist to strings, where their slots are on this server.",
+    "count [prefix] [size]",
+)
+def debug_populate(session: Session, request: list[bytes]) -> Reply:
+    """OK; an administrator's, since it keeps everybody waiting."""
+    if not 3 <= len(request) <= 5:
+        raise wrong_subcommand("debug", request[1])
+    if not session.may_administer:
+        raise no_permission("debug|populate")
+    count = _number(request[2], _POPULATED_MAX)
+    prefix = request[3] if len(request) > 3 else b"key"
+    size = _number(request[4], limits.MIB) if len(request) > 4 else 0
+    require_memory(session, count * (len(prefix) + max(size, _POPULATED_BYTES)))
+    db = session.db
+    owned = session.space.owned
+    for number in range(count):
+        key = b"%b:%d" % (prefix, number)
+        if owned[key_slot(key)] and db.find(key) is None:
+            value = b"value:%d" % number
+            db.put(key, value[:size].ljust(size, b"\0") if size else value)
+    return OK
+
+
+def _number(text: bytes, most: int) -> int:
+    number = parse_int(text, NOT_POSITIVE)
+    if not 0 <= number <= most:
+        raise CommandError(NOT_POSITIVE)
+    return number
 
 
 @_debug(
