@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.session import Session
 
+_NO_TABLE: Final = (
+    b"ERR The value stored at the specified key is not represented using an hash table"
+)
 # Nobody waits for longer, and added to the time of day this is still a time.
 _SLEEP_MAX_S: Final = 1e9
 # Redis's clock of 24 bits, in seconds.
@@ -54,6 +57,8 @@ command(
     complexity="Depends on the subcommand.",
     summary="Serves tests and curiosity.",
 )(not_callable)
+_BAD_RELOAD: Final = b"ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options."
+_NOT_RELOADED: Final = b"ERR Error trying to load the RDB dump, check server logs."
 
 
 def _debug(
@@ -118,6 +123,25 @@ def debug_object(session: Session, request: list[bytes]) -> Reply:
             idle_s,
         )
     )
+
+
+@_debug(
+    "HTSTATS-KEY",
+    "Describes the table that a key's elements are in, whose segments are its chains.",
+    "key",
+    KeySpec(2, 2, 1),
+)
+def debug_htstats_key(session: Session, request: list[bytes]) -> Reply:
+    """A line for each figure."""
+    _expect(request, 3)
+    value = session.db.peek(request[2])
+    if value is None:
+        raise CommandError(NO_SUCH_KEY)
+    table = value.table() if isinstance(value, Collection) else None
+    if table is None:
+        raise CommandError(_NO_TABLE)
+    lines = [f" {name}: {figure}\n" for name, figure in table.figures().items()]
+    return Verbatim("".join(["Hash table 0 stats (main hash table):\n", *lines]).encode())
 
 
 @_debug(
@@ -231,10 +255,26 @@ def debug_set_active_expire(session: Session, request: list[bytes]) -> Reply:
     return OK
 
 
-@_debug("RELOAD", "Does nothing: no key is in a file, so none would be other than it is.")
+@_debug(
+    "RELOAD",
+    "Does nothing: no key is in a file, so none would be other than it is.",
+    "[NOSAVE] [NOFLUSH] [MERGE]",
+)
 def debug_reload(session: Session, request: list[bytes]) -> Reply:
+    """OK, unless what is there would be in the way of itself."""
+    words = {word.upper() for word in request[2:]}
+    if not words <= {b"NOSAVE", b"NOFLUSH", b"MERGE"}:
+        raise CommandError(_BAD_RELOAD)
+    if b"NOFLUSH" in words and b"MERGE" not in words:
+        raise CommandError(_NOT_RELOADED)
+    return OK
+
+
+@_debug("SET-DISABLE-DENY-SCRIPTS", "Whether scripts may call every command, for tests.", "<0 | 1>")
+def debug_deny_scripts(session: Session, request: list[bytes]) -> Reply:
     """OK."""
-    _expect(request, 2)
+    _expect(request, 3)
+    session.node.settings.scripts_may_all = request[2] != b"0"
     return OK
 
 
