@@ -77,6 +77,7 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
     "debug|loadaof": OkGather,
     "debug|quicklist-packed-threshold": OkGather,
     "debug|reload": OkGather,
+    "debug|set-disable-deny-scripts": OkGather,
     "function|dump": LongestGather,
     "function|list": LongestGather,
     "function|stats": LongestGather,
@@ -250,11 +251,12 @@ class RouterHandler(Asker):
 
     def _show(self, command: Command, request: list[bytes], exchange: Exchange) -> None:
         """Show a request to those who monitor, and those that a transaction consists of."""
-        show(self.session, command, request)
-        if isinstance(exchange, ExecForward):
-            for inner, arguments in exchange.inner():
-                show(self.session, inner, arguments)
-            show_end(self.session, command, request)
+        if not isinstance(exchange, ExecForward):
+            show(self.session, command, request)
+            return
+        for inner, arguments in exchange.inner():
+            show(self.session, inner, arguments)
+        show_end(self.session, command, request)
 
     def _mind_caching(self, tracking: TrackingClient, exchange: Exchange) -> None:
         """Have CLIENT CACHING concern the next request alone, on whichever lanes it goes."""
