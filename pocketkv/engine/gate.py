@@ -244,7 +244,7 @@ def _set_aside(session: Session, command: Command, request: list[bytes]) -> Repl
     long_run = node.long_runs.get(session.job_id)
     if long_run is not None and "allow_busy" not in command.flags:
         return long_run.hold(session, command, request, run)
-    if node.pauses and holds(session, command):
+    if node.pauses and holds(session, command, request):
         return hold(session, request, run)
     if session.transaction is not None and session.transaction.keeps(command):
         return enqueue(session, command, request)

@@ -20,6 +20,7 @@ cdef class JobSpace:
     cdef public bytearray given, owned
     cdef public object acl, observer, notifier, pubsub, scripts, tracking, waiters, watchers
     cdef public int notify_flags
+    cdef public long long events
     cdef public list holds
     cdef public dict incoming
     cdef public set unclean, refused_moves

@@ -91,6 +91,7 @@ class JobSpace:
         waiters: Clients that wait for keys; ``None`` while none ever did.
         scripts: Its scripts and functions; likewise.
         watchers: Clients that watch keys (see `watches`); likewise.
+        events: How many events there were in keys' lives, whoever wanted to hear of them.
         notify_flags: Events in keys' lives that are published (see `notifications`); 0: none.
         notifier: Publishes them.
         acl: The job's users; ``None``: there is only who has its token.
@@ -116,6 +117,7 @@ class JobSpace:
         "clock",
         "databases",
         "epoch",
+        "events",
         "expires_actively",
         "expiring",
         "flips",
@@ -167,6 +169,7 @@ class JobSpace:
         self.waiters: Waiters | None = None
         self.scripts: Scripts | None = None
         self.watchers: Watchers | None = None
+        self.events = 0
         self.notify_flags: int = 0
         self.notifier: Notifier | None = None
         self.acl: Acl | None = None

@@ -16,8 +16,12 @@ from array import array
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from pocketkv.engine.segments import move_numbers
+from pocketkv.engine.sizes import FLOAT_OBJECT_BYTES
+
 if TYPE_CHECKING:
-    from pocketkv.engine.regions import Survey
+    from pocketkv.engine.regions import Evacuation, Survey
+    from pocketkv.engine.segments import SegmentMap
 
 # Pairs of a chunk: above the first it is split, below the second it is merged with a neighbour if
 # both together have no more than the third, so that chunks of a steady size do neither.
@@ -32,8 +36,11 @@ _OFFSET_MASK: Final = (1 << _OFFSET_BITS) - 1
 _SHED_CHUNKS: Final = 16
 _SURVEYED_CHUNKS: Final = 8
 
-# The object, its two lists of chunks.
-_BASE_BYTES: Final = 256
+# The object by itself, and its attributes that are numbers.
+_OBJECT_BYTES: Final = 80
+_NUMBERS: Final = ("size", "size_bytes")
+# The object, its numbers, its two lists of chunks.
+_BASE_BYTES: Final = 384
 # Two lists, their places in the lists of chunks.
 _CHUNK_BYTES: Final = 160
 # A float, and two places in a chunk, with the room that lists keep to grow.
@@ -404,12 +411,112 @@ class Ranking:
         return bool(self._scores)
 
     def survey(self, survey: Survey, weight: int) -> None:
-        """Count the parts, and some chunks."""
+        """Count the parts, and the scores of some chunks; the members are counted elsewhere."""
+        survey.count(self, _OBJECT_BYTES, weight)
+        survey.count(self._scores, sys.getsizeof(self._scores), weight)
+        survey.count(self._members, sys.getsizeof(self._members), weight)
         step = 1 + len(self._scores) // _SURVEYED_CHUNKS
-        for chunks in (self._scores, self._members):
-            survey.count(chunks, sys.getsizeof(chunks), weight)
-            for chunk in chunks[::step]:
-                survey.count(chunk, sys.getsizeof(chunk), weight * step)
+        for number in range(0, len(self._scores), step):
+            scores = self._scores[number]
+            members = self._members[number]
+            survey.count(scores, sys.getsizeof(scores), weight * step)
+            survey.count(members, sys.getsizeof(members), weight * step)
+            for score in scores:
+                survey.count(score, FLOAT_OBJECT_BYTES, weight * step)
+
+    def renewed(self) -> Ranking:
+        """Another object that holds the very same."""
+        renewed = Ranking.__new__(Ranking)
+        renewed._scores = self._scores
+        renewed._members = self._members
+        renewed._index = None
+        renewed.size = self.size
+        renewed.size_bytes = self.size_bytes
+        return renewed
+
+    def moved(self, evacuation: Evacuation) -> tuple[Ranking, bool]:
+        """Move all but the chunks and their contents.
+
+        Returns:
+            What takes this one's place (it, or another object), and whether everything is done,
+            before the attempts are used up.
+        """
+        self._index = None
+        moved = self
+        while evacuation.concerns(moved):
+            if evacuation.attempts <= 0:
+                return self, False
+            evacuation.attempts -= 1
+            moved = self.renewed()
+            if not evacuation.refuses(moved):
+                evacuation.moved(self, _OBJECT_BYTES)
+                break
+        if not move_numbers(moved, _NUMBERS, evacuation):
+            return moved, False
+        if evacuation.concerns_list(moved._scores):
+            scores = evacuation.move_list(moved._scores)
+            if scores is None:
+                return moved, False
+            moved._scores = scores
+        if evacuation.concerns_list(moved._members):
+            members = evacuation.move_list(moved._members)
+            if members is None:
+                return moved, False
+            moved._members = members
+        return moved, True
+
+    def evacuate(self, held: SegmentMap, evacuation: Evacuation, place: int) -> int:
+        """Move scores and members, here and in the map that holds the same ones, then the chunks.
+
+        Returns:
+            Where to go on once there are new attempts (`place` counts chunks), or -1 at the end.
+        """
+        while place < len(self._scores):
+            if not self._evacuate_pairs(place, held, evacuation):
+                return place
+            if not self._evacuate_chunk(place, evacuation):
+                return place
+            # Not before, or a large chunk would never have its turn.
+            evacuation.attempts -= 1 + (len(self._scores[place]) >> 2)
+            place += 1
+            if evacuation.attempts <= 0 and place < len(self._scores):
+                return place
+        return -1
+
+    def _evacuate_pairs(self, chunk: int, held: SegmentMap, evacuation: Evacuation) -> bool:
+        """Move the pairs of a chunk; false if the attempts are used up before."""
+        scores = self._scores[chunk]
+        members = self._members[chunk]
+        for offset in range(len(scores)):
+            score = scores[offset]
+            member = members[offset]
+            if evacuation.concerns(score):
+                fresh = evacuation.move_float(score)
+                if fresh is None:
+                    return False
+                scores[offset] = fresh
+                held.put(member, fresh)
+            if evacuation.concerns(member):
+                copy = evacuation.move_bytes(member)
+                if copy is None:
+                    return False
+                members[offset] = copy
+                held.put(copy, held.take(member))
+        return True
+
+    def _evacuate_chunk(self, chunk: int, evacuation: Evacuation) -> bool:
+        """Move the lists of a chunk; false if the attempts are used up before."""
+        if evacuation.concerns_list(self._scores[chunk]):
+            scores = evacuation.move_list(self._scores[chunk])
+            if scores is None:
+                return False
+            self._scores[chunk] = scores
+        if evacuation.concerns_list(self._members[chunk]):
+            members = evacuation.move_list(self._members[chunk])
+            if members is None:
+                return False
+            self._members[chunk] = members
+        return True
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

@@ -19,7 +19,12 @@ import sys
 from array import array
 from typing import Any, Final, Protocol, TypeVar
 
-from pocketkv.engine.sizes import BYTES_OBJECT_BYTES, allocated_bytes, dict_bytes
+from pocketkv.engine.sizes import (
+    BYTES_OBJECT_BYTES,
+    FLOAT_OBJECT_BYTES,
+    allocated_bytes,
+    dict_bytes,
+)
 
 # 4 MiB: several of CPython's arenas, which are 1 MiB each and begin anywhere.
 REGION_SHIFT: Final = 22
@@ -244,6 +249,17 @@ class Evacuation:
                 return item
             if not self.refuses(copy):
                 self.moved(item, sys.getsizeof(item))
+                return copy
+        return None
+
+    def move_float(self, item: float) -> float | None:
+        """An equal object for one that is concerned; ``None`` if the attempts are used up."""
+        while self.attempts > 0:
+            self.attempts -= 1
+            # Unlike adding nothing, this keeps the sign of zero.
+            copy = item * 1.0
+            if not self.refuses(copy):
+                self.moved(item, FLOAT_OBJECT_BYTES)
                 return copy
         return None
 

@@ -20,7 +20,7 @@ from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob, canonical_inte
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.notifications import flag_letters, parse_flags
 from pocketkv.engine.pubsub import pubsub_of
-from pocketkv.engine.setting_kinds import Number, SettingError, parse_amount, parse_flag
+from pocketkv.engine.setting_kinds import Choice, Number, SettingError, parse_amount, parse_flag
 from pocketkv.engine.unused_settings import UNUSED, UNUSED_ALIASES
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class Settings:
     def __init__(self) -> None:
         # Whether memory is kept compact in the background.
         self.activedefrag = True
+        # Which channels a new user hears of.
+        self.acl_pubsub_default = b"resetchannels"
+        # Whether it was set to 0, which is then shown, as programs put back what they have seen.
+        self.is_maxmemory_zero = False
         # Whether scripts may call what they must not: DEBUG SET-DISABLE-DENY-SCRIPTS.
         self.scripts_may_all = False
         # From how many unread bytes on a subscriber is dropped; the soft limit and its time are
@@ -221,6 +225,8 @@ def _write_output_limits(node: Node, found: tuple[int, int, int] | None) -> None
 
 
 def _read_maxmemory(session: Session) -> bytes:
+    if session.node.settings.is_maxmemory_zero:
+        return b"0"
     return _number(session.node.memory_limit_bytes(session.job_id))
 
 
@@ -234,6 +240,7 @@ def _parse_maxmemory(text: bytes) -> int:
 def _write_maxmemory(node: Node, memory_bytes: int) -> None:
     # In Redis 0 means no limit; here it means what the server was started with.
     node.keyspace.memory_bytes = memory_bytes or node.memory_bytes
+    node.settings.is_maxmemory_zero = memory_bytes == 0
 
 
 def _write_bulk_bytes_max(node: Node, value: int) -> None:
@@ -297,6 +304,10 @@ def _write_password(session: Session, password: bytes) -> None:
         acl.default.apply(b">" + password)
 
 
+def _write_channels_of_new_users(node: Node, rule: bytes) -> None:
+    node.settings.acl_pubsub_default = rule
+
+
 def _parse_notify_flags(text: bytes) -> int:
     flags = parse_flags(text.decode("latin-1"))
     if flags is None:
@@ -350,7 +361,12 @@ _LIVE: Final = (
         "maxmemory-policy", "noeviction", "argument(s) must be one of the following: noeviction"
     ),
     Setting("requirepass", _read_password, bytes, write_in_job=_write_password),
-    _fixed("acl-pubsub-default", "resetchannels", "new users hear of no channel"),
+    Setting(
+        "acl-pubsub-default",
+        lambda session: session.node.settings.acl_pubsub_default,
+        Choice(("resetchannels", "allchannels")).shown,
+        _write_channels_of_new_users,
+    ),
     _immutable("aclfile", lambda session: ""),
     Setting(
         "notify-keyspace-events",

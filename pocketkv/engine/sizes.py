@@ -10,6 +10,8 @@ from typing import Final
 
 # A bytes object without its contents (`sys.getsizeof(b"")`).
 BYTES_OBJECT_BYTES: Final = 33
+# A float.
+FLOAT_OBJECT_BYTES: Final = 24
 # An entry of a dict: hash, key and value pointer, its share of the index and of free entries.
 DICT_ENTRY_BYTES: Final = 44
 # An entry of a set at an average fill: hash and pointer.

@@ -20,7 +20,7 @@ cdef class SortedSetValue(Collection):
     cdef _changed_size(self)
     cpdef int put(self, bytes member, score, long long entries_max, long long value_max) except -1
     @cython.locals(done=cython.int)
-    cdef int _put(self, bytes member, score, old) except -1
+    cdef int _put(self, bytes member, score) except -1
     cpdef bint remove(self, bytes member) except -1
     @cython.locals(member=bytes)
     cpdef tuple pop_first(self)

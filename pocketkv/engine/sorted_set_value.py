@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.packing import PayloadError, pack, unpack, unpack_some
 from pocketkv.engine.ranking import PAIR_BYTES, Ranking
-from pocketkv.engine.segments import SegmentMap, member_cost
+from pocketkv.engine.segments import SegmentMap, member_cost, move_numbers
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import Randomness
-    from pocketkv.engine.regions import Survey
+    from pocketkv.engine.regions import Evacuation, Survey
 
 # What `put` did.
 SAME: Final = 0
@@ -27,6 +27,9 @@ CHANGED: Final = 2
 
 # The object by itself.
 _OBJECT_BYTES: Final = 64
+
+# Places of an evacuation from here on are segments, those before are chunks.
+_SEGMENTS_PLACE: Final = 1 << 40
 
 # What is unpacked at a time, in about a millisecond.
 _STEP_MEMBERS: Final = 256
@@ -192,32 +195,30 @@ class SortedSetValue(Collection):
             entries_max: How many members a listpack has at most.
             value_max: How long they are at most.
         """
-        old = self._scores.get(member)
         if (
-            old is None
-            and self._is_listpack
+            self._is_listpack
             and (self._ranking.size >= entries_max or len(member) > value_max)
+            and self._scores.get(member) is None
         ):
             self._convert()
-        return self._put(member, score, old)
+        return self._put(member, score)
 
-    def _put(self, member: bytes, score: float, old: float | None) -> int:
+    def _put(self, member: bytes, score: float) -> int:
         if self._is_listpack and score == 0:
             # A listpack keeps integers as such, and they have one zero.
             score = 0.0
+        # The member stays the same object in both, and so must the score be.
+        old = self._scores.put(member, score)
         if old is None:
-            self._scores.put(member, score)
             self._ranking.add(score, member)
-            self._changed_size()
             done = ADDED
         elif old == score:
+            self._scores.put(member, old)
             return SAME
         else:
-            # The member stays as it is in both; so must the score be the same object.
-            self._scores.put(member, score)
             self._ranking.move(old, score, member)
-            self._changed_size()
             done = CHANGED
+        self._changed_size()
         if self.changes is not None:
             self.changes.append(_PUT + _SCORE.pack(score) + member)
         return done
@@ -306,9 +307,7 @@ class SortedSetValue(Collection):
 
     def _take_in(self, items: list[bytes]) -> None:
         for item in items:
-            score = _unpack_score(item)
-            member = item[_SCORE.size :]
-            self._put(member, score, self._scores.get(member))
+            self._put(item[_SCORE.size :], _unpack_score(item))
 
     def part(self, cursor: int, size: int) -> tuple[int, bytes]:
         """Some of the members; all of a listpack, which is small."""
@@ -343,11 +342,41 @@ class SortedSetValue(Collection):
 
     # --- where it lies in memory ---------------------------------------------------------------
 
+    def renewed(self) -> SortedSetValue:
+        """Another object that holds the very same."""
+        renewed = SortedSetValue.__new__(SortedSetValue)
+        renewed.size_bytes = self.size_bytes
+        renewed.changes = self.changes
+        renewed._is_listpack = self._is_listpack
+        renewed._scores = self._scores
+        renewed._ranking = self._ranking
+        return renewed
+
     def survey(self, survey: Survey, weight: int) -> None:
-        """Count the parts."""
+        """Count the parts, and some members with their scores."""
         survey.count(self, _OBJECT_BYTES, weight)
         self._scores.survey(survey, weight)
         self._ranking.survey(survey, weight)
+
+    def evacuate(self, evacuation: Evacuation, place: int) -> int:
+        """Move the parts, then scores and members chunk by chunk, then the map's segments."""
+        if place == 0:
+            self._scores, is_done = self._scores.moved(evacuation)
+            if is_done:
+                self._ranking, is_done = self._ranking.moved(evacuation)
+            if not (is_done and move_numbers(self, ("size_bytes",), evacuation)):
+                return 0
+        if place < _SEGMENTS_PLACE:
+            place = self._ranking.evacuate(self._scores, evacuation, place)
+            if place >= 0:
+                return place
+            place = _SEGMENTS_PLACE
+        place = self._scores.evacuate(evacuation, place - _SEGMENTS_PLACE)
+        return place if place < 0 else place + _SEGMENTS_PLACE
+
+    def table(self) -> SegmentMap | None:
+        """The table of a skiplist's members."""
+        return None if self._is_listpack else self._scores
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

@@ -27,6 +27,8 @@ from pocketkv.resp.replies import (
 )
 
 _CRLF: Final = b"\r\n"
+# Whole numbers below this are printed as such, whatever the digits.
+_WHOLE_MAX: Final = 1e15
 _LINE_BREAKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -273,6 +275,11 @@ def _memory_of(segment: bytes | FileRange, start: int, size: int) -> memoryview:
 
 def format_double(number: float) -> bytes:
     """A double as Redis 7.0 prints it: 17 significant digits, ``inf`` and ``nan`` by name."""
+    if -_WHOLE_MAX < number < _WHOLE_MAX:
+        # What scores mostly are; zero is left out, since it may have a sign.
+        whole = int(number)
+        if whole == number and whole != 0:
+            return b"%d" % whole
     if number != number:
         return b"nan"
     if number in (float("inf"), float("-inf")):

@@ -206,6 +206,8 @@ class RouterHandler(Asker):
             return self._execute_here(request)
         exchange: Exchange | None
         if self.session.transaction is not None:
+            if self.node.pauses and holds(self.session, command):
+                return hold(self.session, request, self._resume)
             if not ends_transaction(self.session, command):
                 return self._queue(command, request)
             exchange = self._exec(command, request)
@@ -304,6 +306,7 @@ class RouterHandler(Asker):
                 self._own.binding is not None or self.session.tracking is not None
             ) and self._own.follow(self.session):
                 self.is_unsettled = True
+                reply = self._own.settled(reply)
         if not self._connection.outstanding or isinstance(reply, Deferred) or reply is NO_REPLY:
             return reply
         # The protocol version may change before its turn comes.

@@ -167,6 +167,9 @@ class Shell:
         while True:
             self._on_round()
             more = self.node.keyspace.expire_some()
+            if self.node.ready_waiters:
+                # Of what changed without a command: by this, or anything else in the background.
+                self.node.settle_waiters()
             # Somebody may be told of what has expired.
             self._on_burst_end()
             await trio.sleep(0 if more else _EXPIRE_INTERVAL_S)
@@ -290,6 +293,13 @@ def owes_replies(reactor: Reactor) -> bool:
 
 def drop_largest(reactor: Reactor, allowed_bytes: int) -> None:
     """Drop the clients with most in buffers until those of all take no more than this."""
+    size = 0
+    for connection in reactor.connections.values():
+        if isinstance(connection, ClientConnection):
+            size += connection.unsent_reply_bytes + connection.input_bytes
+    if size <= allowed_bytes:
+        # Nearly always: then to look at ten thousand connections has to cost little.
+        return
     sizes = [
         (connection.unsent_reply_bytes + connection.input_bytes, connection)
         for connection in reactor.connections.values()

@@ -23,6 +23,7 @@ from pocketkv.engine.regions import Survey
 from pocketkv.engine.segments import SegmentMap
 from pocketkv.engine.set_value import SetValue
 from pocketkv.engine.sizes import dict_bytes
+from pocketkv.engine.sorted_set_value import SortedSetValue
 from pocketkv.serving.memory import CPythonAddresses
 from pocketkv.slots import key_slot
 from tests.engine.harness import START_MS, Engine
@@ -94,6 +95,11 @@ def fill(engine: Engine, keys: int) -> dict[bytes, object]:
             if pairs:
                 client("HSET", key, *chain(*pairs.items()))
             kept[key] = pairs
+        elif i % 10 == 4:
+            count = 1200 if i == 4 else dice.choice([1, 5, 150])
+            scores = {b"member:%d" % dice.randrange(2000): dice.random() for _ in range(count)}
+            client("ZADD", key, *(part for pair in scores.items() for part in pair[::-1]))
+            kept[key] = scores
         elif i % 10 == 2:
             client("APPEND", key, b"x" * (i % 1000))
             client("APPEND", key, b"y")
@@ -120,6 +126,9 @@ def contents(engine: Engine) -> dict[bytes, object]:
         elif client("TYPE", key) == "hash":
             flat = client("HGETALL", key)
             found[key] = dict(zip(flat[::2], flat[1::2], strict=True))
+        elif client("TYPE", key) == "zset":
+            parts = client("ZRANGE", key, 0, -1, "WITHSCORES")
+            found[key] = dict(zip(parts[::2], map(float, parts[1::2]), strict=True))
         else:
             found[key] = client("GET", key)
     return found
@@ -157,6 +166,8 @@ def test_everything_is_moved_and_equal(
                     check_set(held, value)
                 if isinstance(value, HashValue):
                     check_hash(held, value)
+                if isinstance(value, SortedSetValue):
+                    check_sorted_set(held, value)
             for key, due_ms in db.expires.get(slot, {}).items():
                 assert not lies_in(held, id(key))
                 assert not lies_in(held, id(due_ms))
@@ -197,6 +208,21 @@ def check_hash(held: set[int], value: HashValue) -> None:
     else:
         assert value._listpack is not None
         check_segment(held, value._listpack)
+
+
+def check_sorted_set(held: set[int], value: SortedSetValue) -> None:
+    """No part of a sorted set lies where it should not."""
+    value.validate()
+    check_segments(held, value._scores)
+    ranking = value._ranking
+    assert not lies_in(held, id(ranking))
+    for chunks in (ranking._scores, ranking._members):
+        assert not lies_in(held, id(chunks))
+        assert not lies_in(held, ADDRESSES.of_items(chunks))
+        for chunk in chunks:
+            assert not lies_in(held, id(chunk))
+            assert not lies_in(held, ADDRESSES.of_items(chunk))
+            assert not any(lies_in(held, id(item)) for item in chunk)
 
 
 def check_segments(held: set[int], members: SegmentMap) -> None:

@@ -27,6 +27,14 @@ def test_a_place_is_found_again(longitude: float, latitude: float) -> None:
     assert abs(other_latitude - latitude) <= 171 / 2**26
 
 
+@given(longitude=longitudes, latitude=latitudes)
+def test_bits_of_columns_and_rows_alternate(longitude: float, latitude: float) -> None:
+    column = int((longitude + 180) / 360 * 2**26)
+    row = int((latitude + 85.05112878) / (2 * 85.05112878) * 2**26)
+    bits = "".join(map("".join, zip(f"{column:026b}", f"{row:026b}", strict=True)))
+    assert encode(longitude, latitude) == int(bits, 2)
+
+
 @given(score=st.floats(allow_nan=False))
 def test_any_score_is_some_place(score: float) -> None:
     longitude, latitude = decode(score)
@@ -67,6 +75,23 @@ def test_what_is_within_an_area_is_within_its_boxes(
         assert any(low <= score < high for low, high in area.score_ranges())
 
 
+@pytest.mark.parametrize("size", ["1e308", "1e300", "0", "1e-300"])
+@pytest.mark.parametrize("middle", [(179.9, 85), (-179.9, -85), (0.1, 0.1), (12, 80.5)])
+def test_areas_may_be_as_large_and_as_small_as_numbers_are(
+    client: Client, size: str, middle: tuple[float, float]
+) -> None:
+    client("GEOADD", "k", *middle, "here", -middle[0] / 2, -middle[1], "opposite")
+    is_large = float(size) > 1
+    for shape in (["BYRADIUS", size], ["BYBOX", size, size]):
+        found = client("GEOSEARCH", "k", "FROMMEMBER", "here", *shape, "mi", "ASC")
+        assert found == [b"here", b"opposite"] if is_large else found == [b"here"]
+
+
+@given(longitude=st.floats(-180, 0), latitude=latitudes)
+def test_opposite_ends_have_a_distance(longitude: float, latitude: float) -> None:
+    assert distance_m(longitude, latitude, longitude + 180, -latitude) < 20_020_800
+
+
 def test_a_search_looks_only_at_boxes_near_by(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,5 +121,7 @@ def test_any_stops_when_enough_were_found(client: Client) -> None:
     client("GEOADD", "k", *(part for n in range(5000) for part in (n / 1e4, 1, n)))
     search = ["GEOSEARCH", "k", "FROMLONLAT", 0.2, 1, "BYRADIUS", 100, "km"]
     assert len(client(*search)) == 5000
-    assert len(client(*search, "COUNT", 3, "ANY")) == 3
+    some = client(*search, "COUNT", 3, "ANY")
+    assert len(some) == 3
+    assert sorted(client(*search, "COUNT", 3, "ANY", "ASC")) == sorted(some)
     assert client(*search, "COUNT", 3) == [b"2000", b"1999", b"2001"]

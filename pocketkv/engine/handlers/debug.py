@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.session import Session
 
+_NO_TABLE: Final = (
+    b"ERR The value stored at the specified key is not represented using an hash table"
+)
 # Nobody waits for longer, and added to the time of day this is still a time.
 _SLEEP_MAX_S: Final = 1e9
 # Redis's clock of 24 bits, in seconds.
@@ -120,6 +123,25 @@ def debug_object(session: Session, request: list[bytes]) -> Reply:
             idle_s,
         )
     )
+
+
+@_debug(
+    "HTSTATS-KEY",
+    "Describes the table that a key's elements are in, whose segments are its chains.",
+    "key",
+    KeySpec(2, 2, 1),
+)
+def debug_htstats_key(session: Session, request: list[bytes]) -> Reply:
+    """A line for each figure."""
+    _expect(request, 3)
+    value = session.db.peek(request[2])
+    if value is None:
+        raise CommandError(NO_SUCH_KEY)
+    table = value.table() if isinstance(value, Collection) else None
+    if table is None:
+        raise CommandError(_NO_TABLE)
+    lines = [f" {name}: {figure}\n" for name, figure in table.figures().items()]
+    return Verbatim("".join(["Hash table 0 stats (main hash table):\n", *lines]).encode())
 
 
 @_debug(

@@ -249,15 +249,16 @@ class Search:
             start = value.rank_of_score(float(low), False)
             stop = value.rank_of_score(float(high), False)
             for first in range(start, stop, _STEP_MEMBERS):
-                if enough and len(found) >= enough:
-                    return found
                 last = min(stop, first + _STEP_MEMBERS)
-                members = value.members_between(first, last)
-                for score, member in zip(value.scores_between(first, last), members, strict=True):
+                scores = value.scores_between(first, last)
+                for offset, score in enumerate(scores):
                     longitude, latitude = decode(score)
                     distance_m = area.distance_within_m(longitude, latitude)
                     if distance_m >= 0:
+                        (member,) = value.members_between(first + offset, first + offset + 1)
                         found.append(Found(member, score, distance_m, longitude, latitude))
+                        if len(found) == enough:
+                            return found
         return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from pocketkv.limits import EXTENT_BYTES_MIN, KIB, MIB
 from tests.tiers.files.servers import Request, pattern
+from tests.tiers.files.sorted_set_scripts import places, sorted_sets
 from tests.tiers.files.stream_scripts import streams
 
 Script = Callable[[], Iterator[Request]]
@@ -287,5 +288,5 @@ def huge() -> Iterator[Request]:
 
 SCRIPTS: list[Script] = [
     *(huge, strings, ranges, numbers, names, due_times, sets, lists, databases),
-    streams,
+    *(sorted_sets, places, streams),
 ]

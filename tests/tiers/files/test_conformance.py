@@ -28,7 +28,7 @@ from tests.tiers.files.servers import (
 from tests.tiers.storage_process import eventually
 
 # What `test_*` below ask for by themselves, since their replies cannot be compared as they are.
-ELSEWHERE = {"scan", "sscan", "randomkey", "srandmember", "spop"}
+ELSEWHERE = {"scan", "sscan", "zscan", "randomkey", "srandmember", "zrandmember", "spop"}
 
 
 @pytest.fixture(scope="module", params=MEDIA)
@@ -98,7 +98,7 @@ def test_every_medium_answers_as_memory(client: Client, script: Script) -> None:
 def test_every_data_command_is_in_a_script() -> None:
     named = {request[0].decode().lower() for script in SCRIPTS for request in script()}
     named |= {request[0].decode().lower() for request in UNORDERED} | ELSEWHERE
-    groups = {"string", "set", "list", "stream", "generic"}
+    groups = {"string", "set", "list", "sorted-set", "geo", "stream", "generic"}
     data = {c.name for c in COMMANDS.values() if c.group in groups}
     assert data <= named
 
@@ -140,6 +140,11 @@ def random_change(rng: random.Random, sizes: list[int]) -> Request:
         [b"SADD", name, *[b"%d" % rng.randrange(1000) for _ in range(rng.choice([1, 5, 300]))]],
         [b"SREM", name, *[b"%d" % rng.randrange(1000) for _ in range(200)]],
         [b"SUNIONSTORE", name, other, b"key3"],
+        [b"ZADD", name, *random_pairs(rng)],
+        [b"ZREM", name, *random_pairs(rng)],
+        [b"ZPOPMIN", name, b"%d" % rng.choice([1, 3, 200])],
+        [b"ZREMRANGEBYSCORE", name, b"10", b"20"],
+        [b"ZUNIONSTORE", name, b"2", other, b"key3"],
         [b"RPUSH", name, value[:5000], b"%d" % rng.randrange(1000)],
         [b"LPUSH", name, *[b"%d" % rng.randrange(50) for _ in range(rng.choice([1, 5, 300]))]],
         [b"LPOP", name, b"%d" % rng.choice([1, 3, 200])],
@@ -152,6 +157,12 @@ def random_change(rng: random.Random, sizes: list[int]) -> Request:
         [b"PEXPIREAT", name, b"4000000001%03d" % rng.randrange(1000)],
     ]
     return rng.choice(changes)
+
+
+def random_pairs(rng: random.Random) -> list[bytes]:
+    """Scores and members."""
+    count = rng.choice([1, 5, 300])
+    return [part for _ in range(count) for part in (b"%d" % rng.randrange(99), rng.randbytes(1))]
 
 
 def test_many_keys_in_one_command(client: Client) -> None:
@@ -207,6 +218,12 @@ def test_keys_and_members_are_walked_and_drawn(client: Client) -> None:
     assert set(client("SMEMBERS", "set")) == members - taken
     assert client("SPOP", "set") in members - taken
     assert client("SCARD", "set") == 599
+    must(client("ZADD", "scores", *(part for name in sorted(members) for part in (1, name))))
+    found = scanned(client, "ZSCAN", "scores", "?", "COUNT", "100")
+    assert found == members | {b"1"}
+    drawn = client("ZRANDMEMBER", "scores", 50)
+    assert len(set(drawn)) == 50
+    assert set(drawn) <= members
 
 
 def test_a_pipeline_keeps_its_order(client: Client) -> None:

@@ -19,6 +19,7 @@ from pocketkv.engine.extents import Extents
 from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.node import Node
 from pocketkv.engine.set_value import SetValue
+from pocketkv.engine.sorted_set_value import SortedSetValue
 from pocketkv.engine.stream_value import StreamValue
 from pocketkv.engine.values import Collection
 from pocketkv.placement import PlacementMap, SlotMove, SlotRange
@@ -215,7 +216,7 @@ def _value(db: Database, key: bytes) -> tuple[Any, ...]:
         return "set", value.encoding(), frozenset(value.members())
     if isinstance(value, ListValue):
         return "list", tuple(value.items())
-    if isinstance(value, StreamValue):
-        return "stream", value.payload()
+    if isinstance(value, SortedSetValue | StreamValue):
+        return value.type_name, value.payload()
     assert not isinstance(value, Collection)
     return "string", bytes(value)

@@ -26,6 +26,7 @@ def test_every_kind_of_value_goes(tmp_path: Path) -> None:
         a("SADD", "integers", 1, 2, 3)
         a("SADD", "members", *(f"member-{n}" for n in range(20_000)))
         a("RPUSH", "queue", *(f"item-{n}" for n in range(20_000)))
+        a("ZADD", "scores", *(part for n in range(20_000) for part in (n * 7 % 999, f"m-{n}")))
         a("LINSERT", "queue", "BEFORE", "item-10000", "between")
         a("SET", "large", large)
         a("SET", "expiring", "soon", "PX", 1_000_000)
@@ -46,6 +47,8 @@ def test_every_kind_of_value_goes(tmp_path: Path) -> None:
         assert b("SCARD", "members") == 20_000
         assert b("LLEN", "queue") == 20_001
         assert b("LRANGE", "queue", 9999, 10_001) == [b"item-9999", b"between", b"item-10000"]
+        assert b("ZCARD", "scores") == 20_000
+        assert b("ZRANGE", "scores", 0, 1, "WITHSCORES") == [b"m-0", b"0", b"m-10989", b"0"]
         assert b.get(b"large") == large
         assert b("PEXPIRETIME", "expiring") == due_ms
         assert all(b("GET", f"key-{n}") == b"%d" % n for n in range(3000))
