@@ -263,7 +263,7 @@ class Node:
 
         Those of a job whose script is in between two slices wait for its end.
         """
-        held: list[Waiters] = []
+        held: list[Waiters | Tracking] = []
         while self.ready_waiters:
             waiters = self.ready_waiters.pop(0)
             if waiters.space.job_id in self.long_runs:
