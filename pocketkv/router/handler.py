@@ -206,7 +206,7 @@ class RouterHandler(Asker):
             return self._execute_here(request)
         exchange: Exchange | None
         if self.session.transaction is not None:
-            if self.node.pauses and holds(self.session, command):
+            if self.node.pauses and holds(self.session, command, request):
                 return hold(self.session, request, self._resume)
             if not ends_transaction(self.session, command):
                 return self._queue(command, request)
@@ -215,7 +215,7 @@ class RouterHandler(Asker):
             exchange = self._exchange(command, request)
         if exchange is None:
             return self._execute_here(request)
-        if self.node.pauses and holds(self.session, command):
+        if self.node.pauses and holds(self.session, command, request):
             return hold(self.session, request, self._resume)
         if self.session.tracking is not None:
             self._mind_caching(self.session.tracking, exchange)
