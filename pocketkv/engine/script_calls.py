@@ -388,11 +388,17 @@ class ScriptCalls:
         if isinstance(reply, Push):
             return self.table([self._item(item) for item in reply.items])
         if isinstance(reply, Deferred):
-            reply.abandon()
-            raise CommandError(_NO_ANSWER)
+            return self._value(self._awaited(reply))
         if isinstance(reply, Encoded):
             return parsed(reply.raw, 0, self.table)[0]
         return int(reply)  # type: ignore[arg-type]  # a number of another class
+
+    def _awaited(self, deferred: Deferred) -> Reply:
+        """A reply that is still to come; other jobs are served meanwhile."""
+        run = self._scripts.run
+        if run is None or not run.long_run.wait(deferred):
+            raise CommandError(_NO_ANSWER)
+        return deferred.reply
 
     def _map(self, reply: dict[Any, Reply], *, resp3: bool) -> Any:
         if resp3:

@@ -378,9 +378,12 @@ def test_time_stands_still_for_a_script(engine: Engine, client: Client, slow: Sl
         "redis.call('SET', 'a', 1, 'PX', 10) for i = 1, 400000 do end return redis.call('GET', 'a')"
     )
     assert run(client, script) is BLOCKED
-    slow.go_on(60)
+    for _ in range(60):
+        slow.go_on(1)
+        engine.keyspace.expire_some()
     assert client.result() == b"1"
     assert client("GET", "a") is None
+    assert engine.space.expires_actively
 
 
 def test_a_transaction_with_scripts_is_one(engine: Engine, client: Client, slow: Slow) -> None:

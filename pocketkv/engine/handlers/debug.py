@@ -14,6 +14,7 @@ from pocketkv import limits
 from pocketkv.amounts import AmountError, parse_bytes
 from pocketkv.engine.arguments import parse_double, parse_int
 from pocketkv.engine.blocking import block
+from pocketkv.engine.cold import Cold
 from pocketkv.engine.commands import (
     NO_KEYS,
     Handler,
@@ -118,7 +119,12 @@ def debug_object(session: Session, request: list[bytes]) -> Reply:
     _expect(request, 3)
     db = session.db
     key = request[2]
-    value = db.peek(key)
+    entry = db.find_stored(key)
+    if entry is None:
+        raise CommandError(NO_SUCH_KEY)
+    # It does not expire by being looked at here.
+    has_expired = not isinstance(entry, Cold) and not db.live(key, key_slot(key))
+    value = db.value_of(key, entry) if has_expired else db.peek(key)
     if value is None:
         raise CommandError(NO_SUCH_KEY)
     length = value.size_bytes if isinstance(value, Collection) else len(value) + 1
