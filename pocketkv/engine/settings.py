@@ -449,6 +449,11 @@ def change_settings(session: Session, pairs: list[tuple[bytes, bytes]]) -> None:
             setting.write(node, value)
 
 
+def _may_evict(node: Node, policy: bytes) -> bool:
+    """Whether keys may go by a policy: where values have another place, none does."""
+    return node.keyspace.store is None or policy.lower() == NO_EVICTION.encode()
+
+
 def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Setting]:
     settings: list[Setting] = []
     refusal: CommandError | None = None
@@ -463,7 +468,7 @@ def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Se
         is_fixed = setting.write is None and setting.write_in_job is None
         if is_fixed or (real_name == "maxmemory" and not node.alone):
             refusal = _failed(name, _IMMUTABLE)
-        elif real_name == "maxmemory-policy" and node.keyspace.store is not None:
+        elif real_name == "maxmemory-policy" and not _may_evict(node, value):
             refusal = _failed(name, "what does not fit into memory goes to this server's medium")
         elif setting in settings:
             refusal = _failed(name, "duplicate parameter")

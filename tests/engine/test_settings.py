@@ -72,7 +72,6 @@ def test_what_is_fixed_may_be_set_to_what_it_is(client: Client, name: str, value
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("maxmemory-policy", "allkeys-lru"),
         ("port", "1"),
         ("databases", "17"),
         ("cluster-enabled", "yes"),
