@@ -84,6 +84,7 @@ COMPILED = (
     "pocketkv/engine/handlers/sets.py",
     "pocketkv/engine/handlers/sorted_sets.py",
     "pocketkv/engine/handlers/sorted_sets_pops.py",
+    "pocketkv/engine/handlers/sorted_sets_ranges.py",
     "pocketkv/engine/handlers/keys.py",
     "pocketkv/router/counters.py",
     "pocketkv/router/wire.py",
