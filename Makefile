@@ -132,6 +132,10 @@ bench-quick: setup compiled  ## a minute's worth of the benchmarks
 manifests: $(PYTHON_READY)  ## write deploy/kubectl anew from the Helm chart
 	$(RUN) tests.kubernetes.manifests
 
+.PHONY: commands
+commands: $(PYTHON_READY)  ## write docs/commands.md anew from the records of the commands
+	.venv/bin/python scripts/command_docs.py
+
 .PHONY: pins
 pins: $(PYTHON_READY)  ## write constraints.txt anew; PINS_ARGS=--upgrade for newer versions
 	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras \

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from benchmarks.client import Client
 from benchmarks.comparison import Target
 from benchmarks.exchanges import command, value
+from benchmarks.helpers import helper
 from benchmarks.redis_benchmark import RedisBenchmark
 from benchmarks.sampling import CPU, Work, fill_nothing
+from benchmarks.servers import HOST, Endpoint
 
 Fill = Callable[[Client, int], int]
 
@@ -20,6 +24,7 @@ _TEXT: Final = _VALUE.decode()
 _RANGE: Final = 100
 _ELEMENTS_PER_REQUEST: Final = 500
 _CLIENTS: Final = 50
+BLOCKED_CLIENTS: Final = 10_000
 # redis-benchmark's members, of which there are so many.
 _MEMBERS: Final = 100_000
 _NUMBER: Final = "__rand_int__"
@@ -30,8 +35,15 @@ _TARGETS: Final = {CPU: Target(high=1.5)}
 
 def collection_works() -> list[Work]:
     """Return a work for each; of what is taken from a collection, there is always enough."""
+    lpush = _work("lpush", "LPUSH", ("LPUSH", "mylist", _TEXT), is_consumed=True)
     return [
-        _work("lpush", "LPUSH", ("LPUSH", "mylist", _TEXT), is_consumed=True),
+        lpush,
+        replace(
+            lpush,
+            name="lpush-blocked",
+            title=f"LPUSH, {_CLIENTS} connections among {BLOCKED_CLIENTS} in BLPOP",
+            company=_blocked_company,
+        ),
         _work("rpop", "RPOP", ("RPOP", "mylist"), _fill_list, is_consumed=True),
         _work(
             f"lrange-{_RANGE}",
@@ -75,6 +87,13 @@ def _work(
         needs=(needed,),
         is_optional=True,
     )
+
+
+@contextlib.contextmanager
+def _blocked_company(endpoint: Endpoint) -> Iterator[None]:
+    """Connections that wait for elements which never come, for as long as the block lasts."""
+    with helper("idle", HOST, str(endpoint.port), str(BLOCKED_CLIENTS), "blocked"):
+        yield
 
 
 def _fill_list(client: Client, operations: int) -> int:

@@ -22,6 +22,7 @@ from typing import IO, Any, Final
 import psutil
 
 from benchmarks.client import BenchmarkError, Client
+from pocketkv.limits import CONNECTIONS_MAX
 
 HOST: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 20.0
@@ -152,6 +153,7 @@ def redis_server(name: str = "redis") -> Iterator[Endpoint]:
             port = _free_port()
             command = ["redis-server", "--port", str(port), "--bind", HOST, "--dir", folder]
             command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
+            command += ["--maxclients", str(CONNECTIONS_MAX)]
             with log.open("wb") as output:
                 process = _spawn(command, output)
             try:

@@ -104,8 +104,9 @@ OUTSTANDING_REQUESTS_MAX: Final = 4096
 
 # --- one server --------------------------------------------------------------------------------
 
-# Redis's maxclients; a server also keeps descriptors for its own connections and files.
-CONNECTIONS_MAX: Final = 10_000
+# Twice Redis's maxclients: ten thousand may wait in blocking commands while others work. A server
+# also keeps descriptors for its own connections and files.
+CONNECTIONS_MAX: Final = 20_000
 RESERVED_DESCRIPTORS: Final = 64
 # Buffers of all connections together, as a part of the machine's memory.
 CONNECTION_BUFFERS_SHARE: Final = 0.25

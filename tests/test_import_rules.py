@@ -30,6 +30,7 @@ MODULES = """
     simulate.trace simulate.report
     observability.http observability.metrics observability.process observability.probe
     serving.probe engine.probe
+    lua.interpreter lua.slices
     resp.byte_sink resp.client_connection resp.connection resp.encoder resp.errors resp.frames
     resp.handler resp.parser resp.peer resp.reactor resp.replies resp.sinks resp.syscalls
     amounts catalog config crc16 jobs limits options placement slots stopwatch tokens
@@ -73,6 +74,8 @@ FORBIDDEN = [
     ("router.probe", "redis", "redis"),
     ("router.probe", "rich.progress", "terminal"),
     ("demo", "textual.app", "screen"),
+    ("engine.probe", "lupa.lua51", "lua"),
+    ("engine.probe", "greenlet", "greenlet"),
 ]
 
 # Module that imports, and what it may.
@@ -85,6 +88,8 @@ ALLOWED = [
     ("demo", "rich"),
     ("engine.probe", "pocketkv.limits"),
     ("engine.probe", "pocketkv.resp.errors"),
+    ("lua.interpreter", "lupa"),
+    ("lua.slices", "greenlet"),
     ("observability.http", "h11"),
     ("observability.metrics", "prometheus_client"),
     ("observability.process", "psutil"),

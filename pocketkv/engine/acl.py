@@ -70,7 +70,11 @@ class Acl:
     def note(self, session: Session, reason: bytes, what: bytes, user: str) -> None:
         """Note that something was refused."""
         length_max = session.node.settings.acllog_max_len
-        context = b"toplevel" if not session.denies_blocking else b"multi"
+        context = b"toplevel"
+        if session.in_script:
+            context = b"lua"
+        elif session.transaction is not None or session.in_exec:
+            context = b"multi"
         now_ms = session.node.clock.now_ms
         entry = self._same(reason, context, what, user, now_ms)
         if entry is None:

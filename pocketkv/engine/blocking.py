@@ -82,7 +82,12 @@ class Blocked:
 
     def unblock(self, *, with_error: bool) -> None:
         """CLIENT UNBLOCK."""
-        self.finish(ErrorReply(UNBLOCKED) if with_error else self._timeout_reply)
+        if not with_error:
+            self.time_out()
+            return
+        error = ErrorReply(UNBLOCKED)
+        self._session.node.record_late_error(self._session, error)
+        self.finish(error)
 
     def detach(self) -> Deferred:
         """Let the client wait for something else: its reply, which is still to come."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.errors import WRONG_TYPE, CommandError
 from pocketkv.engine.marks import Marks
-from pocketkv.engine.notifications import EXPIRED, KEY_MISS, NEW
+from pocketkv.engine.notifications import CHANGES, EXPIRED, KEY_MISS, NEW
 from pocketkv.engine.scan import ScanCache
 from pocketkv.engine.schedule import Schedule
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
@@ -78,8 +78,7 @@ class Database:
         self.clock = space.clock
         self.index: int = index
         self.number: int = index
-        spilling = space.keyspace.spilling
-        self.uses: FrequencySketch | None = None if spilling is None else spilling.uses
+        self.uses: FrequencySketch | None = space.keyspace.uses
         self.salt: int = hash((space.job_id, index))
         self.observer: Observer | None = space.observer
         self._reset()
@@ -327,6 +326,7 @@ class Database:
     def notify(self, kind: int, event: bytes, key: bytes) -> None:
         """Tell of something that happened to a key (see `notifications`), if the job wants it."""
         space = self.space
+        space.events += kind & CHANGES != 0
         if space.notify_flags & kind:
             assert space.notifier is not None  # Whoever sets the flags sets it.
             space.notifier.notify(self, kind, event, key)

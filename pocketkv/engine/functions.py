@@ -10,6 +10,7 @@ from pocketkv.engine.arguments import Glob
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.script_flags import Flags
 from pocketkv.lua.interpreter import ScriptError
+from pocketkv.resp.parser import split_words
 
 if TYPE_CHECKING:
     from pocketkv.engine.scripts import Scripts
@@ -74,15 +75,17 @@ class Libraries:
 
     Attributes:
         by_name: The libraries.
-        functions: Those of all of them, by name.
+        functions: Those of all of them, by name in lower case.
+        version: Goes up with each change.
     """
 
-    __slots__ = ("_scripts", "by_name", "functions")
+    __slots__ = ("_scripts", "by_name", "functions", "version")
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
         self.by_name: dict[bytes, Library] = {}
         self.functions: dict[bytes, Function] = {}
+        self.version = 0
 
     def load(self, code: bytes, *, replaces: bool) -> bytes:
         """Load a library; its name.
@@ -102,11 +105,13 @@ class Libraries:
     def _execute(self, library: Library) -> None:
         """Have a library's code register its functions."""
         scripts = self._scripts
+        # Made before the time counts, if it is the first one.
+        interpreter = scripts.interpreter
         calls = scripts.calls
         calls.registry = library.register
         calls.load_until_ns = scripts.node.stopwatch.now_ns() + limits.LIBRARY_LOAD_MS * 1_000_000
         try:
-            scripts.interpreter.load_library(_without_first_line(library.code))
+            interpreter.load_library(_without_first_line(library.code))
         except ScriptError as error:
             raise CommandError(error.text) from None
         finally:
@@ -118,7 +123,7 @@ class Libraries:
 
     def _check_names(self, library: Library, old: Library | None) -> None:
         for name in library.functions:
-            taken = self.functions.get(name)
+            taken = self.functions.get(name.lower())
             if taken is not None and taken.library is not old:
                 raise CommandError(b"ERR Function %b already exists" % name)
 
@@ -126,12 +131,14 @@ class Libraries:
         if old is not None:
             self._remove(old)
         self.by_name[library.name] = library
-        self.functions |= library.functions
+        self.functions |= {name.lower(): one for name, one in library.functions.items()}
+        self.version += 1
 
     def _remove(self, library: Library) -> None:
         del self.by_name[library.name]
         for name in library.functions:
-            del self.functions[name]
+            del self.functions[name.lower()]
+        self.version += 1
 
     def delete(self, name: bytes) -> None:
         """Forget a library.
@@ -155,14 +162,20 @@ class Libraries:
             after.by_name = dict(self.by_name)
             after.functions = dict(self.functions)
         for code in codes:
+            name, _ = _parse_metadata(code)
+            if name in after.by_name and not replaces:
+                # In other words than `load` has for it, as Redis.
+                raise CommandError(b"ERR Library %b already exists" % name)
             after.load(code, replaces=replaces)
         self.by_name = after.by_name
         self.functions = after.functions
+        self.version += 1
 
     def clear(self) -> None:
         """Forget all libraries."""
         self.by_name.clear()
         self.functions.clear()
+        self.version += 1
 
     def matching(self, pattern: bytes | None) -> list[Library]:
         """The libraries whose names fit a pattern."""
@@ -184,7 +197,9 @@ def _parse_metadata(code: bytes) -> tuple[bytes, bytes]:
     line, newline, _ = code.partition(b"\n")
     if not newline:
         raise CommandError(b"ERR Invalid library metadata")
-    words = line.split()
+    words = split_words(line)
+    if not words:
+        raise CommandError(b"ERR Invalid library metadata")
     engine = words[0][2:]
     name: bytes | None = None
     for word in words[1:]:

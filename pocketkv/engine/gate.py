@@ -154,7 +154,7 @@ def require_memory(session: Session, grown_bytes: int) -> None:
         # In a transaction nothing waits; there will be room soon.
         if verdict != ROOM and not (session.denies_blocking and spilling.tolerates(grown_bytes)):
             raise NoRoom(grown_bytes)
-    elif session.space.refuses_write(grown_bytes):
+    elif session.space.lacks_room(grown_bytes):
         session.space.stats.refused_oom += 1
         raise CommandError(session.space.refusal(grown_bytes))
 
@@ -244,7 +244,7 @@ def _set_aside(session: Session, command: Command, request: list[bytes]) -> Repl
     long_run = node.long_runs.get(session.job_id)
     if long_run is not None and "allow_busy" not in command.flags:
         return long_run.hold(session, command, request, run)
-    if node.pauses and holds(session, command):
+    if node.pauses and holds(session, command, request):
         return hold(session, request, run)
     if session.transaction is not None and session.transaction.keeps(command):
         return enqueue(session, command, request)

@@ -346,6 +346,10 @@ class HashValue(Collection):
                 return 0
         return self._table.evacuate(evacuation, place)
 
+    def table(self) -> SegmentMap | None:
+        """The table of a hashtable."""
+        return self._table
+
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
         if self._table is not None:

@@ -1,5 +1,6 @@
 cimport cython
 
+cdef bytes _SPANS
 cdef unsigned long long _SEED, _MULTIPLIER, _MASK
 
 
@@ -36,13 +37,14 @@ cdef bint _raise_dense(bytearray data, Py_ssize_t index, int rank) except -1
     before=cython.int,
     behind=cython.int,
     runs=bytes,
+    spans=bytes,
 )
 cdef int _raise_sparse(
     bytearray data, Py_ssize_t index, int rank, long long sparse_bytes_max
 ) except -2
 cdef bytes _run(int held, int count)
 @cython.locals(end=Py_ssize_t, byte=cython.int, following=cython.int, count=cython.int)
-cdef int _join(bytearray data, Py_ssize_t position) except -1
+cdef _join(bytearray data, Py_ssize_t position)
 @cython.locals(
     index=Py_ssize_t,
     position=Py_ssize_t,
@@ -55,7 +57,7 @@ cdef int _join(bytearray data, Py_ssize_t position) except -1
 cpdef merge_into(bytearray highest, data)
 @cython.locals(found=bytearray, index=Py_ssize_t, held=cython.int)
 cpdef to_dense(bytearray data)
-@cython.locals(counts=list, index=Py_ssize_t, held=cython.int)
+@cython.locals(counts=list, held=cython.int)
 cpdef estimate(bytearray found)
 cdef double _tau(double x)
 @cython.locals(y=cython.double, z=cython.double, before=cython.double)

@@ -40,6 +40,9 @@ _VALUES_MAX: Final = 4
 # Runs that are looked at after a change, to be joined where they are equal.
 _JOINED_MAX: Final = 5
 
+# How many registers a byte of a run stands for; 0 where another byte belongs to it.
+_SPANS: Final = bytes([*range(1, 65)]) + bytes(64) + bytes([1, 2, 3, 4]) * 32
+
 # MurmurHash64A, with Redis's seed.
 _SEED: Final = 0xADC83B19
 _MULTIPLIER: Final = 0xC6A4A7935BD1E995
@@ -171,27 +174,26 @@ def _raise_sparse(data: bytearray, index: int, rank: int, sparse_bytes_max: int)
     first = 0
     size = 1
     span = 0
+    spans = _SPANS
     while position < end:
         byte = data[position]
+        span = spans[byte]
         size = 1
-        if byte < 64:
-            span = byte + 1
-        elif byte >= 128:
-            span = (byte & 3) + 1
-        elif position + 1 < end:
+        if span == 0:
+            if position + 1 == end:
+                raise CorruptedError
             size = 2
             span = (byte & 63) << 8
             byte = data[position + 1]
             span += byte + 1
-        else:
-            raise CorruptedError
-        if index < first + span:
+        first += span
+        if index < first:
             break
         previous = position
         position += size
-        first += span
     else:
         raise CorruptedError
+    first -= span
     byte = data[position]
     held = (byte >> 2 & 31) + 1 if byte >= 128 else 0
     if held >= rank:
@@ -319,10 +321,7 @@ def to_dense(data: bytearray) -> None:
 
 def estimate(found: bytearray) -> int:
     """How many different elements have made registers, a byte each, what they are."""
-    counts = [0] * 64
-    for index in range(REGISTERS):
-        held = found[index]
-        counts[held] += 1
+    counts = [found.count(value) for value in range(64)]
     total = REGISTERS * _tau((REGISTERS - counts[_RANK_BITS + 1]) / REGISTERS)
     for held in range(_RANK_BITS, 0, -1):
         total = (total + counts[held]) * 0.5

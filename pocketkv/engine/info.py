@@ -90,7 +90,7 @@ def _clients(session: Session) -> Fields:
         "maxclients": limits.CONNECTIONS_MAX,
         "client_recent_max_input_buffer": max(inputs, default=0),
         "client_recent_max_output_buffer": max(outputs, default=0),
-        "blocked_clients": sum(1 for s in visible if s.blocked is not None),
+        "blocked_clients": sum(1 for s in visible if s.blocked is not None) + _held(session),
         "tracking_clients": 0 if tracking is None else len(tracking.clients),
         "clients_in_timeout_table": 0,
     }
@@ -120,7 +120,7 @@ def _memory(session: Session) -> Fields:
         "used_memory_lua": 0,
         "used_memory_scripts": 0,
         "number_of_cached_scripts": 0,
-        "maxmemory_policy": "noeviction",
+        "maxmemory_policy": session.node.settings.maxmemory_policy,
         "mem_not_counted_for_evict": 0,
         "mem_clients_normal": sum(
             s.transport.input_bytes + s.transport.outbox.pending_bytes
@@ -167,9 +167,9 @@ def _persistence(session: Session) -> Fields:
     return {
         "loading": 0,
         "async_loading": 0,
-        "rdb_changes_since_last_save": 0,
+        "rdb_changes_since_last_save": session.space.events,
         "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": session.node.started_ms // 1000,
+        "rdb_last_save_time": session.node.saved_ms // 1000,
         "rdb_last_bgsave_status": "ok",
         "rdb_last_bgsave_time_sec": -1,
         "rdb_current_bgsave_time_sec": -1,
@@ -203,7 +203,7 @@ def _stats(session: Session) -> Fields:
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
         "expired_keys": stats.expired,
-        "evicted_keys": 0,
+        "evicted_keys": stats.evicted,
         "evicted_clients": 0,
         "keyspace_hits": stats.hits,
         "keyspace_misses": stats.misses,
@@ -216,6 +216,12 @@ def _stats(session: Session) -> Fields:
         "active_defrag_hits": 0 if defragmenter is None else defragmenter.moved_objects,
         "total_error_replies": sum(node.error_stats.values()),
     }
+
+
+def _held(session: Session) -> int:
+    """How many clients of the job are held by CLIENT PAUSE."""
+    pause = session.node.pauses.get(session.job_id)
+    return 0 if pause is None else len({id(held[0]) for held in pause.held.values()})
 
 
 def _channels(session: Session) -> Fields:

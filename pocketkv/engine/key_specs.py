@@ -114,6 +114,20 @@ def key_specs(command: Command) -> list[Spec]:
     return specs
 
 
+def flags_in(command: Command, request: list[bytes], flags: tuple[str, ...]) -> tuple[str, ...]:
+    """A spec's flags, where they depend on options, for what this request does to its keys."""
+    if "variable_flags" not in flags:
+        return flags
+    if command.name == "set":
+        words = {argument.upper() for argument in request[3:]}
+        return ("RW", "access", "update") if b"GET" in words else ("OW", "update")
+    if command.name == "bitfield":
+        words = {argument.upper() for argument in request[2:]}
+        is_written = words & {b"SET", b"INCRBY"}
+        return ("RW", "access", "update") if is_written else ("RO", "access")
+    return tuple(flag for flag in flags if flag != "variable_flags")
+
+
 def has_keys(command: Command) -> bool:
     """Whether any of its arguments is a key; sharded channels only are where a key would be."""
     return any("not_key" not in spec.flags for spec in key_specs(command))

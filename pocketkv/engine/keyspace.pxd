@@ -20,6 +20,7 @@ cdef class JobSpace:
     cdef public bytearray given, owned
     cdef public object acl, observer, notifier, pubsub, scripts, tracking, waiters, watchers
     cdef public int notify_flags
+    cdef public long long events
     cdef public list holds
     cdef public dict incoming
     cdef public set unclean, refused_moves
@@ -32,11 +33,12 @@ cdef class JobSpace:
     cpdef account(self, long long grown_bytes)
     cpdef bint exceeds_quota(self, long long size) except -1
     cpdef bint refuses_write(self, long long request_bytes) except -1
+    cpdef bint lacks_room(self, long long request_bytes) except -1
 
 
 cdef class Keyspace:
     cdef object _freeing, _freeing_journal
-    cdef public object capacity_bytes, spilling, store
+    cdef public object capacity_bytes, eviction, spilling, store
     cdef public dict residents
     cdef public long long changes, evictions, index_bytes
     cdef public list unwritten

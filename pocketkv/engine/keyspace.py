@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from pocketkv.engine.changes import Observer
     from pocketkv.engine.cold import Journal, PendingRead, Store
     from pocketkv.engine.database import Table
+    from pocketkv.engine.frequency import FrequencySketch
     from pocketkv.engine.kept import KeptStore
+    from pocketkv.engine.key_eviction import KeyEviction
     from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.notifications import Notifier
     from pocketkv.engine.pubsub import PubSub
@@ -91,6 +93,7 @@ class JobSpace:
         waiters: Clients that wait for keys; ``None`` while none ever did.
         scripts: Its scripts and functions; likewise.
         watchers: Clients that watch keys (see `watches`); likewise.
+        events: How many events there were in keys' lives, whoever wanted to hear of them.
         notify_flags: Events in keys' lives that are published (see `notifications`); 0: none.
         notifier: Publishes them.
         acl: The job's users; ``None``: there is only who has its token.
@@ -116,6 +119,7 @@ class JobSpace:
         "clock",
         "databases",
         "epoch",
+        "events",
         "expires_actively",
         "expiring",
         "flips",
@@ -167,6 +171,7 @@ class JobSpace:
         self.waiters: Waiters | None = None
         self.scripts: Scripts | None = None
         self.watchers: Watchers | None = None
+        self.events = 0
         self.notify_flags: int = 0
         self.notifier: Notifier | None = None
         self.acl: Acl | None = None
@@ -331,6 +336,13 @@ class JobSpace:
             return keyspace.store_refuses(self.job_id, used_bytes, request_bytes)
         return used_bytes > keyspace.memory_bytes
 
+    def lacks_room(self, request_bytes: int) -> bool:
+        """`refuses_write`, once those keys have gone that may (see `key_eviction`)."""
+        if not self.refuses_write(request_bytes):
+            return False
+        eviction = self.keyspace.eviction
+        return eviction is None or not eviction.make_room(self, request_bytes)
+
     def refuses_large(self, size: int) -> bool:
         """The same of a string of this size, none of which will ever be in memory."""
         return self.exceeds_quota(size) or self.keyspace.refuses_large(self.job_id, size)
@@ -388,6 +400,7 @@ class Keyspace:
         evictions: Collections that were left to the store so far.
         memory_is_full: Whether memory is used up and nothing can be moved out any more.
         spilling: Decides what is moved to a spill medium, where there is one.
+        eviction: Decides which keys go when memory is full, where that was asked for.
         used_bytes, incoming_bytes: What all jobs use (see `JobSpace`).
         unfinished: Large strings that are being received, but for the shorter ones.
         shedding: Collections that nobody needs, to be freed in the background.
@@ -401,6 +414,7 @@ class Keyspace:
         "changes",
         "clock",
         "discarded",
+        "eviction",
         "evictions",
         "extents",
         "incoming_bytes",
@@ -443,12 +457,27 @@ class Keyspace:
         self.randomness = randomness
         self.spaces: dict[str, JobSpace] = {}
         self.spilling: Spilling | None = None
+        self.eviction: KeyEviction | None = None
         if store is not None and not store.durable:
             self.spilling = Spilling(self)
         self.shedding: list[Collection] = []
         self.discarded: list[tuple[Table, Journal | None]] = []
         self._freeing: Table | None = None
         self._freeing_journal: Journal | None = None
+
+    @property
+    def uses(self) -> FrequencySketch | None:
+        """How often keys are used, if anybody goes by that."""
+        if self.spilling is not None:
+            return self.spilling.uses
+        return None if self.eviction is None else self.eviction.uses
+
+    def evict_by(self, eviction: KeyEviction | None) -> None:
+        """Have keys go from now on when memory is full, or none."""
+        self.eviction = eviction
+        for space in self.spaces.values():
+            for database in space.databases.values():
+                database.uses = self.uses
 
     def open(self, job_id: str) -> JobSpace:
         """The space of a job, made if it is new here."""

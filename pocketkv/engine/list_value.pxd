@@ -10,9 +10,9 @@ cdef long long _BASE_BYTES, _CHUNK_BYTES
 
 
 cdef class ListValue(Collection):
-    cdef list _chunks, _first, _frozen, _last
-    cdef Py_ssize_t _room, _size
-    cdef bint _regular
+    cdef public list _chunks, _first, _frozen, _last
+    cdef public Py_ssize_t _room, _size
+    cdef public bint _regular
 
     @cython.locals(number=Py_ssize_t, position=Py_ssize_t)
     cpdef bytes get(self, Py_ssize_t index)

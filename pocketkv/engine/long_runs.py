@@ -44,11 +44,13 @@ class LongRun:
 
     __slots__ = (
         "_deferred",
+        "_expired_actively",
         "_held",
         "_node",
         "_request",
         "_session",
         "_slice_until_ns",
+        "_space",
         "_started_ms",
         "_started_ns",
         "busy_text",
@@ -60,6 +62,8 @@ class LongRun:
     def __init__(self, session: Session, request: list[bytes], busy_text: bytes) -> None:
         self._session = session
         self._request = request
+        self._space = session.space
+        self._expired_actively = True
         self._node: Node = session.node
         self.busy_text = busy_text
         self.is_busy = False
@@ -85,6 +89,14 @@ class LongRun:
         """Called by the work, now and then: leave off, if it is others' turn."""
         if self._node.stopwatch.now_ns() >= self._slice_until_ns and self.worker is not None:
             self.worker.leave()
+
+    def wait(self, deferred: Deferred) -> bool:
+        """Called by the work: leave off until a reply is known; false: it will not be."""
+        while not deferred.done and self.kill_text is None and self.worker is not None:
+            self.worker.leave()
+        if not deferred.done:
+            deferred.abandon()
+        return deferred.done
 
     def kill(self, text: bytes) -> None:
         """Have it end, as soon as it is its turn."""
@@ -119,7 +131,10 @@ class LongRun:
 
     def leave(self) -> Deferred:
         """The first slice is over: the reply, which is still to come."""
-        self._node.long_runs[self._session.job_id] = self
+        self._node.long_runs[self._space.job_id] = self
+        # For the script no time passes.
+        self._expired_actively = self._space.expires_actively
+        self._space.expires_actively = False
         self._deferred = Deferred(exclusive=True)
         self._go_on_soon()
         return self._deferred
@@ -157,7 +172,8 @@ class LongRun:
         """It is over: its client is answered, and those who waited have their turn."""
         node = self._node
         session = self._session
-        del node.long_runs[session.job_id]
+        del node.long_runs[self._space.job_id]
+        self._space.expires_actively = self._expired_actively
         node.serve_waiters()
         failure = node.commit()
         node.record_slow(session, self._request, node.stopwatch.now_ns() - self._started_ns)

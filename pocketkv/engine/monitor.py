@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pocketkv.engine.stats import shown
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.replies import Encoded, Simple
 
@@ -25,13 +26,17 @@ _SPELLINGS: Final = [
     _ESCAPES.get(byte, b"%c" % byte if 32 <= byte < 127 else b"\\x%02x" % byte)
     for byte in range(256)
 ]
-# They have passwords among their arguments.
-_NOT_SHOWN: Final = frozenset(("auth", "hello", "monitor"))
 
 
 def quoted(text: bytes) -> bytes:
     """`text` as Redis shows bytes: in quotes, what cannot be printed by number."""
     return b'"' + b"".join([_SPELLINGS[byte] for byte in bytes(text)]) + b'"'
+
+
+def show_end(session: Session, command: Command, request: list[bytes]) -> None:
+    """Show a command that is shown after what it executes: EXEC."""
+    if session.node.monitors and not session.proxied:
+        _send(session, command, request, b"")
 
 
 def show(session: Session, command: Command, request: list[bytes], source: bytes = b"") -> None:
@@ -43,8 +48,11 @@ def show(session: Session, command: Command, request: list[bytes], source: bytes
         request: Its arguments.
         source: What is shown in place of the client's address: ``lua``, for a script.
     """
-    if command.name in _NOT_SHOWN or "admin" in command.flags or session.proxied:
-        return
+    if "admin" not in command.flags and command.name != "exec" and not session.proxied:
+        _send(session, command, request, source)
+
+
+def _send(session: Session, command: Command, request: list[bytes], source: bytes) -> None:
     job_id = session.job_id
     line: Encoded | None = None
     for monitor in session.node.monitors:
@@ -54,20 +62,20 @@ def show(session: Session, command: Command, request: list[bytes], source: bytes
             # It is shown nothing any more when this is done.
             continue
         if line is None:
-            line = _line(session, request, source)
+            line = _line(session, shown(command, request), source)
         monitor.transport.push(line)
 
 
 def _line(session: Session, request: list[bytes], source: bytes) -> Encoded:
     now_ms = session.node.clock.now_ms
-    shown = b" ".join([quoted(argument) for argument in request])
+    words = b" ".join([quoted(argument) for argument in request])
     source = source or session.address.encode()
     text = b"%d.%06d [%d %b] %b" % (
         now_ms // 1000,
         now_ms % 1000 * 1000,
         session.db.index,
         source,
-        shown,
+        words,
     )
     return Encoded(encode_reply(Simple(text), 2))
 

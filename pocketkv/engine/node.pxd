@@ -18,7 +18,7 @@ cdef class Node:
     cdef public object entropy, latency, settings, timers, idle_sweep, process, defragmenter
     cdef public object fetcher, forwarder, listening, moves, stepper, retaining, write_error, medium_figures, last_write_error
     cdef public object workers, script_log
-    cdef public long long latency_threshold_ns, write_errors, last_write_error_ms
+    cdef public long long latency_threshold_ns, saved_ms, write_errors, last_write_error_ms
     cdef public Keyspace keyspace
     cdef public Clock clock
     cdef public bint require_auth, clustered

@@ -37,11 +37,14 @@ if TYPE_CHECKING:
     from pocketkv.engine.pubsub import Forwarder, Listening
     from pocketkv.engine.retention import Retaining
     from pocketkv.engine.session import Transport
+    from pocketkv.engine.tracking import Tracking
     from pocketkv.engine.users import User
     from pocketkv.engine.waiters import Waiters
 
 # The Redis version whose behaviour is offered; clients decide by it what they may send.
 REDIS_VERSION: Final = "7.0.15"
+# What is in a transaction is logged by itself; the others may hold passwords.
+_NEVER_SLOW: Final = frozenset(("auth", "exec", "hello"))
 _LAST_BUCKET: Final = LATENCY_BUCKETS - 1
 
 
@@ -87,7 +90,8 @@ class Node:
         settings: What CONFIG GET shows and CONFIG SET changes (see `engine.settings`).
         timers: What is to be done later; the shell sees to it that it is.
         blocked_clients: Sessions that wait in a blocking command.
-        ready_waiters: Those of jobs in which keys changed that clients wait for.
+        ready_waiters: Those of jobs in which keys changed that clients wait for, or keep copies
+            of: to be served after the command under way.
         pauses: CLIENT PAUSE under way, by job id (see `engine.pauses`).
         monitors: Clients that are shown what is asked: MONITOR.
     """
@@ -124,17 +128,19 @@ class Node:
         # Whether direct clients may meet MOVED here (INFO's redis_mode, HELLO's mode).
         self.clustered = clustered
         self.started_ms = self.clock.now_ms
+        # When a client last asked to have everything saved.
+        self.saved_ms = self.started_ms
         self.sessions: dict[int, Session] = {}
         self._start_counts()
         self.slow_log = SlowLog()
         self.latency = LatencyMonitor()
         # Calls that take so long are noted by it; 0: none are.
         self.latency_threshold_ns = 0
-        self.settings = Settings()
+        self.settings: Settings = Settings()
         self.timers = Timers(self.clock)
         self.blocked_clients = 0
         # Those whose keys changed, and who are to try them after the command under way.
-        self.ready_waiters: list[Waiters] = []
+        self.ready_waiters: list[Waiters | Tracking] = []
         # Those who were served, and are to be answered after the next commit.
         self.unsettled: list[tuple[Deferred, Reply]] = []
         # The timer by which idle clients are looked for, while `timeout` is set.
@@ -253,9 +259,18 @@ class Node:
         return [s for s in self.sessions.values() if s.job_id == job_id]
 
     def serve_waiters(self) -> None:
-        """Let clients that wait for keys try those that have changed, at the end of a command."""
+        """Let clients that wait for keys try those that have changed, at the end of a command.
+
+        Those of a job whose script is in between two slices wait for its end.
+        """
+        held: list[Waiters | Tracking] = []
         while self.ready_waiters:
-            self.ready_waiters.pop(0).serve()
+            waiters = self.ready_waiters.pop(0)
+            if waiters.space.job_id in self.long_runs:
+                held.append(waiters)
+            else:
+                waiters.serve()
+        self.ready_waiters = held
 
     def settle_waiters(self) -> None:
         """`serve_waiters` where there is no command; what it changed is committed."""
@@ -361,8 +376,8 @@ class Node:
         if 0 < self.latency_threshold_ns <= duration_ns:
             self.took_long(session, command, duration_ns)
         log = self.slow_log
-        # A negative threshold logs nothing, and what is sent before AUTH may hold a password.
-        if 0 <= log.threshold_us * 1000 < duration_ns and not command.no_auth:
+        # A negative threshold logs nothing.
+        if 0 <= log.threshold_us * 1000 < duration_ns and command.name not in _NEVER_SLOW:
             self.record_slow(session, shown(command, request), duration_ns)
 
     def record_slow(self, session: Session, request: list[bytes], duration_ns: int) -> None:
@@ -391,10 +406,7 @@ class Node:
         duration_ns = duration_ms * 1_000_000
         if 0 < self.latency_threshold_ns <= duration_ns:
             self.took_long(session, command, duration_ns)
-        log = self.slow_log
-        if 0 <= log.threshold_us < duration_ms * 1000:
-            client = session.address, session.name, session.job_id
-            log.add(request, self.clock.now_s, duration_ms * 1000, *client)
+        self.record_slow(session, request, duration_ns)
 
     def reset_stats(self) -> None:
         """Count commands and errors from zero again: CONFIG RESETSTAT."""
@@ -411,6 +423,13 @@ class Node:
             if stats is None:
                 stats = self.command_stats[command.name] = CommandStats()
             stats.rejected += 1
+        self._count_error(reply)
+
+    def record_late_error(self, session: Session, reply: ErrorReply) -> None:
+        """Count the error that a client was told which had waited in a command."""
+        stats = self.command_stats.get(session.last_command)
+        if stats is not None:
+            stats.failed += 1
         self._count_error(reply)
 
     def _count_error(self, reply: ErrorReply) -> None:

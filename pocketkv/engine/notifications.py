@@ -26,6 +26,8 @@ STREAM: Final = 1 << 10  # t
 KEY_MISS: Final = 1 << 11  # m
 MODULE: Final = 1 << 13  # d: there are no modules
 NEW: Final = 1 << 14  # n
+# Those that tell of a change, each by itself.
+CHANGES: Final = ~(KEY_MISS | NEW)
 
 ALL: Final = GENERIC | STRING | LIST | SET | HASH | SORTED_SET | EXPIRED | EVICTED | STREAM | MODULE
 # The letters in the order in which Redis shows them.

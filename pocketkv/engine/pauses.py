@@ -7,8 +7,10 @@ and leaves what is held to `hold`, which executes it when the pause is over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from pocketkv.engine.errors import CommandError
+from pocketkv.engine.script_flags import Flags, parse_shebang
 from pocketkv.resp.replies import Deferred, Reply
 
 if TYPE_CHECKING:
@@ -18,6 +20,25 @@ if TYPE_CHECKING:
     from pocketkv.engine.timers import Timer
 
 Resume: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
+
+
+# What Redis would, or might, send to its replicas.
+_COUNT_AS_WRITES: Final = frozenset(
+    (
+        "eval",
+        "evalsha",
+        "fcall",
+        "function|delete",
+        "function|flush",
+        "function|load",
+        "function|restore",
+        "pfcount",
+        "publish",
+        "script|flush",
+        "script|load",
+        "spublish",
+    )
+)
 
 
 class Pause:
@@ -65,15 +86,35 @@ def unpause(node: Node, job_id: str) -> None:
             complete_with(deferred, resume(session, request))
 
 
-def holds(session: Session, command: Command) -> bool:
+def holds(session: Session, command: Command, request: list[bytes]) -> bool:
     """Whether a command has to wait for the end of its job's pause."""
     current = session.node.pauses.get(session.job_id)
     if current is None:
         return False
-    if not current.writes_only or command.is_write or "may_replicate" in command.flags:
+    if not current.writes_only or command.is_write:
         return True
+    if command.name in _COUNT_AS_WRITES:
+        return not _only_reads(session, command, request)
     transaction = session.transaction
     return transaction is not None and transaction.writes and command.name == "exec"
+
+
+def _only_reads(session: Session, command: Command, request: list[bytes]) -> bool:
+    """Whether a script says of itself that it writes nothing."""
+    scripts = session.space.scripts
+    flags: Flags | None = None
+    if command.name == "eval":
+        try:
+            flags = parse_shebang(request[1])[0]
+        except CommandError:
+            return False
+    elif command.name == "evalsha" and scripts is not None:
+        script = scripts.known.get(request[1].lower())
+        flags = None if script is None else script.flags
+    elif command.name == "fcall" and scripts is not None and scripts.libraries is not None:
+        function = scripts.libraries.functions.get(request[1])
+        flags = None if function is None else function.flags
+    return flags is not None and flags.no_writes
 
 
 def hold(session: Session, request: list[bytes], resume: Resume) -> Deferred:

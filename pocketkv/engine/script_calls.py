@@ -15,9 +15,11 @@ from pocketkv.engine.errors import OUT_OF_MEMORY, SLOTS_HELD, CommandError
 from pocketkv.engine.gate import check_memory, check_slots, check_writable
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.moving import Held
+from pocketkv.engine.script_replies import parsed
 from pocketkv.engine.session import Session
 from pocketkv.engine.sinks import ExtentSinks
 from pocketkv.engine.spilling import NoRoom
+from pocketkv.engine.users import Denied
 from pocketkv.resp.encoder import Outbox, format_double
 from pocketkv.resp.replies import (
     NULL_ARRAY,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.script_flags import Flags
     from pocketkv.engine.scripts import Scripts
     from pocketkv.engine.tracking import TrackingClient
+    from pocketkv.engine.users import User
     from pocketkv.resp.handler import RequestHandler
 
 _NO_ARGUMENTS: Final = b"ERR Please specify at least one argument for this redis lib call"
@@ -54,6 +57,16 @@ _NO_ACL_ARGUMENTS: Final = (
     b"ERR Please specify at least one argument for this redis.acl_check_cmd() call"
 )
 _INVALID_COMMAND: Final = b"ERR Invalid command passed to redis.acl_check_cmd()"
+_DENIED: Final = {
+    Denied.COMMAND: b"ERR The user executing the script can't run this command or subcommand",
+    Denied.KEY: (
+        b"ERR The user executing the script can't access at least one of the keys mentioned in "
+        b"the command arguments"
+    ),
+    Denied.CHANNEL: (
+        b"ERR The user executing the script can't publish to the channel mentioned in the command"
+    ),
+}
 _LOAD_TIMEOUT: Final = b"ERR FUNCTION LOAD timeout"
 _EXACT_MAX: Final = 10**17
 # What an item of a reply takes in Lua beside its bytes.
@@ -114,6 +127,7 @@ class ScriptCalls:
         self._session.denies_blocking = True
         self._session.in_script = True
         self._tracking: TrackingClient | None = None
+        self._user: User | None = None
         self._session.enter_job(space.job_id)
         self._sinks = ExtentSinks(self._session)
         self._reads_only = False
@@ -133,7 +147,7 @@ class ScriptCalls:
         own.admin = session.admin
         own.proxied = session.proxied
         own.address = session.address
-        own.user = session.user
+        self._user = session.user
         self._tracking = session.tracking
         own.name = session.name
         own.protocol = 2
@@ -170,6 +184,10 @@ class ScriptCalls:
         except Exception as error:  # noqa: BLE001 - it is raised again after the script
             return None, self._stop(error)
 
+    def invoke_many(self, arguments: Any, count: int) -> Any:
+        """As `Host.invoke_many`."""
+        return self.invoke(*[arguments[i] for i in range(1, count + 1)])
+
     def setresp(self, version: int) -> None:
         """As `Host.setresp`."""
         self._session.protocol = version
@@ -181,9 +199,10 @@ class ScriptCalls:
             return None, _BAD_ARGUMENTS
         if not request:
             return None, _NO_ACL_ARGUMENTS
-        if _find(request) is None:
+        command = _find(request)
+        if command is None:
             return None, _INVALID_COMMAND
-        return True
+        return self._user is None or self._user.denial(command, request)[0] is Denied.NO
 
     def log(self, level: int, text: bytes) -> None:
         """As `Host.log`."""
@@ -246,8 +265,12 @@ class ScriptCalls:
 
     def _refusal(self, command: Command, request: list[bytes]) -> bytes | None:
         """Why a script may not execute a command now."""
-        if "noscript" in command.flags:
+        if "noscript" in command.flags and not self._node.settings.scripts_may_all:
             return _NOT_ALLOWED
+        if self._user is not None:
+            reason = self._user.denial(command, request)[0]
+            if reason is not Denied.NO:
+                return _DENIED[reason]
         if command.is_local:
             return None
         session = self._session
@@ -365,11 +388,17 @@ class ScriptCalls:
         if isinstance(reply, Push):
             return self.table([self._item(item) for item in reply.items])
         if isinstance(reply, Deferred):
-            reply.abandon()
-            raise CommandError(_NO_ANSWER)
+            return self._value(self._awaited(reply))
         if isinstance(reply, Encoded):
-            raise CommandError(_NOT_ALLOWED)
+            return parsed(reply.raw, 0, self.table)[0]
         return int(reply)  # type: ignore[arg-type]  # a number of another class
+
+    def _awaited(self, deferred: Deferred) -> Reply:
+        """A reply that is still to come; other jobs are served meanwhile."""
+        run = self._scripts.run
+        if run is None or not run.long_run.wait(deferred):
+            raise CommandError(_NO_ANSWER)
+        return deferred.reply
 
     def _map(self, reply: dict[Any, Reply], *, resp3: bool) -> Any:
         if resp3:

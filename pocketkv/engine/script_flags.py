@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pocketkv.engine.errors import CommandError
+from pocketkv.resp.parser import split_words
 
 _NAMES = {
     b"no-writes": "no_writes",
@@ -54,7 +55,7 @@ def parse_shebang(code: bytes) -> tuple[Flags, bytes]:
     line, newline, rest = code.partition(b"\n")
     if not newline:
         raise CommandError(b"ERR Invalid script shebang")
-    words = line.split()
+    words = split_words(line) or [line]
     if words[0] != b"#!lua":
         raise CommandError(b"ERR Unexpected engine in script shebang: " + words[0])
     flags = Flags(is_declared=True)

@@ -97,6 +97,7 @@ class Scripts:
         "node",
         "run",
         "space",
+        "version",
     )
 
     def __init__(self, node: Node, space: JobSpace) -> None:
@@ -109,6 +110,8 @@ class Scripts:
         self.calls = ScriptCalls(self, node, space)
         self._interpreter: Interpreter | None = None
         self.libraries: Libraries | None = None
+        # Goes up with each change of what SCRIPT LOAD has loaded.
+        self.version = 0
 
     @property
     def interpreter(self) -> Interpreter:
@@ -160,6 +163,7 @@ class Scripts:
             self._from_eval[sha] = None
         if is_kept and not script.is_kept:
             script.is_kept = True
+            self.version += 1
             del self._from_eval[sha]
         elif not script.is_kept:
             del self._from_eval[sha]
@@ -171,6 +175,7 @@ class Scripts:
 
     def flush(self) -> None:
         """Forget all scripts; functions stay."""
+        self.version += 1
         self.known.clear()
         self._from_eval.clear()
         if self._interpreter is not None and self.libraries is None:
@@ -230,7 +235,7 @@ class Scripts:
         def work() -> Reply:
             self.calls.begin(session, flags, reads_only=reads_only or flags.no_writes)
             try:
-                return _reply(run(body, protocol, keys, arguments), protocol)
+                return _reply(run(body, protocol, keys, arguments))
             except ScriptError as error:
                 raise CommandError(self._failure(error, name)) from None
             finally:
@@ -291,16 +296,12 @@ def scripts_of(session: Session) -> Scripts:
     return space.scripts
 
 
-def _reply(value: Any, protocol: int) -> Reply:
+def _reply(value: Any) -> Reply:
     """The reply that a script's answer is."""
     if type(value) is bytes or value is None:
         return value
     if isinstance(value, EncodedByScript):
         return Encoded(value.raw)
-    if value is True or value is False:
-        if protocol == 3:
-            return bool(value)
-        return 1 if value else None
     if type(value) is float:
         # As C converts what is no 64-bit integer.
         in_range = -(2.0**63) <= value < 2.0**63

@@ -187,6 +187,16 @@ class SegmentMap:
         del self.segments[-_SHED_SEGMENTS:]
         return bool(self.segments)
 
+    def figures(self) -> dict[str, int]:
+        """How the members are spread, for people."""
+        sizes = [len(segment) for segment in self.segments]
+        return {
+            "table size": len(sizes),
+            "number of elements": self.size,
+            "different slots": len(sizes) - sizes.count(0),
+            "max chain length": max(sizes),
+        }
+
     # --- at random -----------------------------------------------------------------------------
 
     def random_member(self, randomness: Randomness) -> bytes:

@@ -104,6 +104,7 @@ class Session:
         user_name: Its name in the job; ``default`` is who has the job's token.
         user: What its user may do; ``None``: everything, as most may.
         attended: Whether its use of keys is minded: CLIENT NO-TOUCH, CLIENT TRACKING.
+        is_in_job: Whether `space` is set.
         guarded: Whether there is anything that it may not do (see `guard`).
         last_command: Name of the last command's record, or of the one under way.
     """
@@ -122,6 +123,7 @@ class Session:
         "id",
         "in_exec",
         "in_script",
+        "is_in_job",
         "job_id",
         "last_active_ms",
         "last_command",
@@ -176,6 +178,7 @@ class Session:
         self.monitoring = False
         self.user: User | None = None
         self.user_name = DEFAULT_JOB_ID
+        self.is_in_job = False
         self.guarded = False
         self.attended = False
         self.space: JobSpace
@@ -197,6 +200,7 @@ class Session:
         self.admin = False
         self.authenticated = not self.node.require_auth and self.node.is_open
         self.enter_job(DEFAULT_JOB_ID)
+        self.select(0)
         self.limit_input()
 
     def unwatch(self) -> None:
@@ -270,9 +274,16 @@ class Session:
         self.guarded = self.user is not None or (bool(self.subscriptions) and not self.proxied)
 
     def enter_job(self, job_id: str) -> None:
-        """Be in a job, on its database 0; nothing is told of the one before."""
+        """Be in a job, on its database 0; nothing is told of the one before.
+
+        Who is in it already stays on the database that is selected.
+        """
         if job_id != self.job_id:
             self.stop_listening()
+        elif self.is_in_job:
+            self.become(None)
+            return
+        self.is_in_job = True
         self.job_id = job_id
         self.space = self.node.keyspace.open(job_id)
         self.db = self.space.database(0)

@@ -340,6 +340,10 @@ class SetValue(Collection):
         self._members, is_done = self._members.moved(evacuation)
         return is_done
 
+    def table(self) -> SegmentMap | None:
+        """The table of a hashtable."""
+        return self._members
+
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
         if self._members is None:

@@ -18,9 +18,10 @@ from pocketkv import limits
 from pocketkv.engine.acl import acl_of
 from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
+from pocketkv.engine.key_eviction import NO_EVICTION, POLICIES, KeyEviction
 from pocketkv.engine.notifications import flag_letters, parse_flags
 from pocketkv.engine.pubsub import pubsub_of
-from pocketkv.engine.setting_kinds import Number, SettingError, parse_amount, parse_flag
+from pocketkv.engine.setting_kinds import Choice, Number, SettingError, parse_amount, parse_flag
 from pocketkv.engine.unused_settings import UNUSED, UNUSED_ALIASES
 
 if TYPE_CHECKING:
@@ -60,8 +61,13 @@ class Settings:
     def __init__(self) -> None:
         # Whether memory is kept compact in the background.
         self.activedefrag = True
+        # Which channels a new user hears of.
+        self.acl_pubsub_default = b"resetchannels"
+        self.maxmemory_policy = NO_EVICTION
         # Whether it was set to 0, which is then shown, as programs put back what they have seen.
         self.is_maxmemory_zero = False
+        # Whether scripts may call what they must not: DEBUG SET-DISABLE-DENY-SCRIPTS.
+        self.scripts_may_all = False
         # From how many unread bytes on a subscriber is dropped; the soft limit and its time are
         # only shown.
         self.pubsub_limits = (limits.PUSH_BACKLOG_MAX_BYTES, 8 * limits.MIB, 60)
@@ -239,6 +245,18 @@ def _write_maxmemory(node: Node, memory_bytes: int) -> None:
     node.settings.is_maxmemory_zero = memory_bytes == 0
 
 
+def _read_policy(session: Session) -> bytes:
+    return session.node.settings.maxmemory_policy.encode()
+
+
+def _write_policy(node: Node, value: bytes) -> None:
+    policy = value.decode()
+    node.settings.maxmemory_policy = policy
+    keyspace = node.keyspace
+    is_fixed = policy == NO_EVICTION
+    keyspace.evict_by(None if is_fixed else KeyEviction(policy, keyspace.randomness))
+
+
 def _write_bulk_bytes_max(node: Node, value: int) -> None:
     node.bulk_bytes_max = value
     for session in node.sessions.values():
@@ -300,6 +318,10 @@ def _write_password(session: Session, password: bytes) -> None:
         acl.default.apply(b">" + password)
 
 
+def _write_channels_of_new_users(node: Node, rule: bytes) -> None:
+    node.settings.acl_pubsub_default = rule
+
+
 def _parse_notify_flags(text: bytes) -> int:
     flags = parse_flags(text.decode("latin-1"))
     if flags is None:
@@ -349,11 +371,14 @@ _LIVE: Final = (
     _immutable("io-threads", lambda session: 1),
     _immutable("unixsocket", lambda session: ""),
     _immutable("tls-port", lambda session: 0),
-    _fixed(
-        "maxmemory-policy", "noeviction", "argument(s) must be one of the following: noeviction"
-    ),
+    Setting("maxmemory-policy", _read_policy, Choice(POLICIES).shown, _write_policy),
     Setting("requirepass", _read_password, bytes, write_in_job=_write_password),
-    _fixed("acl-pubsub-default", "resetchannels", "new users hear of no channel"),
+    Setting(
+        "acl-pubsub-default",
+        lambda session: session.node.settings.acl_pubsub_default,
+        Choice(("resetchannels", "allchannels")).shown,
+        _write_channels_of_new_users,
+    ),
     _immutable("aclfile", lambda session: ""),
     Setting(
         "notify-keyspace-events",
@@ -438,6 +463,8 @@ def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Se
         is_fixed = setting.write is None and setting.write_in_job is None
         if is_fixed or (real_name == "maxmemory" and not node.alone):
             refusal = _failed(name, _IMMUTABLE)
+        elif real_name == "maxmemory-policy" and node.keyspace.store is not None:
+            refusal = _failed(name, "what does not fit into memory goes to this server's medium")
         elif setting in settings:
             refusal = _failed(name, "duplicate parameter")
         elif real_name == "requirepass" and value and not node.alone:

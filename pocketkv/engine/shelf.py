@@ -46,10 +46,11 @@ _STRINGS: Final = frozenset({STRING, CHANGED_STRING})
 COLD_BYTES: Final = 80
 # A value is written whole instead of as one more change, when it has so many ...
 _CHANGES_MAX: Final = 32
-# (a large one: one for so many bytes that it has, as a power of two) ...
-_CHANGES_SHIFT: Final = 16
+# (a large one: more, as its type says) ...
 # ... or when it is no larger than this, or than its changes.
 _WHOLE_BYTES_MAX: Final = 512
+# So many changes are added up each time.
+_COUNTED_RECORDS: Final = 512
 # A collection of more bytes is made of its records in steps, while its client alone waits.
 _STEPPED_BYTES: Final = 64 * KIB
 _STEPPED_ITEMS: Final = 512
@@ -425,9 +426,11 @@ class Shelf:
             if not changes:
                 return
             size = sum(map(len, changes)) + 4 * len(changes)
-            size += sum(record.record_bytes for record in chain[1:])
+            if len(chain) % _COUNTED_RECORDS == 0 or len(chain) < _COUNTED_RECORDS:
+                # Of many, not with each one more.
+                size += sum(record.record_bytes for record in chain[1:])
             is_small = value.size_bytes <= _WHOLE_BYTES_MAX
-            changes_max = max(_CHANGES_MAX, value.size_bytes >> _CHANGES_SHIFT)
+            changes_max = max(_CHANGES_MAX, value.size_bytes // value.change_bytes)
             if len(chain) <= changes_max and not is_small and size < value.size_bytes:
                 value.changes = []
                 chain.append(self.journal.change(self.db.number, key, pack(changes)))

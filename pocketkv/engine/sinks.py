@@ -141,7 +141,7 @@ class ExtentSink:
         # How much had been received when somebody last looked whether it goes on.
         self._seen = 0
         self._is_copy = False
-        self._refused = space.refuses_write(size)
+        self._refused = space.lacks_room(size)
 
     @property
     def buffered_bytes(self) -> int:
@@ -175,7 +175,7 @@ class ExtentSink:
         self._within += count
         self._charge.add(count)
         space = self._charge.space
-        if space.refuses_copied(0) if self._is_copy else space.refuses_write(0):
+        if space.refuses_copied(0) if self._is_copy else space.lacks_room(0):
             self._refuse()
 
     def finish(self) -> LargeString | RefusedString:

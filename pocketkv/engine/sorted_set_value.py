@@ -374,6 +374,10 @@ class SortedSetValue(Collection):
         place = self._scores.evacuate(evacuation, place - _SEGMENTS_PLACE)
         return place if place < 0 else place + _SEGMENTS_PLACE
 
+    def table(self) -> SegmentMap | None:
+        """The table of a skiplist's members."""
+        return None if self._is_listpack else self._scores
+
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
         self._scores.validate()

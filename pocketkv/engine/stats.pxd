@@ -4,7 +4,7 @@ cdef class CommandStats:
 
 
 cdef class KeyStats:
-    cdef public long long hits, misses, expired, commands, received_bytes, sent_bytes, refused_oom
+    cdef public long long hits, misses, evicted, expired, commands, received_bytes, sent_bytes, refused_oom
     cdef public long long spill_hits, spilled_back, spilled_out
 
 

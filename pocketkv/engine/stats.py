@@ -35,6 +35,7 @@ class KeyStats:
 
     __slots__ = (
         "commands",
+        "evicted",
         "expired",
         "hits",
         "misses",
@@ -54,6 +55,7 @@ class KeyStats:
         self.hits = 0
         self.misses = 0
         self.expired = 0
+        self.evicted = 0
         self.commands = 0
         self.received_bytes = 0
         self.sent_bytes = 0
@@ -126,6 +128,8 @@ def shown(command: Command, request: list[bytes]) -> list[bytes]:
     if command.name in _SECRET_FROM:
         start = _SECRET_FROM[command.name]
         return [*request[:start], *[_REDACTED] * len(request[start:])]
+    if command.name in _PASSWORDS_FROM:
+        return _without_passwords(request, _PASSWORDS_FROM[command.name])
     if command.name == "config|set":
         names = [b"", *(name.lower() for name in request)]
         return [
@@ -135,8 +139,20 @@ def shown(command: Command, request: list[bytes]) -> list[bytes]:
     return request
 
 
+def _without_passwords(request: list[bytes], start: int) -> list[bytes]:
+    """Arguments without what follows AUTH and AUTH2, which are options from `start` on."""
+    kept = list(request)
+    of_auth = 2 if request[0].upper() == b"HELLO" else 1
+    for i in range(start, len(request)):
+        secrets = {b"AUTH": of_auth, b"AUTH2": 2}.get(request[i].upper(), 0)
+        for place in range(i + 1, min(i + 1 + secrets, len(request))):
+            kept[place] = _REDACTED
+    return kept
+
+
 # Commands that may have secrets in all arguments from this one on.
-_SECRET_FROM: Final = {"acl|setuser": 2, "acl|deluser": 2, "acl|getuser": 2}
+_PASSWORDS_FROM: Final = {"hello": 2, "migrate": 6}
+_SECRET_FROM: Final = {"auth": 1, "acl|setuser": 2, "acl|deluser": 2, "acl|getuser": 2}
 _SECRET_SETTINGS: Final = frozenset((b"requirepass", b"masterauth", b"masteruser"))
 _REDACTED: Final = b"(redacted)"
 

@@ -50,6 +50,8 @@ class StreamEntries(Collection):
     __slots__ = ("_length", "_nodes", "entries_added", "last_id", "max_deleted_id")
 
     type_name = "stream"
+    # Entries come one by one, for as long as a stream lives.
+    change_bytes = 4096
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,12 +175,16 @@ class StreamEntries(Collection):
         """The first node whose last id is at least this one."""
         nodes = self._nodes
         high = len(nodes)
-        if high == 0 or nodes[high - 1].last < entry_id:
+        if high == 0:
+            return 0
+        node = nodes[high - 1]
+        if node.last < entry_id:
             return high
         low = 0
         while low < high:
             middle = (low + high) // 2
-            if nodes[middle].last < entry_id:
+            node = nodes[middle]
+            if node.last < entry_id:
                 low = middle + 1
             else:
                 high = middle

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pocketkv.engine.id_map import IdMap
+from pocketkv.engine.pending_map import PendingMap
 from pocketkv.engine.sizes import DICT_ENTRY_BYTES, bytes_object
 from pocketkv.engine.stream_entries import UNKNOWN_READS
 
@@ -50,7 +50,7 @@ class Consumer:
     def __init__(self, name: bytes, seen_ms: int) -> None:
         self.name = name
         self.seen_ms = seen_ms
-        self.pending: IdMap[Pending] = IdMap()
+        self.pending: PendingMap = PendingMap()
 
     def cost_bytes(self) -> int:
         """What it costs, without its deliveries."""
@@ -74,7 +74,7 @@ class Group:
         self.name = name
         self.last_id = last_id
         self.entries_read = entries_read
-        self.pending: IdMap[Pending] = IdMap()
+        self.pending: PendingMap = PendingMap()
         self.consumers: dict[bytes, Consumer] = {}
 
     def cost_bytes(self) -> int:

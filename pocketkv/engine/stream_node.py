@@ -36,8 +36,6 @@ _FIELD_BYTES: Final = 8
 _LISTPACK_BYTES: Final = 7 + 2
 _SHIFT: Final = 64
 _MASK: Final = (1 << 64) - 1
-_SIGN: Final = 1 << 63
-_UNSIGNED: Final = 1 << 64
 # As an integer, a text of more characters would need more than 64 bits.
 _INTEGER_CHARACTERS: Final = 20
 _MINUS: Final = 45
@@ -47,6 +45,9 @@ _NINE: Final = 57
 # Of a node on a medium: its first and last id, deleted entries, length of the listpack, entries,
 # then the length of its packed fields, which follow, and its arrays and its string.
 _HEAD: Final = struct.Struct("<16s16sIIII")
+
+# As they stand before most texts.
+_LENGTHS: Final = [number.to_bytes(4, "little") for number in range(256)]
 
 
 def integer_bytes(number: int) -> int:
@@ -60,6 +61,21 @@ def integer_bytes(number: int) -> int:
     if -8388608 <= number < 8388608:
         return 5
     if -2147483648 <= number < 2147483648:
+        return 6
+    return 10
+
+
+def difference_bytes(number: int) -> int:
+    """`integer_bytes` of a difference of two numbers of 64 bits, which has wrapped around."""
+    if number <= 127:
+        return 2
+    if number < 4096 or number > _MASK - 4096:
+        return 3
+    if number < 32768 or number > _MASK - 32768:
+        return 4
+    if number < 8388608 or number > _MASK - 8388608:
+        return 5
+    if number < 2147483648 or number > _MASK - 2147483648:
         return 6
     return 10
 
@@ -89,6 +105,7 @@ class StreamNode:
 
     Attributes:
         first: The id with which it began; it may have been deleted since.
+        first_ms, first_seq: Its two numbers.
         last: The id that was added last; it may have been deleted since.
         deleted: How many entries were deleted one by one; a node with many of them is full, too.
         fields: Those of the entry with which it began.
@@ -103,6 +120,8 @@ class StreamNode:
         "deleted",
         "fields",
         "first",
+        "first_ms",
+        "first_seq",
         "last",
         "lengths",
         "listpack_bytes",
@@ -112,6 +131,8 @@ class StreamNode:
 
     def __init__(self, first: int, fields: tuple[bytes, ...]) -> None:
         self.first = first
+        self.first_ms = first >> _SHIFT
+        self.first_seq = first & _MASK
         self.last = first
         self.deleted = 0
         self.fields = fields
@@ -154,40 +175,43 @@ class StreamNode:
         """
         ms = entry_id >> _SHIFT
         seq = entry_id & _MASK
-        first = self.first
-        # Flags, and the distances from the first id, which Redis lets wrap around.
-        delta_ms = ms - (first >> _SHIFT)
-        delta_seq = seq - (first & _MASK)
-        if delta_ms >= _SIGN:
-            delta_ms -= _UNSIGNED
-        if delta_seq >= _SIGN:
-            delta_seq -= _UNSIGNED
-        elif delta_seq < -_SIGN:
-            delta_seq += _UNSIGNED
-        grown = 2 + integer_bytes(delta_ms) + integer_bytes(delta_seq)
+        # Flags, and the distances from the first id.
+        grown = 2 + difference_bytes((ms - self.first_ms) & _MASK)
+        grown += difference_bytes((seq - self.first_seq) & _MASK)
+        fields = self.fields
         count = len(pairs) // 2
+        same = count == len(fields)
+        i = 0
+        while same and i < count:
+            same = pairs[2 * i] == fields[i]
+            i += 1
         parts: list[bytes] = []
-        if tuple(pairs[::2]) == self.fields:
-            parts.append(b"\0\0\0\0")
+        if same:
+            parts.append(_LENGTHS[0])
             grown += integer_bytes(count + 3)
-            for i in range(1, len(pairs), 2):
-                text = pairs[i]
-                grown += text_bytes(text)
-                parts.append(len(text).to_bytes(4, "little"))
-                parts.append(text)
         else:
             parts.append(count.to_bytes(4, "little"))
             grown += integer_bytes(count) + integer_bytes(2 * count + 4)
-            for text in pairs:
-                grown += text_bytes(text)
-                parts.append(len(text).to_bytes(4, "little"))
-                parts.append(text)
-        return self.add_packed(entry_id, b"".join(parts), grown)
+        i, step = (1, 2) if same else (0, 1)
+        while i < len(pairs):
+            text = pairs[i]
+            i += step
+            length = len(text)
+            grown += text_bytes(text)
+            parts.append(_LENGTHS[length] if length < 256 else length.to_bytes(4, "little"))
+            parts.append(text)
+        packed = b"".join(parts)
+        self.ms.append(ms)
+        self.seqs.append(seq)
+        return self._add(entry_id, packed, grown)
 
     def add_packed(self, entry_id: int, packed: bytes, listpack_bytes: int) -> int:
         """`add` for an entry that is packed already, and takes so much of a listpack."""
         self.ms.append(entry_id >> _SHIFT)
         self.seqs.append(entry_id & _MASK)
+        return self._add(entry_id, packed, listpack_bytes)
+
+    def _add(self, entry_id: int, packed: bytes, listpack_bytes: int) -> int:
         self.lengths.append(len(packed))
         data = self.data
         if type(data) is bytes:
@@ -332,6 +356,8 @@ class StreamNode:
         """A node of the same entries, to be changed on its own."""
         copied = StreamNode.__new__(StreamNode)
         copied.first = self.first
+        copied.first_ms = self.first_ms
+        copied.first_seq = self.first_seq
         copied.last = self.last
         copied.deleted = self.deleted
         copied.fields = self.fields

@@ -44,6 +44,7 @@ class TrackingClient:
     """
 
     __slots__ = (
+        "_outermost",
         "_pending",
         "broadcast",
         "caching",
@@ -65,14 +66,18 @@ class TrackingClient:
         self.caching = False
         self.is_broken = False
         self.prefixes: dict[bytes, None] = {}
+        # What it has asked that is under way.
+        self._outermost: tuple[Command, list[bytes]] | None = None
         # What it changed itself, and is told of after the reply to the command that did so.
-        self._pending: list[bytes | None] = []
+        self._pending: list[list[bytes] | None] = []
 
     def call(self, command: Command, request: list[bytes]) -> Reply:
         """Execute a command of this client; it is told after its reply of what it changed."""
         tracking = self.tracking
         # A script or a transaction may have others executed, for the same client.
         outer, tracking.current = tracking.current, self
+        if outer is not self:
+            self._outermost = command, request
         try:
             reply = command.handler(self.session, request)
         except CommandError:
@@ -81,27 +86,41 @@ class TrackingClient:
             raise
         finally:
             tracking.current = outer
+        if outer is not self:
+            self._outermost = None
         self.remember(command, request)
         if not command.name.startswith("client|"):
             self.caching = False
-        if outer is self or not self._pending:
+        if outer is self:
             return reply
-        return self._with_pushes(reply)
+        if self.broadcast:
+            self._pending += tracking.broadcast(self)
+        return self._with_pushes(reply) if self._pending else reply
 
     def remember(self, command: Command, request: list[bytes]) -> None:
         """Note what a command has read."""
         if "readonly" not in command.flags or self.broadcast or "pubsub" in command.flags:
             return
+        if command.group == "scripting":
+            # What it executes counts.
+            return
         if self.caching if self.opt_out else self.opt_in and not self.caching:
             return
+        self._note(command, request)
+        outermost = self._outermost
+        if outermost is not None and outermost[0].group == "scripting":
+            # As Redis 7.0: what a script that reads has declared.
+            self._note(*outermost)
+
+    def _note(self, command: Command, request: list[bytes]) -> None:
         for position in command.keys.positions(request):
             self.tracking.note(self, request[position])
 
     def _with_pushes(self, reply: Reply) -> Reply:
         pending, self._pending = self._pending, []
         messages = []
-        for key in pending:
-            message, receiver = self.message(None if key is None else [key])
+        for keys in pending:
+            message, receiver = self.message(keys)
             if receiver is self.session and message is not None:
                 messages.append(message)
             elif receiver is not None and message is not None:
@@ -125,8 +144,10 @@ class TrackingClient:
         """The same of one key, after the reply if it is the client's own command that did it."""
         if self.tracking.current is not self:
             self.tell(None if key is None else [key])
-        elif key is not None or None not in self._pending:
-            self._pending.append(key)
+        elif key is not None:
+            self._pending.append([key])
+        elif None not in self._pending:
+            self._pending.append(None)
 
     def message(self, keys: list[bytes] | None) -> tuple[Reply, Session | None]:
         """What is to be sent, and to whom."""
@@ -167,7 +188,6 @@ class Tracking:
 
     __slots__ = (
         "_changed",
-        "_has_timer",
         "_name_bytes",
         "clients",
         "current",
@@ -184,9 +204,8 @@ class Tracking:
         self.table: dict[bytes, dict[TrackingClient, None]] = {}
         self.prefixes: dict[bytes, dict[TrackingClient, None]] = {}
         self.current: TrackingClient | None = None
-        # Keys that have changed in this round, with who changed each first.
+        # Keys that the command under way has changed, with who changed each first.
         self._changed: dict[bytes, TrackingClient | None] = {}
-        self._has_timer = False
         self._name_bytes = 0
         space.observe(self)
 
@@ -245,10 +264,8 @@ class Tracking:
             self._invalidate(key)
         if self.prefixes and key not in self._changed:
             self._changed[key] = self.current
-            if not self._has_timer:
-                self._has_timer = True
-                # After the replies of this round, for all of its changes together.
-                self.node.timers.at(self.node.clock.now_ms, self._broadcast)
+            if len(self._changed) == 1:
+                self._call_back()
 
     def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
         """As `Observer.expiry_changed`."""
@@ -284,18 +301,32 @@ class Tracking:
             if not (client.no_loop and client is self.current):
                 client.tell_changed(key)
 
-    def _broadcast(self) -> None:
-        """Tell of all keys that have changed in this round."""
+    def _call_back(self) -> None:
+        """Have it told after the command under way; of what changes otherwise, very soon."""
+        node = self.node
+        if self not in node.ready_waiters:
+            node.ready_waiters.append(self)
+            node.timers.at(node.clock.now_ms, node.serve_waiters)
+
+    def serve(self) -> None:
+        """Tell of all keys that a command has changed, by prefix."""
+        self.broadcast(None)
+
+    def broadcast(self, own: TrackingClient | None) -> list[list[bytes]]:
+        """The same, but for one client: what it is to be told is returned."""
         changed, self._changed = self._changed, {}
-        self._has_timer = False
+        of_own = []
         for prefix, clients in list(self.prefixes.items()):
             keys = sorted(key for key in changed if key.startswith(prefix))
             if not keys:
                 continue
             for client in list(clients):
                 told = [k for k in keys if changed[k] is not client] if client.no_loop else keys
-                if told:
+                if told and client is own:
+                    of_own.append(told)
+                elif told:
                     client.tell(told)
+        return of_own
 
 
 def tracking_of(session: Session) -> Tracking:

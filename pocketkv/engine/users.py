@@ -16,7 +16,7 @@ from pocketkv.engine.arguments import Glob
 from pocketkv.engine.command_table import categories, lookup, with_subcommands
 from pocketkv.engine.commands import Command
 from pocketkv.engine.errors import CommandError
-from pocketkv.engine.key_specs import key_specs
+from pocketkv.engine.key_specs import flags_in, key_specs
 
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
@@ -72,29 +72,25 @@ def key_needs(command: Command, request: list[bytes]) -> list[tuple[int, int]]:
     """The keys of a request by position, each with what is done to it."""
     needs: list[tuple[int, int]] = []
     seen = set()
+    all_keys = command.keys.positions(request)
     for spec in key_specs(command):
         if "not_key" in spec.flags:
             return []
         for position in spec.positions(request):
+            if position not in all_keys:
+                # Where a key may be, and this time is none (MIGRATE).
+                continue
             seen.add(position)
-            needs.append((position, _need(command, request, spec.flags)))
+            needs.append((position, _need(flags_in(command, request, spec.flags))))
     need = _READ | (_WRITE if command.is_write else 0)
-    others = [p for p in command.keys.positions(request) if p not in seen]
+    others = [p for p in all_keys if p not in seen]
     return [*needs, *((position, need) for position in others)]
 
 
-def _need(command: Command, request: list[bytes], flags: tuple[str, ...]) -> int:
+def _need(flags: tuple[str, ...]) -> int:
     need = _READ if "access" in flags else 0
-    if any(flag in flags for flag in ("insert", "delete", "update")):
-        need |= _WRITE
-    if "variable_flags" in flags:
-        words = {argument.upper() for argument in request[2:]}
-        if command.name == "set":
-            # It reads with GET only.
-            return _READ | _WRITE if b"GET" in words else _WRITE
-        if command.name == "bitfield" and not words & {b"SET", b"INCRBY"}:
-            return _READ
-    return need
+    is_written = any(flag in flags for flag in ("insert", "delete", "update"))
+    return need | _WRITE if is_written else need
 
 
 class Selector:
@@ -183,8 +179,10 @@ class Selector:
         record = lookup(name.encode("latin-1"))
         if record is None:
             raise RuleError(_UNKNOWN)
+        before = set(self.commands)
         self._change(sign, [record, *record.subcommands.values()])
-        self._note(sign + name, record.name)
+        if self.commands != before:
+            self._note(sign + name, record.name)
 
     def _add_after_bar(self, container: str, word: str, name: str, rule: bytes) -> None:
         """Allow a subcommand, or a command with just this first argument."""
@@ -195,12 +193,16 @@ class Selector:
             raise RuleError(_FIRST_ARGUMENT)
         if not word:
             raise RuleError(_SYNTAX)
-        if parent.subcommands:
-            record = lookup(name.encode("latin-1"))
-            if record is None:
-                raise RuleError(_UNKNOWN)
+        record = lookup(name.encode("latin-1"))
+        if parent.subcommands and parent.name != "debug" and record is None:
+            raise RuleError(_UNKNOWN)
+        if record is not None:
+            before = set(self.commands)
             self._change("+", [record])
+            if self.commands == before:
+                return
         else:
+            # DEBUG is no container in Redis, so its subcommands are any first argument.
             argument = rule.rpartition(b"|")[2].lower()
             self.first_arguments.setdefault(parent.name, set()).add(argument)
         self._note("+" + name, name)
@@ -214,8 +216,10 @@ class Selector:
         members = [r for r in with_subcommands() if category in categories(r)]
         if not members:
             raise RuleError(_UNKNOWN)
+        before = set(self.commands)
         self._change(sign, members)
-        self._note(f"{sign}@{category}", f"@{category}")
+        if self.commands != before:
+            self._note(f"{sign}@{category}", f"@{category}")
 
     def _change(self, sign: str, records: Iterable[Command]) -> None:
         for record in records:
@@ -416,6 +420,8 @@ class User:
             return
         if session.space.acl is not None:
             session.space.acl.note(session, _REASONS[reason], what, self.name)
+        if session.in_script:
+            raise CommandError(_IN_SCRIPT[reason])
         if reason is Denied.COMMAND:
             raise CommandError(
                 b"NOPERM this user has no permissions to run the '%b' command" % what
@@ -444,4 +450,11 @@ class User:
         return b" ".join(parts)
 
 
+_IN_SCRIPT: Final = {
+    Denied.COMMAND: b"ERR The user executing the script can't run this command or subcommand",
+    Denied.KEY: b"ERR The user executing the script can't access at least one of the keys "
+    b"mentioned in the command arguments",
+    Denied.CHANNEL: b"ERR The user executing the script can't publish to the channel mentioned "
+    b"in the command",
+}
 _REASONS: Final = {Denied.COMMAND: b"command", Denied.KEY: b"key", Denied.CHANNEL: b"channel"}

@@ -16,6 +16,7 @@ from pocketkv.engine.sizes import bytes_object
 
 if TYPE_CHECKING:
     from pocketkv.engine.regions import Evacuation, Survey
+    from pocketkv.engine.segments import SegmentMap
 
 
 # A collection that takes more is freed in the background, in parts.
@@ -27,6 +28,8 @@ class Collection:
 
     Attributes:
         size_bytes: What the elements cost, kept up to date by each change (see `sizes`).
+        change_bytes: On a medium, all of it is written anew when there are more changes than one
+            for so many of its bytes: fewer make changes cheaper, and a cold value dearer to read.
         changes: What was changed since it was last written to a medium, in the type's own words;
             ``None``: nobody keeps account of it, so that only the whole value can be written.
     """
@@ -34,6 +37,7 @@ class Collection:
     __slots__ = ("changes", "size_bytes")
 
     type_name = "none"
+    change_bytes = 64 * 1024
 
     def __init__(self) -> None:
         self.size_bytes = 0
@@ -49,6 +53,10 @@ class Collection:
     def copy(self) -> Collection:
         """A value that shares nothing that changes with this one."""
         raise NotImplementedError  # An interface: every type copies its own elements.
+
+    def table(self) -> SegmentMap | None:
+        """The table that the elements are in; ``None``: they are in no such."""
+        return None
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

@@ -68,13 +68,18 @@ class KeyWaiter:
             self.blocked.detach()
             self.session.transport.close()
             return True
+        node = self.session.node
+        started_ns = node.stopwatch.now_ns()
         try:
             reply = self.attempt(key)
         except CommandError as error:
             reply = ErrorReply(error.text)
         if reply is PENDING:
             return False
-        self.session.node.answer(self.blocked, reply)
+        if type(reply) is ErrorReply:
+            node.record_late_error(self.session, reply)
+        node.answer(self.blocked, reply)
+        node.record_slow(self.session, self.request, node.stopwatch.now_ns() - started_ns)
         return True
 
 
@@ -192,7 +197,9 @@ class Waiters:
             for takes, queue in list(queues.items()):
                 if takes is None:
                     for waiter in list(queue):
-                        waiter.try_key(key)
+                        # One of those before it may have closed this one's connection.
+                        if waiter in queue:
+                            waiter.try_key(key)
                     continue
                 # Where one finds nothing, those behind it need not look.
                 while queue and next(iter(queue)).try_key(key):

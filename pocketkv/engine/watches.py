@@ -19,14 +19,14 @@ class Watch:
     """What one client watches.
 
     Attributes:
-        keys: The keys, with the database of each.
+        keys: The keys, with the database of each, and whether it was there.
         is_broken: Whether one of them has changed.
     """
 
     __slots__ = ("is_broken", "keys")
 
     def __init__(self) -> None:
-        self.keys: dict[tuple[Database, bytes], None] = {}
+        self.keys: dict[tuple[Database, bytes], bool] = {}
         self.is_broken = False
 
     def add(self, database: Database, key: bytes) -> None:
@@ -34,9 +34,9 @@ class Watch:
         if (database, key) in self.keys:
             return
         # One whose time has come is removed now, so that its removal is no change later.
-        if database.find_stored(key) is not None and not database.live(key, key_slot(key)):
+        if _has_expired(database, key):
             database.find(key)
-        self.keys[database, key] = None
+        self.keys[database, key] = database.find_stored(key) is not None
         space = database.space
         if space.watchers is None:
             space.watchers = Watchers(space)
@@ -53,9 +53,14 @@ class Watch:
     def is_broken_now(self) -> bool:
         """Whether a key has changed, or should have been removed by now."""
         return self.is_broken or any(
-            database.find_stored(key) is not None and not database.live(key, key_slot(key))
-            for database, key in self.keys
+            was_there and _has_expired(database, key)
+            for (database, key), was_there in self.keys.items()
         )
+
+
+def _has_expired(database: Database, key: bytes) -> bool:
+    """Whether a key is there that should not be any more."""
+    return database.find_stored(key) is not None and not database.live(key, key_slot(key))
 
 
 class Watchers:
@@ -101,8 +106,11 @@ class Watchers:
         """As `Observer.cleared`: of keys that were there."""
         for key, watches in self._by_key.get(database, {}).items():
             if database.find_stored(key) is not None:
+                has_expired = _has_expired(database, key)
                 for watch in watches:
-                    watch.is_broken = True
+                    # To have none, or one that has expired, is the same.
+                    if not has_expired or watch.keys[database, key]:
+                        watch.is_broken = True
 
     def left(self, space: JobSpace, start: int, end: int) -> None:
         """As `Observer.left`: nobody knows what becomes of those keys."""

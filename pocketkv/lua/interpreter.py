@@ -18,6 +18,8 @@ from pocketkv.lua.bytecode import without_tail_calls
 # So many arguments are passed on Lua's stack; more take a table.
 _STACK_ARGUMENTS_MAX: Final = 200
 _VALUE, _ENCODED, _ERROR = 0, 1, 2
+# Pieces of the sandbox, made while Lua's own functions are still there.
+_PARTS: Final = ("replies", "registering")
 _MODULES: Final = ("bit", "struct", "cmsgpack", "cjson")
 
 
@@ -29,6 +31,10 @@ class Host(Protocol):
 
         Or a tuple of ``None``, an error, the text of a status, and whether the error was counted.
         """
+        ...
+
+    def invoke_many(self, arguments: Any, count: int) -> Any:
+        """`invoke` with so many arguments, in a table of Lua."""
         ...
 
     def tick(self) -> bytes | None:
@@ -106,6 +112,7 @@ class Interpreter:
         major, minor, patch = map(int, version.split("."))
         given = {
             b"invoke": host.invoke,
+            b"invoke_many": host.invoke_many,
             b"tick": host.tick,
             b"setresp": host.setresp,
             b"acl_check_cmd": host.acl_check_cmd,
@@ -123,6 +130,8 @@ class Interpreter:
         load = self._lua.eval(b"function(code, name) return assert(loadstring(code, name)) end")
         # All by one name: an error tells where the script was, not where these were.
         modules = [load(_source(name), b"=sandbox") for name in _MODULES]
+        for part in _PARTS:
+            given[part.encode()] = load(_source(part), b"=sandbox")()
         made = load(_source("sandbox"), b"=sandbox")(self._lua.table_from(given))
         for name, module in zip(_MODULES, modules, strict=True):
             module(made[b"modules"][name.encode()], made[b"tools"])

@@ -15,7 +15,8 @@ local sethook, getinfo = debug.sethook, debug.getinfo
 local string, table, math, coroutine = string, table, math, coroutine
 local clock, new_userdata = os.clock, newproxy
 local dump = string.dump
-local string_byte, string_format, string_sub = string.byte, string.format, string.sub
+local string_byte, string_find = string.byte, string.find
+local string_format, string_sub = string.format, string.sub
 local concat, floor, huge = table.concat, math.floor, math.huge
 local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
 local invoke, tick = host.invoke, host.tick
@@ -60,16 +61,7 @@ end
 
 -- --- time and memory ----------------------------------------------------------------------------
 
--- Python cannot be called while there is no room for what it gives: it has no way to fail there.
-local function check_room()
-  if collectgarbage('count') > soft_kib then
-    collectgarbage()
-    if collectgarbage('count') > soft_kib then error({err = 'ERR not enough memory'}, 0) end
-  end
-end
-
 local stopped
-local on_count
 
 -- Only a script is stopped, and not what tells of its end.
 local function stop()
@@ -77,16 +69,26 @@ local function stop()
   if info and info.source ~= OWN then error({err = stopped}, 0) end
 end
 
-on_count = function()
-  if not stopped then
-    check_room()
-    stopped = tick()
+-- With each instruction from now on, so that a script cannot catch it and go on.
+local function end_script(text)
+  stopped = text
+  sethook(stop, '', 1)
+  error({err = text}, 0)
+end
+
+-- Python cannot be called while there is no room for what it gives: it has no way to fail there.
+local function check_room()
+  if collectgarbage('count') > soft_kib then
+    collectgarbage()
+    if collectgarbage('count') > soft_kib then end_script('ERR not enough memory') end
   end
-  if stopped then
-    -- With each instruction from now on, so that a script cannot catch it and go on.
-    sethook(stop, '', 1)
-    error({err = stopped}, 0)
-  end
+end
+
+local function on_count()
+  if stopped then end_script(stopped) end
+  check_room()
+  local text = tick()
+  if text then end_script(text) end
 end
 sethook(on_count, '', INSTRUCTIONS)
 
@@ -120,7 +122,7 @@ end
 local base = {_VERSION = _VERSION or 'Lua 5.1'}
 base.assert, base.error, base.getmetatable, base.ipairs = assert, error, getmetatable, ipairs
 base.rawequal, base.select, base.tonumber, base.tostring = rawequal, select, tonumber, tostring
-base.type, base.unpack, base.xpcall, base.gcinfo = type, unpack, xpcall, gcinfo
+base.type, base.unpack, base.gcinfo = type, unpack, gcinfo
 base.collectgarbage = collectgarbage
 
 function base.setmetatable(...)
@@ -153,15 +155,38 @@ function base.pairs(...)
   return pairs(...)
 end
 
+-- Where there is no stack left the hook above cannot be called either: nobody may catch that.
+local function is_overflow(raised)
+  return type(raised) == 'string' and
+    (string_find(raised, 'stack overflow', 1, true) or raised == 'error in error handling')
+end
+
 -- A caught error is its text, as `redis.call` raises tables.
 local function caught(ok, raised, ...)
-  if not ok and type(raised) == 'table' and type(raised.err) == 'string' then
-    return ok, raised.err
+  if not ok then
+    if is_overflow(raised) then error(raised, 0) end
+    if type(raised) == 'table' and type(raised.err) == 'string' then return ok, raised.err end
   end
   return ok, raised, ...
 end
 
 function base.pcall(...) return caught(pcall(...)) end
+
+function base.xpcall(body, handler)
+  local overflow
+  local function checked(raised)
+    if is_overflow(raised) then
+      overflow = raised
+      return raised
+    end
+    return handler(raised)
+  end
+  local function passed(ok, ...)
+    if not ok and (overflow or is_overflow((...))) then error(overflow or (...), 0) end
+    return ok, ...
+  end
+  return passed(xpcall(body, checked))
+end
 
 -- --- code from text -----------------------------------------------------------------------------
 
@@ -205,11 +230,11 @@ local function copied(library, names)
 end
 
 local strings = copied(string, [[byte char find format gmatch gsub len lower match rep reverse sub
-  upper gfind]])
+  upper gfind dump]])
 local tables = copied(table, 'concat foreach foreachi getn insert maxn remove setn sort')
 local maths = copied(math, [[abs acos asin atan2 atan ceil cosh cos deg exp floor fmod frexp huge
   ldexp log10 log max min mod modf pi pow rad sinh sin sqrt tanh tan]])
-local coroutines = copied(coroutine, 'resume running status yield')
+local coroutines = copied(coroutine, 'running status yield')
 
 -- The matcher calls itself for each item of a pattern, on the stack of the process.
 local function guarded(find)
@@ -271,7 +296,25 @@ function maths.randomseed(...)
   seed(whole((...), 1))
 end
 
--- A coroutine is counted as what made it is.
+-- A coroutine is counted as what made it is. Each that is resumed within another takes the
+-- process's stack, which Lua does not count.
+local NESTED_COROUTINES_MAX = 50
+local nested = 0
+
+local function left(ok, ...)
+  nested = nested - 1
+  if not ok and is_overflow((...)) then error((...), 0) end
+  return ok, ...
+end
+local function enter(made, ...)
+  if nested >= NESTED_COROUTINES_MAX then error('C stack overflow', 0) end
+  nested = nested + 1
+  return left(resume(made, ...))
+end
+coroutines.resume = function(made, ...)
+  if type(made) ~= 'thread' then return resume(made, ...) end
+  return enter(made, ...)
+end
 function coroutines.create(body)
   local made = create(body)
   sethook(made, stopped and stop or on_count, '', stopped and 1 or INSTRUCTIONS)
@@ -280,11 +323,11 @@ end
 local function passed_on(ok, ...)
   if ok then return ... end
   local raised = ...
-  error(raised, type(raised) == 'string' and 3 or 0)
+  error(raised, type(raised) == 'string' and not is_overflow(raised) and 3 or 0)
 end
 function coroutines.wrap(body)
   local made = coroutines.create(body)
-  return function(...) return passed_on(resume(made, ...)) end
+  return function(...) return passed_on(enter(made, ...)) end
 end
 
 local bits, structs, packs, jsons = {}, {}, {}, {}
@@ -292,6 +335,7 @@ local modules = {bit = bits, struct = structs, cmsgpack = packs, cjson = jsons}
 
 -- --- the API ------------------------------------------------------------------------------------
 
+local set_script_protocol
 local redis = {
   LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
   REPL_NONE = 0, REPL_AOF = 1, REPL_SLAVE = 2, REPL_REPLICA = 2, REPL_ALL = 3,
@@ -304,9 +348,17 @@ local function answer(reply, failure, status, counted)
   return reply
 end
 
+-- More would not fit on the way to Python, where they take room on Lua's stack twice.
+local ARGUMENTS_MAX = 200
+local function invoke_all(...)
+  local count = select('#', ...)
+  if count <= ARGUMENTS_MAX then return invoke(...) end
+  return host.invoke_many({...}, count)
+end
+
 function redis.call(...)
   if collectgarbage('count') > soft_kib then check_room() end
-  local reply, failure, status, counted = invoke(...)
+  local reply, failure, status, counted = invoke_all(...)
   if failure then error({err = failure, ignore_error_stats_update = counted or nil}, 0) end
   if status then return {ok = status} end
   return reply
@@ -314,7 +366,7 @@ end
 
 function redis.pcall(...)
   if collectgarbage('count') > soft_kib then check_room() end
-  return answer(invoke(...))
+  return answer(invoke_all(...))
 end
 
 function redis.sha1hex(...)
@@ -362,6 +414,7 @@ function redis.setresp(...)
   local version = tonumber((...))
   if version ~= 2 and version ~= 3 then fail('RESP version must be 2 or 3.') end
   host.setresp(version)
+  set_script_protocol(version)
 end
 
 function redis.set_repl(...)
@@ -383,142 +436,15 @@ function redis.replicate_commands() return true end
 function redis.breakpoint() return false end
 function redis.debug() end
 
--- --- replies ------------------------------------------------------------------------------------
-
-local NESTED_MAX = 1000
-local encode
-
-local function line(text) return (string.gsub(text, '[\r\n]', ' ')) end
-
-local function whole_number(value)
-  -- What a C program makes of a number that is no 64-bit integer.
-  if value ~= value or value >= 2^63 or value < -2^63 then return '-9223372036854775808' end
-  return string_format('%.0f', value < 0 and -floor(-value) or floor(value))
-end
-
-local function double(value)
-  if value ~= value then return 'nan' end
-  if value == huge then return 'inf' end
-  if value == -huge then return '-inf' end
-  return string_format('%.17g', value)
-end
-
-local function bulk(out, value)
-  out[#out + 1] = '$' .. #value .. '\r\n'
-  out[#out + 1] = value
-  out[#out + 1] = '\r\n'
-end
-
-local function encode_error(out, value)
-  local text = rawget(value, 'err')
-  out[#out + 1] = '-' .. line(text) .. '\r\n'
-end
-
-local function encode_map(out, members, protocol, depth)
-  local count, place = 0, #out + 1
-  out[place] = ''
-  for key, value in next, members do
-    count = count + 1
-    encode(out, key, protocol, depth + 1)
-    encode(out, value, protocol, depth + 1)
-  end
-  out[place] = protocol == 3 and '%' .. count .. '\r\n' or '*' .. 2 * count .. '\r\n'
-end
-
-local function encode_set(out, members, protocol, depth)
-  local count, place = 0, #out + 1
-  out[place] = ''
-  for key in next, members do
-    count = count + 1
-    encode(out, key, protocol, depth + 1)
-  end
-  out[place] = (protocol == 3 and '~' or '*') .. count .. '\r\n'
-end
-
-local function encode_table(out, value, protocol, depth)
-  value = real_of[value] or value
-  if type(rawget(value, 'err')) == 'string' then return encode_error(out, value) end
-  local field = rawget(value, 'ok')
-  if type(field) == 'string' then
-    out[#out + 1] = '+' .. line(field) .. '\r\n'
-    return
-  end
-  field = rawget(value, 'double')
-  if type(field) == 'number' then
-    field = double(field)
-    if protocol == 3 then
-      out[#out + 1] = ',' .. field .. '\r\n'
-    else
-      bulk(out, field)
-    end
-    return
-  end
-  field = rawget(value, 'map')
-  if type(field) == 'table' then return encode_map(out, field, protocol, depth) end
-  field = rawget(value, 'set')
-  if type(field) == 'table' then return encode_set(out, field, protocol, depth) end
-  field = rawget(value, 'big_number')
-  if type(field) == 'string' then
-    if protocol == 3 then
-      out[#out + 1] = '(' .. line(field) .. '\r\n'
-    else
-      bulk(out, field)
-    end
-    return
-  end
-  field = rawget(value, 'verbatim_string')
-  if type(field) == 'table' then
-    local text, format = rawget(field, 'string'), rawget(field, 'format')
-    if type(text) == 'string' and type(format) == 'string' then
-      if protocol == 3 then
-        bulk(out, string_sub(format .. '   ', 1, 3) .. ':' .. text)
-        out[#out - 2] = '=' .. string_sub(out[#out - 2], 2)
-      else
-        bulk(out, text)
-      end
-      return
-    end
-  end
-  local count, place = 0, #out + 1
-  out[place] = ''
-  while true do
-    local item = rawget(value, count + 1)
-    if item == nil then break end
-    count = count + 1
-    encode(out, item, protocol, depth + 1)
-  end
-  out[place] = '*' .. count .. '\r\n'
-end
-
-encode = function(out, value, protocol, depth)
-  local kind = type(value)
-  if depth > NESTED_MAX then
-    out[#out + 1] = '-ERR reached lua stack limit\r\n'
-  elseif kind == 'string' then
-    bulk(out, value)
-  elseif kind == 'number' then
-    out[#out + 1] = ':' .. whole_number(value) .. '\r\n'
-  elseif kind == 'table' then
-    encode_table(out, value, protocol, depth)
-  elseif kind == 'boolean' and (value or protocol == 3) then
-    out[#out + 1] = protocol == 3 and (value and '#t\r\n' or '#f\r\n') or ':1\r\n'
-  else
-    out[#out + 1] = protocol == 3 and '_\r\n' or '$-1\r\n'
-  end
-end
-
-local function encoded(value, protocol)
-  local out = {}
-  encode(out, value, protocol, 0)
-  return concat(out)
-end
+local encoded, set_protocol = host.replies(real_of)
+set_script_protocol = set_protocol
 
 -- What a run came to: how to take it (0: a value, 1: an encoded reply, 2: an error), and the result.
 local function finished(protocol, ok, value)
   if ok then
     local kind = type(value)
-    if kind == 'string' or kind == 'number' or kind == 'boolean' then return 0, value end
-    if kind ~= 'table' then return 0, nil end
+    if kind == 'string' or kind == 'number' then return 0, value end
+    if kind ~= 'table' and kind ~= 'boolean' then return 0, nil end
     check_room()
     ok, value = xpcall(function() return encoded(value, protocol) end, on_error)
     if ok then return 1, value end
@@ -561,6 +487,8 @@ do
 end
 
 local function begin()
+  nested = 0
+  set_script_protocol(2)
   if stopped then
     stopped = nil
     sethook(on_count, '', INSTRUCTIONS)
@@ -603,73 +531,7 @@ end
 
 out.call_tables = call_with
 
--- What a library's own code may call, while it is loaded.
-local loading
-local function text_of(value)
-  return type(value) == 'string' and value or type(value) == 'number' and tostring(value) or nil
-end
-local function register(...)
-  if not loading then
-    fail('redis.register_function can only be called on FUNCTION LOAD command')
-  end
-  local count = select('#', ...)
-  if count < 1 or count > 2 then fail('wrong number of arguments to redis.register_function') end
-  local name, body, description, flags = ...
-  if count == 1 then
-    local given = ...
-    if type(given) ~= 'table' then
-      fail('calling redis.register_function with a single argument is only applicable to Lua table (representing named arguments).')
-    end
-    name, body = nil, nil
-    for key, value in next, given do
-      if not text_of(key) then
-        fail('named argument key given to redis.register_function is not a string')
-      end
-      if key == 'function_name' then
-        name = text_of(value)
-        if not name then
-          fail('function_name argument given to redis.register_function must be a string')
-        end
-      elseif key == 'description' then
-        description = text_of(value)
-        if not description then
-          fail('description argument given to redis.register_function must be a string')
-        end
-      elseif key == 'callback' then
-        if type(value) ~= 'function' then
-          fail('callback argument given to redis.register_function must be a function')
-        end
-        body = value
-      elseif key == 'flags' then
-        if type(value) ~= 'table' then
-          fail('flags argument to redis.register_function must be a table representing function flags')
-        end
-        flags = value
-      else
-        fail('unknown argument given to redis.register_function')
-      end
-    end
-    if name == nil then fail('redis.register_function must get a function name argument') end
-    if body == nil then fail('redis.register_function must get a callback argument') end
-  else
-    description, flags = nil, nil
-    name = text_of(name)
-    if not name then
-      fail('first argument to redis.register_function must be a string')
-    end
-    if type(body) ~= 'function' then
-      fail('second argument to redis.register_function must be a function')
-    end
-  end
-  local words = {}
-  for _, flag in ipairs(flags or {}) do
-    if type(flag) ~= 'string' then fail('unknown flag given') end
-    words[#words + 1] = flag
-  end
-  check_room()
-  local failure = host.register(name, body, description, concat(words, ' '))
-  if failure then error({err = failure}, 0) end
-end
+local register, set_loading = host.registering(fail, check_room, host.register)
 
 -- While libraries are loaded they see next to nothing; their functions see all when they are called.
 local load_api = setmetatable({register_function = register, log = redis.log}, {__index = missing_global})
@@ -685,9 +547,9 @@ function out.load_library(code)
   if not body then return 'ERR Error compiling function: ' .. text end
   local meta = meta_of[library_shown]
   meta.__index = load_globals
-  loading = true
+  set_loading(true)
   local ok, raised = xpcall(body, on_error)
-  loading = nil
+  set_loading(false)
   meta.__index = library_globals
   if ok then return nil end
   local message = type(raised) == 'table' and raised.err or tostring(raised)

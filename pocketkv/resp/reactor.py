@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, TypeAlias
 
 import trio
@@ -396,7 +395,10 @@ class Reactor:
         """See to time-outs, as of a monotonic time; runs about once a second."""
         for connection in list(self.connections.values()):
             if not connection.closed:
-                self.guard(connection, partial(connection.on_sweep, now_s))
+                try:
+                    connection.on_sweep(now_s)
+                except Exception as error:  # noqa: BLE001 - it is logged there
+                    self._contain(connection, error)
         if self._accept_resume_s is not None and now_s > self._accept_resume_s:
             self._accept_resume_s = None
             for fd in self._listeners:

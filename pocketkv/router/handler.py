@@ -18,7 +18,7 @@ from pocketkv.engine.calling import call
 from pocketkv.engine.commands import Command, Route
 from pocketkv.engine.errors import CommandError, unknown_command
 from pocketkv.engine.gate import admit, enqueue, refuse, run
-from pocketkv.engine.monitor import show
+from pocketkv.engine.monitor import show, show_end
 from pocketkv.engine.pauses import hold, holds
 from pocketkv.engine.session import Session
 from pocketkv.resp.client_connection import ClientConnection
@@ -77,6 +77,7 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
     "debug|loadaof": OkGather,
     "debug|quicklist-packed-threshold": OkGather,
     "debug|reload": OkGather,
+    "debug|set-disable-deny-scripts": OkGather,
     "function|dump": LongestGather,
     "function|list": LongestGather,
     "function|stats": LongestGather,
@@ -206,6 +207,8 @@ class RouterHandler(Asker):
             return self._execute_here(request)
         exchange: Exchange | None
         if self.session.transaction is not None:
+            if self.node.pauses and holds(self.session, command, request):
+                return hold(self.session, request, self._resume)
             if not ends_transaction(self.session, command):
                 return self._queue(command, request)
             exchange = self._exec(command, request)
@@ -213,7 +216,7 @@ class RouterHandler(Asker):
             exchange = self._exchange(command, request)
         if exchange is None:
             return self._execute_here(request)
-        if self.node.pauses and holds(self.session, command):
+        if self.node.pauses and holds(self.session, command, request):
             return hold(self.session, request, self._resume)
         if self.session.tracking is not None:
             self._mind_caching(self.session.tracking, exchange)
@@ -248,10 +251,12 @@ class RouterHandler(Asker):
 
     def _show(self, command: Command, request: list[bytes], exchange: Exchange) -> None:
         """Show a request to those who monitor, and those that a transaction consists of."""
-        show(self.session, command, request)
-        if isinstance(exchange, ExecForward):
-            for inner, arguments in exchange.inner():
-                show(self.session, inner, arguments)
+        if not isinstance(exchange, ExecForward):
+            show(self.session, command, request)
+            return
+        for inner, arguments in exchange.inner():
+            show(self.session, inner, arguments)
+        show_end(self.session, command, request)
 
     def _mind_caching(self, tracking: TrackingClient, exchange: Exchange) -> None:
         """Have CLIENT CACHING concern the next request alone, on whichever lanes it goes."""
@@ -304,6 +309,7 @@ class RouterHandler(Asker):
                 self._own.binding is not None or self.session.tracking is not None
             ) and self._own.follow(self.session):
                 self.is_unsettled = True
+                reply = self._own.settled(reply)
         if not self._connection.outstanding or isinstance(reply, Deferred) or reply is NO_REPLY:
             return reply
         # The protocol version may change before its turn comes.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pocketkv.engine.pubsub import all_of
+from pocketkv.resp.replies import Reply
 from pocketkv.router.private_lane import PrivateBinding
 from pocketkv.router.transactions import unwatch
 from pocketkv.router.wire import push_items
@@ -79,6 +81,7 @@ class OwnLanes:
         binding.tracking_changes += 1
         broadcasting = self._client.router.broadcasting
         if session.tracking is not None and session.tracking.broadcast:
+            # Nobody asks there before something is told.
             broadcasting[self] = None
             self.open_all()
         else:
@@ -101,6 +104,12 @@ class OwnLanes:
                     upstream.suspend(error.strerror or str(error))
         for own in binding.own():
             own.follow()
+
+    def settled(self, reply: Reply) -> Reply:
+        """The reply to a command, once all servers know what it has changed."""
+        if self.binding is None or self not in self._client.router.broadcasting:
+            return reply
+        return all_of([lane.set_up(b"PING") for lane in self.binding.own()], reply)
 
     def pushed(self, frame: bytes) -> None:
         """A server has told of keys that have changed.

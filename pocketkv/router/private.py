@@ -93,9 +93,11 @@ class WaitingForward(PrivateForward):
 
     def forgive(self, now_s: float) -> None:
         """It was refused: if it has waited where it was, it may be sent again as if it were new."""
-        if now_s - self.sent_s > limits.REDIRECT_TIMEOUT_S:
+        if self.sent_s and now_s - self.sent_s > limits.REDIRECT_TIMEOUT_S:
             self.refused_s = 0.0
             self.is_second = False
+            # Only once, unless it is sent again.
+            self.sent_s = now_s
 
     def _shorten(self, waited_s: float) -> None:
         self.request = with_time_left(self.command.name, self.request, waited_s)

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
 from pocketkv.engine.commands import find_command
+from pocketkv.resp.replies import ErrorReply, Reply
 from pocketkv.router.exchange import Asker, Forward
 from pocketkv.router.lane import Lane
 from pocketkv.router.upstream import Binding, Failure
-from pocketkv.router.wire import request_cost
+from pocketkv.router.wire import error_text, request_cost
 
 if TYPE_CHECKING:
     from pocketkv.resp.reactor import Reactor
-    from pocketkv.resp.replies import Reply
     from pocketkv.router.transactions import Watched
     from pocketkv.router.upstream import Upstream
 
@@ -68,7 +68,7 @@ class PrivateBinding(Binding):
 
 
 class SetUp(Forward):
-    """A request that has a private lane follow its client: SELECT, HELLO. Nobody waits for it."""
+    """Has a private lane follow its client: SELECT, HELLO. The client has not asked for it."""
 
     __slots__ = ("lane",)
 
@@ -80,10 +80,12 @@ class SetUp(Forward):
 
     def answer_error(self, frame: bytes) -> None:
         """The lane is not what the client takes it for."""
+        self.complete(ErrorReply(error_text(frame)))
         self.lane.give_up(Failure.REJECTED, "it does not take the client's state")
 
     def finish(self, reply: Reply, size_bytes: int) -> None:
         """It is done, or the lane is gone."""
+        self.complete(reply)
 
     def reroute(self) -> None:
         """Another lane begins with what its client is by then."""
@@ -167,9 +169,11 @@ class PrivateLane(Lane):
         if caching and self.is_tracking:
             self.set_up(b"CLIENT", b"CACHING", caching)
 
-    def set_up(self, *request: bytes) -> None:
-        """Send what nobody waits for."""
-        super().send(SetUp(self, self.client, *request))
+    def set_up(self, *request: bytes) -> SetUp:
+        """Send what the client has not asked; complete when it is answered, or never will be."""
+        forward = SetUp(self, self.client, *request)
+        super().send(forward)
+        return forward
 
     def on_push(self, frame: bytes) -> None:
         """What the server tells the client."""
@@ -204,6 +208,7 @@ class PrivateLane(Lane):
 
     def _leave(self) -> None:
         """Have the client wait elsewhere: the server is not one of the cluster any more."""
-        waiting = self._take_pending()
+        waiting = self.pending.popleft()
+        self.upstream.in_flight_bytes -= waiting.cost_bytes
         self.give_up(Failure.CLOSED, "the server has left")
         self.upstream.router.refused([waiting], self.upstream.unreachable("it has left"))

@@ -1,4 +1,4 @@
-"""CONFIG SET and DEBUG through a router: what concerns values is to be so at all job's servers.
+"""CONFIG SET and DEBUG through a router: what concerns values is to be so at all servers of a job.
 
 A router has the settings of a node of its own. Those that say how keys and values are kept, or
 what is told of them, are set at the servers of the job too, and at those that come later for as

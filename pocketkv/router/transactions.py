@@ -38,7 +38,13 @@ if TYPE_CHECKING:
 
 _EXEC: Final = b"POCKETKV.EXEC"
 # Of the commands that concern no keys, those that a storage server executes.
-AT_SERVER: Final = frozenset(("publish", "time", "wait", "waitaof", "select"))
+AT_SERVER: Final = frozenset(
+    (
+        *("publish", "pubsub|channels", "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels"),
+        *("pubsub|shardnumsub", "function|dump", "function|list", "function|stats"),
+        *("select", "time", "wait", "waitaof"),
+    )
+)
 # Those that concern a job's servers together: in a transaction, there may be only one.
 _OF_ALL: Final = (Route.ALL, Route.SCAN, Route.RANDOM)
 _NOT_ALLOWED: Final = b"ERR Command not allowed inside a transaction"

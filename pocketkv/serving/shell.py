@@ -40,6 +40,9 @@ from pocketkv.serving.memory import release_free_memory
 LIFELINE_VARIABLE = "POCKETKV_LIFELINE_FD"
 _EXPIRE_INTERVAL_S = 0.1
 _FREE_ENTRIES_PER_SLICE = 2000
+# Of Redis's levels, from LOG_DEBUG to LOG_WARNING.
+_SCRIPT_LEVELS = (logging.DEBUG, logging.DEBUG, logging.INFO, logging.WARNING)
+_SCRIPT_TEXT_BYTES = 1024
 _FREE_INTERVAL_S = 0.02
 _TRIM_INTERVAL_S = 0.1
 _BUFFERS_INTERVAL_S = 0.5
@@ -119,6 +122,15 @@ class Shell:
         self.ready = False
         self.stop = trio.Event()
         self.leave: Callable[[], Awaitable[None]] | None = None
+        node.script_log = self._log_script
+
+    def _log_script(self, job_id: str, level: int, text: bytes) -> None:
+        """Log what a script says by `redis.log`."""
+        self.log.log(
+            _SCRIPT_LEVELS[level],
+            "a script says",
+            extra={"job": job_id, "text": text[:_SCRIPT_TEXT_BYTES].decode("utf-8", "replace")},
+        )
 
     def _on_round(self) -> None:
         self.node.clock.set(time.time_ns() // 1_000_000)
@@ -155,6 +167,9 @@ class Shell:
         while True:
             self._on_round()
             more = self.node.keyspace.expire_some()
+            if self.node.ready_waiters:
+                # Of what changed without a command: by this, or anything else in the background.
+                self.node.settle_waiters()
             # Somebody may be told of what has expired.
             self._on_burst_end()
             await trio.sleep(0 if more else _EXPIRE_INTERVAL_S)
@@ -244,7 +259,10 @@ class Shell:
             await trio.sleep(_BUFFERS_INTERVAL_S)
             share_bytes = limits.CONNECTION_BUFFERS_SHARE * self.node.process.machine_memory_bytes
             allowed_bytes = max(limits.CONNECTION_BUFFERS_MIN_BYTES, int(share_bytes))
-            drop_largest(self.reactor, allowed_bytes)
+            # They cannot take more than the process has; to add them up takes time where there
+            # are ten thousand connections. Its figures are a second old.
+            if self.node.process.anonymous_bytes > allowed_bytes // 2:
+                drop_largest(self.reactor, allowed_bytes)
 
     async def finish(self) -> None:
         """Take no new connections, send what is due, then close."""
@@ -278,6 +296,13 @@ def owes_replies(reactor: Reactor) -> bool:
 
 def drop_largest(reactor: Reactor, allowed_bytes: int) -> None:
     """Drop the clients with most in buffers until those of all take no more than this."""
+    size = 0
+    for connection in reactor.connections.values():
+        if isinstance(connection, ClientConnection):
+            size += connection.unsent_reply_bytes + connection.input_bytes
+    if size <= allowed_bytes:
+        # Nearly always: then to look at ten thousand connections has to cost little.
+        return
     sizes = [
         (connection.unsent_reply_bytes + connection.input_bytes, connection)
         for connection in reactor.connections.values()

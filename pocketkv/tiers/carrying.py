@@ -21,6 +21,7 @@ from pocketkv.engine.errors import BUSY
 from pocketkv.engine.keyspace import CLEARED
 from pocketkv.engine.moving import Hold, Outgoing
 from pocketkv.engine.node import Node
+from pocketkv.engine.script_transfer import loaded, version_of
 from pocketkv.placement import SlotMove
 from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
@@ -117,6 +118,8 @@ class Carrier:
         self._outgoing: Outgoing | None = None
         self._sender: Sender | None = None
         self._bytes_total = 0
+        # What the target knows of the job's scripts.
+        self._scripts_sent = (0, 0)
         self.is_flipped = False
 
     def progress(self) -> tuple[int, int]:
@@ -149,6 +152,14 @@ class Carrier:
             # Whatever ends it, nobody is left waiting.
             self._end_hold()
             outgoing.close()
+
+    async def _send_scripts(self, line: Line) -> None:
+        """Have the target know the job's scripts and functions as they are now."""
+        version = version_of(self._space)
+        if version != self._scripts_sent:
+            # Nothing else is asked meanwhile.
+            await line.call("POCKETKV.SCRIPTS", *loaded(self._space))
+            self._scripts_sent = version
 
     def _is_over(self) -> bool:
         """Whether there is nothing more to do: the slots have gone, or are not to go any more."""
@@ -195,14 +206,16 @@ class Carrier:
 
     async def _copy_and_take(self, line: Line, sender: Sender) -> None:
         outgoing = sender.outgoing
+        await self._send_scripts(line)
         await sender.copy()
         try:
             await self._converge(sender)
             if self._is_void(outgoing):
                 return
             if self._hold is None:
-                self._begin_hold()
+                await self._begin_hold()
             outgoing.is_held = True
+            await self._send_scripts(line)
             await sender.send_held()
             if self._is_void(outgoing):
                 return
@@ -228,7 +241,7 @@ class Carrier:
                 await sender.send_dirty()
                 continue
             # Clients change it as fast as it is sent: they get less time, and less.
-            self._begin_hold()
+            await self._begin_hold()
             outgoing.is_held = True
             await sender.send_some_held(_BRAKE_S)
             if outgoing.dirty_bytes(_LAST_BYTES) <= _LAST_BYTES:
@@ -305,7 +318,10 @@ class Carrier:
 
     # --- held ----------------------------------------------------------------------------------
 
-    def _begin_hold(self) -> None:
+    async def _begin_hold(self) -> None:
+        # A script that has begun here ends here.
+        while self._job_id in self._node.long_runs and self._is_ordered():  # noqa: ASYNC110
+            await trio.sleep(_RETRY_PAUSE_S)
         self._hold_began_s = time.perf_counter()
         self._hold = Hold(self._space, self._move.start, self._move.end)
 

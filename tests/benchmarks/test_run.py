@@ -271,6 +271,13 @@ def test_idle_connections_are_open_while_they_should_be(redis: Endpoint) -> None
         assert client.call("PING") == b"PONG"
 
 
+def test_blocked_connections_are_blocked_while_they_should_be(redis: Endpoint) -> None:
+    with redis.client() as client:
+        with helper("idle", HOST, str(redis.port), "20", "blocked"):
+            assert client.info("clients")["blocked_clients"] == "20"
+        assert client.call("PING") == b"PONG"
+
+
 def test_no_server_outlives_a_run_that_is_ended(tmp_path: Path) -> None:
     command_line = [sys.executable, "-m", "benchmarks", "--noise", "--only", "get-100-own"]
     command_line += ["--pairs", "1000", "--json", str(tmp_path / "all.json")]

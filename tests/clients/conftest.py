@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import redis
@@ -56,14 +57,35 @@ def router_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["storage", "job"])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty server, or of a job that has just been registered."""
+    """The URL of an empty server, or of a job that has just been registered and is on one."""
     if request.param == "storage":
         base = request.getfixturevalue("storage_url")
         with redis.Redis.from_url(base) as client:
             client.flushall()
         yield base
         return
-    with redis.Redis.from_url(request.getfixturevalue("router_url")) as admin:
-        registered = admin.execute_command("JOB.REGISTER", "clients")  # type: ignore[no-untyped-call]
-        yield registered[b"url"].decode()
-        admin.execute_command("JOB.DEREGISTER", registered[b"id"])  # type: ignore[no-untyped-call]
+    with registered(request.getfixturevalue("router_url"), "CAPACITY", "32mb") as job_url:
+        yield job_url
+
+
+@pytest.fixture(params=["storage", "spread job"])
+def cluster_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same for clients of clusters: the job is on all servers."""
+    if request.param == "storage":
+        base = request.getfixturevalue("storage_url")
+        with redis.Redis.from_url(base) as client:
+            client.flushall()
+        yield base
+        return
+    with registered(request.getfixturevalue("router_url"), "LAMBDAS", "40") as job_url:
+        yield job_url
+
+
+@contextmanager
+def registered(router_url: str, *hints: str) -> Iterator[str]:
+    """A job of its own; its URL."""
+    with redis.Redis.from_url(router_url) as client:
+        admin: Any = client
+        job = admin.execute_command("JOB.REGISTER", "clients", *hints)
+        yield job[b"url"].decode()
+        admin.execute_command("JOB.DEREGISTER", job[b"id"])

@@ -169,12 +169,24 @@ def test_what_is_dumped_is_restored(url: str) -> None:
         assert client.hgetall("{d}copy") == {b"a": b"1"}
 
 
+def test_keys_move_between_databases(cluster_url: str) -> None:
+    with redis.Redis.from_url(cluster_url) as zero, redis.Redis.from_url(cluster_url, db=1) as one:
+        zero.mset({f"key:{number}": number for number in range(100)})
+        assert zero.move("key:7", 1)
+        assert one.get("key:7") == b"7"
+        assert zero.swapdb(0, 1)
+        assert (zero.dbsize(), one.dbsize()) == (1, 99)
+        assert one.get("key:8") == b"8"
+        assert zero.copy("key:7", "key:7", destination_db=2)
+        zero.flushall()
+
+
 # --- asynchronous ------------------------------------------------------------------------------
 
 
 def test_the_asynchronous_client(url: str) -> None:
     async def main() -> None:
-        client = redis.asyncio.Redis.from_url(url, decode_responses=True)
+        client: Any = redis.asyncio.Redis.from_url(url, decode_responses=True)
         async with client:
             async with client.pipeline(transaction=True) as pipeline:
                 answers = await pipeline.set("{a}x", 1).incr("{a}x").get("{a}x").execute()
@@ -204,8 +216,8 @@ def test_the_asynchronous_client(url: str) -> None:
 
 
 @pytest.fixture
-def cluster(url: str) -> Iterator[Any]:
-    with redis.RedisCluster.from_url(url, decode_responses=True) as cluster:
+def cluster(cluster_url: str) -> Iterator[Any]:
+    with redis.RedisCluster.from_url(cluster_url, decode_responses=True) as cluster:
         yield cluster
 
 
@@ -226,7 +238,6 @@ def test_the_cluster_client(cluster: Any) -> None:
     assert cluster.eval("return redis.call('GET', KEYS[1])", 1, "key:7") == "8"
     cluster.rpush("queue", "element")
     assert list(cluster.blpop("queue", timeout=TIMEOUT_S)) == ["queue", "element"]
-    assert sum(cluster.dbsize(target_nodes="primaries") for _ in range(1)) >= 0
 
 
 def test_sharded_channels(cluster: Any) -> None:
@@ -245,12 +256,14 @@ def test_sharded_channels(cluster: Any) -> None:
     subscriber.close()
 
 
-def test_the_asynchronous_cluster_client(url: str) -> None:
+def test_the_asynchronous_cluster_client(cluster_url: str) -> None:
     async def main() -> None:
-        async with redis.asyncio.RedisCluster.from_url(url, decode_responses=True) as cluster:
+        async with redis.asyncio.RedisCluster.from_url(
+            cluster_url, decode_responses=True
+        ) as cluster:
             for number in range(100):
                 await cluster.set(f"key:{number}", number)
-            pipeline = cluster.pipeline()
+            pipeline: Any = cluster.pipeline()
             for number in range(100):
                 pipeline.get(f"key:{number}")
             assert await pipeline.execute() == [str(number) for number in range(100)]

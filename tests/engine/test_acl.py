@@ -131,7 +131,8 @@ def test_a_monitor_is_shown_its_job_and_an_administrator_all(cluster: Engine) ->
     stranger("CONFIG", "GET", "timeout")
     (seen,) = lines(mine)
     assert re.fullmatch(r'\d+\.\d{6} \[0 127\.0\.0\.1:50000\] "GET" "b"', seen)
-    first, second = lines(admin)
+    first, auth, second = lines(admin)
+    assert auth.endswith('"AUTH" "(redacted)" "(redacted)"')
     assert first.endswith(r'"SET" "a\"\\\n\x01" "1"')
     assert second.endswith('"GET" "b"')
     assert mine.raw("MONITOR") == b""
@@ -151,3 +152,12 @@ def test_who_is_gone_is_shown_nothing(engine: Engine) -> None:
     client.disconnect()
     assert engine.node.monitors == []
     assert engine.connect()("PING") not in (BLOCKED, Error(""))
+
+
+def test_a_transaction_is_shown_as_it_is_executed(engine: Engine) -> None:
+    monitor, client = engine.connect(), engine.connect()
+    monitor("MONITOR")
+    client("MULTI")
+    client("SET", "a", "1")
+    client("EXEC")
+    assert [line.split('"')[1] for line in lines(monitor)] == ["MULTI", "SET", "EXEC"]

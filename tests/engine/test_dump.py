@@ -78,7 +78,6 @@ def test_a_large_string_is_kept_like_any_other() -> None:
     client("SET", "key", text)
     assert isinstance(client.db.lookup(b"key"), LargeString)
     payload = client("DUMP", "key")
-    assert len(payload) < 10_000
     assert client("RESTORE", "copy", 0, payload) == "OK"
     assert isinstance(client.db.lookup(b"copy"), LargeString)
     assert client("GET", "copy") == text
@@ -88,15 +87,15 @@ def test_a_large_string_is_kept_like_any_other() -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        pytest.param(dump_string(bytes(1 << 20)), id="a string of zeros"),
+        pytest.param(dump_string(bytes(60_000)), id="a string of zeros"),
         pytest.param(dump_set([b"%d:" % i for i in range(3000)]), id="many short members"),
     ],
 )
 def test_what_a_short_dump_makes_must_fit_into_the_quota(payload: bytes) -> None:
     engine = Engine()
     client = engine.connect()
-    engine.space.quota_bytes = 200_000
-    assert len(payload) < 100_000
+    engine.space.quota_bytes = 50_000
+    assert len(payload) < 40_000
     reply = client("RESTORE", "key", 0, payload)
     assert isinstance(reply, Error)
     assert reply.text.startswith("OOM")

@@ -74,6 +74,30 @@ def test_the_largest_listpack_is_a_setting(client: Client, name: str) -> None:
     assert client("OBJECT", "ENCODING", "k") == b"hashtable"
 
 
+def test_debug_describes_the_table(client: Client) -> None:
+    client("HSET", "k", *pairs(10))
+    assert client("DEBUG", "HTSTATS-KEY", "k").text.startswith("ERR The value stored")
+    client("HSET", "k", *pairs(1000))
+    described = client("DEBUG", "HTSTATS-KEY", "k").decode()
+    assert described.startswith("Hash table 0 stats (main hash table):\n table size: 16\n")
+    assert " number of elements: 1000\n different slots: 16\n" in described
+
+
+def test_changes_are_counted(client: Client) -> None:
+    def changes() -> int:
+        lines = client("INFO", "persistence").decode().splitlines()
+        return int(
+            dict(line.split(":") for line in lines if ":" in line)["rdb_changes_since_last_save"]
+        )
+
+    before = changes()
+    client("HSET", "k", "f", 1, "g", 2)
+    client("HDEL", "k", "none")
+    client("SETBIT", "s", 1, 0)
+    client("SETBIT", "s", 1, 0)
+    assert changes() == before + 2
+
+
 # --- the value against a model -----------------------------------------------------------------
 
 any_field = st.one_of(st.integers(0, 300).map(lambda n: b"f%d" % n), st.binary(max_size=3))

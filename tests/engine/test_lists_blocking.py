@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from typing import cast
 
 import pytest
 
 from pocketkv.engine.database import Database
 from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.keyspace import DEFAULT_JOB
+from pocketkv.engine.long_runs import LongRun
 from pocketkv.engine.notifications import GENERIC, LIST
 from pocketkv.engine.replay import Replay
 from tests.engine.harness import BLOCKED, Client, Engine
@@ -83,6 +85,22 @@ def test_what_a_transaction_takes_back_nobody_gets(engine: Engine) -> None:
     assert client.result() is BLOCKED
     other("RPUSH", "a", 2)
     assert client.result() == [b"a", b"2"]
+
+
+def test_between_two_slices_of_a_script_nobody_is_served(engine: Engine) -> None:
+    client, script = connect(engine, 2)
+    other = engine.connect(job_id="other")
+    assert client("BLPOP", "a", 0) is BLOCKED
+    script.session.denies_blocking = True
+    script("RPUSH", "a", "x")
+    # It has been left, and is to go on.
+    engine.node.long_runs["default"] = cast("LongRun", None)
+    other("SET", "a", 1)
+    engine.node.settle_waiters()
+    assert client.result() is BLOCKED
+    del engine.node.long_runs["default"]
+    engine.node.settle_waiters()
+    assert client.result() == [b"a", b"x"]
 
 
 def test_a_chain_of_moves_is_served_in_one_step(engine: Engine) -> None:

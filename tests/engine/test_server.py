@@ -24,9 +24,6 @@ def test_time_is_the_clock_s(client: Client) -> None:
     "request_",
     [
         "SAVE",
-        "BGSAVE",
-        "BGSAVE SCHEDULE",
-        "BGREWRITEAOF",
         "SHUTDOWN",
         "SHUTDOWN NOSAVE",
         "REPLICAOF 10.0.0.1 6379",
@@ -147,3 +144,11 @@ def test_the_doctor_tells_of_refused_writes(engine: Engine, client: Client) -> N
     assert b"will soon be refused" in client("MEMORY", "DOCTOR")
     client("SET", "k", "x" * 1000)
     assert b"refused so far: 1" in client("MEMORY", "DOCTOR")
+
+
+def test_who_waits_for_a_save_in_the_background_does_not_wait_for_ever(client: Client) -> None:
+    before_s = client("LASTSAVE")
+    client.engine.advance(3000)
+    assert client("BGSAVE") == "Background saving started"
+    assert client("LASTSAVE") == before_s + 3
+    assert client("BGREWRITEAOF") == "Background append only file rewriting started"

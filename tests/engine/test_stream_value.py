@@ -15,14 +15,16 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pocketkv.engine.id_map import IdMap
 from pocketkv.engine.packing import PayloadError
+from pocketkv.engine.pending_map import PendingMap
 from pocketkv.engine.stream_entries import UNKNOWN_READS
+from pocketkv.engine.stream_groups import Consumer, Pending
 from pocketkv.engine.stream_ids import ID_MAX, format_id, make_id
 from pocketkv.engine.stream_node import StreamNode
 from pocketkv.engine.stream_value import StreamValue
 
 Pairs = list[bytes]
+WHO = Consumer(b"who", 0)
 
 texts = st.one_of(st.binary(max_size=6), st.integers(-300, 70_000).map(lambda n: b"%d" % n))
 pair_lists = st.one_of(
@@ -351,13 +353,13 @@ def test_what_deliveries_cost_is_what_they_take() -> None:
     st.lists(st.tuples(st.sampled_from(["put", "pop", "clear"]), st.integers(0, 2000)), max_size=40)
 )
 def test_a_map_is_kept_in_order(changes: list[tuple[str, int]]) -> None:
-    found: IdMap[int] = IdMap()
-    model: dict[int, int] = {}
+    found: PendingMap = PendingMap()
+    model: dict[int, Pending] = {}
     for kind, number in changes:
         if kind == "put":
             for key in range(number, number + 200, 1 + number % 3):
-                found.put(key, number)
-                model[key] = number
+                found.put(key, pending := Pending(WHO, number, 1))
+                model[key] = pending
         elif kind == "pop":
             for key in range(number, number + 300):
                 assert found.pop(key) == model.pop(key, None)

@@ -9,6 +9,7 @@ from pocketkv.engine.cold import Cold
 from pocketkv.engine.database import Database
 from pocketkv.engine.eviction import evict_some
 from pocketkv.engine.stream_ids import format_id, parse_id
+from pocketkv.engine.stream_value import StreamValue
 from tests.engine.harness import BLOCKED, START_MS, Client, Engine
 from tests.engine.stores import MemoryStore
 from tests.replies import Error
@@ -248,6 +249,8 @@ def test_who_waits_in_a_group_hears_of_its_end(engine: Engine, request_: str, te
     assert reader("XREAD", "BLOCK", 0, "STREAMS", "k", "$") is BLOCKED
     other(*request_.split())
     assert error_of(member.result()).startswith(text)
+    assert f"errorstat_{text.split(maxsplit=1)[0]}:count=1" in other("INFO", "errorstats").decode()
+    assert "failed_calls=1" in other("INFO", "commandstats").decode()
     assert reader.result() is BLOCKED
     reader.disconnect()
 
@@ -259,7 +262,7 @@ def test_a_key_that_expires_ends_the_wait_in_its_group(engine: Engine) -> None:
     other("PEXPIRE", "k", 100)
     engine.advance(200)
     engine.keyspace.expire_some()
-    engine.node.serve_waiters()
+    engine.node.settle_waiters()
     assert error_of(member.result()).startswith("UNBLOCKED")
 
 
@@ -288,6 +291,16 @@ def test_nobody_waits_where_that_is_denied(client: Client) -> None:
     client.session.denies_blocking = True
     assert client("XREAD", "BLOCK", 0, "STREAMS", "k", "$") is None
     assert client("XREADGROUP", "GROUP", "g", "a", "BLOCK", 0, "STREAMS", "k", ">") is None
+
+
+@pytest.mark.parametrize("name", ["xread", "XREADGROUP GROUP g a"])
+def test_scripts_do_not_wait(client: Client, name: str) -> None:
+    client.session.in_script = True
+    answer = client(*name.split(), "BLOCK", 0, "STREAMS", "k", 0)
+    expected = (
+        f"ERR {name.split(maxsplit=1)[0]} command is not allowed with BLOCK option from scripts"
+    )
+    assert error_of(answer) == expected
 
 
 def test_one_who_is_gone_gets_no_delivery(engine: Engine) -> None:
@@ -339,3 +352,17 @@ def test_a_change_does_not_write_the_whole_stream() -> None:
         assert whole.length > 200_000
         assert sum(change.length for change in changes) < 2000
     assert len(changes) == 7
+
+
+def test_a_stream_that_grows_is_seldom_written_whole() -> None:
+    store = MemoryStore()
+    engine = Engine(store=store)
+    client = engine.connect()
+    for number in range(1, 6001):
+        client("XADD", "k", f"{number}-0", "f", "v" * 500)
+    value = client.db.find_stored(b"k")
+    assert isinstance(value, StreamValue)
+    written = sum(len(record.payload) for record in store.journal("default").records)
+    assert value.size_bytes > 3_000_000
+    # A whole one for each page that it had grown by would be a hundred times as much.
+    assert written < 15 * value.size_bytes

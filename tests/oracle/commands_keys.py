@@ -32,6 +32,8 @@ patterns = st.one_of(
     st.sampled_from([b"*", b"a", b"?", b"{a}*", b"*c", b"[ab]", b"[^a]", b"[a-b]", b"\\a", b"**"]),
     st.text("ab*?[]^-\\{}", max_size=6).map(str.encode),
 )
+TYPES = (b"string", b"list", b"set", b"zset", b"hash", b"stream")
+databases = st.sampled_from([b"0", b"1", b"1", b"2", b"15", b"16", b"-1", b"x", b"9" * 12])
 copy_options = options(
     request(any_case(b"REPLACE")),
     request(any_case(b"DB"), st.sampled_from([b"0", b"1", b"15", b"16", b"-1", b"x", b"9" * 12])),
@@ -39,7 +41,7 @@ copy_options = options(
 )
 scan_options = options(
     request(any_case(b"MATCH"), patterns),
-    request(any_case(b"TYPE"), st.sampled_from([b"string", b"SET", b"nosuchtype", b""])),
+    request(any_case(b"TYPE"), st.sampled_from([*TYPES, b"SET", b"nosuchtype", b""])),
     request(any_case(b"COUNT"), st.sampled_from([b"0", b"-1", b"x", b"1000"])),
     most=2,
 )
@@ -53,6 +55,8 @@ _WELL_FORMED: list[Requests] = [
     request(b"RENAME", keys, keys),
     request(b"RENAMENX", keys, keys),
     joined(request(b"COPY", keys, keys), copy_options),
+    request(b"MOVE", keys, databases),
+    request(b"SWAPDB", databases, databases),
     request(b"RANDOMKEY"),
     request(b"KEYS", patterns),
     # A step that is long enough returns all keys, so that cursors need not be the same.

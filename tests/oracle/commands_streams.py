@@ -109,9 +109,9 @@ claims = options(
 group_options = options(
     request(any_case(b"COUNT"), counts),
     request(any_case(b"NOACK")),
-    request(any_case(b"BLOCK"), st.sampled_from([b"x", b"-1", b"1.5"])),
     most=2,
 )
+blocks = request(any_case(b"BLOCK"), st.sampled_from([b"1", b"1", b"x", b"-1", b"1.5"]))
 
 
 @st.composite
@@ -185,7 +185,18 @@ _GROUPS: list[Requests] = [
 ]
 _WELL_FORMED = [*_ENTRIES, *_GROUPS]
 
-STRATEGIES: list[Requests] = [*_WELL_FORMED, mutated(st.one_of(_WELL_FORMED))]
+# Not to be mutated: 0 would mean for ever.
+_BLOCKING: list[Requests] = [
+    joined(request(b"XREAD"), count_options, blocks, streams(read_ids)),
+    joined(
+        request(b"XREADGROUP", b"GROUP", groups, consumers),
+        group_options,
+        blocks,
+        streams(group_ids),
+    ),
+]
+
+STRATEGIES: list[Requests] = [*_WELL_FORMED, *_BLOCKING, mutated(st.one_of(_WELL_FORMED))]
 
 
 def _same_times(_: list[bytes], ours: Any, theirs: Any) -> bool:

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 
 from tests.e2e.local import serving
-from tests.oracle.examples import EXAMPLES, FINALLY, compare, compared, sequences
+from tests.oracle.examples import EXAMPLES, compare, compared, sequences
 from tests.oracle.generate import Request
 from tests.oracle.targets import SocketTarget
+from tests.oracle.test_transactions import sequences as in_transactions
 
 # A long example that fails must be shown as what it is.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -80,6 +81,13 @@ def test_a_storage_server(
 def test_a_router(
     redis_target: SocketTarget, router_target: SocketTarget, protocol: int, requests: list[Request]
 ) -> None:
-    # A digest of all keys is a server's own, and the router has none.
-    finally_ = [request for request in FINALLY if request[:2] != [b"DEBUG", b"DIGEST"]]
-    compare(router_target, redis_target, requests, protocol, finally_)
+    compare(router_target, redis_target, requests, protocol)
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@compared(EXAMPLES // 4)
+@given(requests=in_transactions)
+def test_transactions_through_a_router(
+    redis_target: SocketTarget, router_target: SocketTarget, protocol: int, requests: list[Request]
+) -> None:
+    compare(router_target, redis_target, requests, protocol)

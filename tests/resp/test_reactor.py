@@ -144,7 +144,7 @@ def test_the_descriptor_limit_is_raised_and_kept_to(monkeypatch: pytest.MonkeyPa
         (1024, 4096, 4096 - limits.RESERVED_DESCRIPTORS, [(4096, 4096)]),
         (1024, 1024, 1024 - limits.RESERVED_DESCRIPTORS, []),
         (50, 50, 1, []),
-        (1024, resource.RLIM_INFINITY, limits.CONNECTIONS_MAX, [(10_064, resource.RLIM_INFINITY)]),
+        (1024, resource.RLIM_INFINITY, limits.CONNECTIONS_MAX, [(20_064, resource.RLIM_INFINITY)]),
         (100_000, 100_000, limits.CONNECTIONS_MAX, []),
     ):
         asked.clear()

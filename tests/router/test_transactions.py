@@ -205,3 +205,16 @@ async def test_clients_see_each_others_transactions() -> None:
         client, other = await cluster.connect(), await cluster.connect()
         await client.call_all([("MULTI",), ("PING",), ("PING",)])
         assert b" multi=2 " in await other.call("CLIENT", "LIST")
+
+
+@trio_test
+async def test_a_transaction_that_writes_waits_for_the_end_of_a_pause() -> None:
+    async with run_cluster(3) as cluster:
+        client, other = await cluster.connect(), await cluster.connect()
+        await client.call_all([("MULTI",), ("SET", HERE, 1)])
+        assert await other.call("CLIENT", "PAUSE", 60_000, "WRITE") == "OK"
+        assert await execute(other, ("GET", HERE)) == [None]
+        await client.send("EXEC")
+        assert await other.call("GET", HERE) is None
+        assert await other.call("CLIENT", "UNPAUSE") == "OK"
+        assert await client.receive() == ["OK"]

@@ -145,6 +145,8 @@ def acl_setuser(session: Session, request: list[bytes]) -> Reply:
     acl = acl_of(session)
     known = acl.users.get(name)
     changed = User(name) if known is None else known.copy()
+    if known is None:
+        changed.apply(session.node.settings.acl_pubsub_default)
     for rule in _merged(request[3:]):
         try:
             changed.apply(rule)

@@ -17,7 +17,7 @@ from pocketkv.engine.command_table import (
 from pocketkv.engine.commands import COMMANDS, Command, Handler, all_commands, command
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.help_text import help_lines
-from pocketkv.engine.key_specs import has_keys, key_specs
+from pocketkv.engine.key_specs import flags_in, has_keys, key_specs
 from pocketkv.resp.replies import Reply, SetReply, Simple
 
 if TYPE_CHECKING:
@@ -182,9 +182,8 @@ def command_getkeysandflags(session: Session, request: list[bytes]) -> Reply:
         raise CommandError(_INVALID_ARGUMENTS) from None
     found: list[Reply] = []
     for spec in key_specs(record):
-        flags = [
-            Simple(f.encode()) for f in spec.flags if f not in {"incomplete", "variable_flags"}
-        ]
+        shown = flags_in(record, inner, spec.flags)
+        flags = [Simple(flag.encode()) for flag in shown if flag != "incomplete"]
         found.extend([inner[position], SetReply(flags)] for position in spec.positions(inner))
     return found
 

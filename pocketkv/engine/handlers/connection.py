@@ -33,6 +33,7 @@ _NO_PASSWORD_SET: Final = (
     b"Are you sure your configuration is correct?"
 )
 _BAD_CLIENT_NAME: Final = b"ERR Client names cannot contain spaces, newlines or special characters."
+_NO_CLUSTER: Final = b"ERR This instance has cluster support disabled"
 _RESET_DONE: Final = Simple(b"RESET")
 _BEFORE_AUTH: Final = "noscript loading stale fast no_auth allow_busy"
 
@@ -241,7 +242,7 @@ def select(session: Session, request: list[bytes]) -> Reply:
 )
 def readonly(session: Session, request: list[bytes]) -> Reply:
     """Cluster clients send it to any node that they may read from."""
-    return OK
+    return _in_cluster(session)
 
 
 @command(
@@ -256,7 +257,7 @@ def readonly(session: Session, request: list[bytes]) -> Reply:
 )
 def readwrite(session: Session, request: list[bytes]) -> Reply:
     """See READONLY."""
-    return OK
+    return _in_cluster(session)
 
 
 @command(
@@ -271,4 +272,10 @@ def readwrite(session: Session, request: list[bytes]) -> Reply:
 )
 def asking(session: Session, request: list[bytes]) -> Reply:
     """A slot has one owner at any time, who serves it without being asked twice."""
+    return _in_cluster(session)
+
+
+def _in_cluster(session: Session) -> Reply:
+    if session.node.alone:
+        raise CommandError(_NO_CLUSTER)
     return OK

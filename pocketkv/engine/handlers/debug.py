@@ -10,9 +10,11 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from pocketkv import limits
 from pocketkv.amounts import AmountError, parse_bytes
-from pocketkv.engine.arguments import parse_double
+from pocketkv.engine.arguments import parse_double, parse_int
 from pocketkv.engine.blocking import block
+from pocketkv.engine.cold import Cold
 from pocketkv.engine.commands import (
     NO_KEYS,
     Handler,
@@ -23,7 +25,14 @@ from pocketkv.engine.commands import (
     find_command,
     not_callable,
 )
-from pocketkv.engine.errors import NO_SUCH_KEY, CommandError, wrong_subcommand
+from pocketkv.engine.errors import (
+    NO_SUCH_KEY,
+    NOT_POSITIVE,
+    CommandError,
+    no_permission,
+    wrong_subcommand,
+)
+from pocketkv.engine.gate import require_memory
 from pocketkv.engine.handlers.keys import encoding_of, refcount_of
 from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.help_text import help_lines
@@ -35,15 +44,22 @@ from pocketkv.engine.stream_value import StreamValue
 from pocketkv.engine.values import Collection, Value
 from pocketkv.resp.encoder import encode_reply, format_double
 from pocketkv.resp.replies import OK, Encoded, ErrorReply, Push, Reply, SetReply, Simple, Verbatim
+from pocketkv.slots import key_slot
 
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.session import Session
 
+_NO_TABLE: Final = (
+    b"ERR The value stored at the specified key is not represented using an hash table"
+)
 # Nobody waits for longer, and added to the time of day this is still a time.
 _SLEEP_MAX_S: Final = 1e9
 # Redis's clock of 24 bits, in seconds.
 _LRU_CLOCK_MAX: Final = 2**24 - 1
+# DEBUG POPULATE: so many keys at most, and what one costs at least.
+_POPULATED_MAX: Final = 10_000_000
+_POPULATED_BYTES: Final = 150
 
 command(
     "DEBUG",
@@ -54,6 +70,8 @@ command(
     complexity="Depends on the subcommand.",
     summary="Serves tests and curiosity.",
 )(not_callable)
+_BAD_RELOAD: Final = b"ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options."
+_NOT_RELOADED: Final = b"ERR Error trying to load the RDB dump, check server logs."
 
 
 def _debug(
@@ -101,7 +119,12 @@ def debug_object(session: Session, request: list[bytes]) -> Reply:
     _expect(request, 3)
     db = session.db
     key = request[2]
-    value = db.peek(key)
+    entry = db.find_stored(key)
+    if entry is None:
+        raise CommandError(NO_SUCH_KEY)
+    # It does not expire by being looked at here.
+    has_expired = not isinstance(entry, Cold) and not db.live(key, key_slot(key))
+    value = db.value_of(key, entry) if has_expired else db.peek(key)
     if value is None:
         raise CommandError(NO_SUCH_KEY)
     length = value.size_bytes if isinstance(value, Collection) else len(value) + 1
@@ -118,6 +141,25 @@ def debug_object(session: Session, request: list[bytes]) -> Reply:
             idle_s,
         )
     )
+
+
+@_debug(
+    "HTSTATS-KEY",
+    "Describes the table that a key's elements are in, whose segments are its chains.",
+    "key",
+    KeySpec(2, 2, 1),
+)
+def debug_htstats_key(session: Session, request: list[bytes]) -> Reply:
+    """A line for each figure."""
+    _expect(request, 3)
+    value = session.db.peek(request[2])
+    if value is None:
+        raise CommandError(NO_SUCH_KEY)
+    table = value.table() if isinstance(value, Collection) else None
+    if table is None:
+        raise CommandError(_NO_TABLE)
+    lines = [f" {name}: {figure}\n" for name, figure in table.figures().items()]
+    return Verbatim("".join(["Hash table 0 stats (main hash table):\n", *lines]).encode())
 
 
 @_debug(
@@ -231,11 +273,73 @@ def debug_set_active_expire(session: Session, request: list[bytes]) -> Reply:
     return OK
 
 
-@_debug("RELOAD", "Does nothing: no key is in a file, so none would be other than it is.")
+@_debug(
+    "RELOAD",
+    "Does nothing: no key is in a file, so none would be other than it is.",
+    "[NOSAVE] [NOFLUSH] [MERGE]",
+)
 def debug_reload(session: Session, request: list[bytes]) -> Reply:
+    """OK, unless what is there would be in the way of itself."""
+    words = {word.upper() for word in request[2:]}
+    if not words <= {b"NOSAVE", b"NOFLUSH", b"MERGE"}:
+        raise CommandError(_BAD_RELOAD)
+    if b"NOFLUSH" in words and b"MERGE" not in words:
+        raise CommandError(_NOT_RELOADED)
+    return OK
+
+
+@_debug("SET-DISABLE-DENY-SCRIPTS", "Whether scripts may call every command, for tests.", "<0 | 1>")
+def debug_deny_scripts(session: Session, request: list[bytes]) -> Reply:
+    """OK."""
+    _expect(request, 3)
+    session.node.settings.scripts_may_all = request[2] != b"0"
+    return OK
+
+
+@_debug("LOADAOF", "Does nothing, as RELOAD.")
+def debug_loadaof(session: Session, request: list[bytes]) -> Reply:
     """OK."""
     _expect(request, 2)
     return OK
+
+
+@_debug("CHANGE-REPL-ID", "Does nothing: there is no replication.")
+def debug_change_repl_id(session: Session, request: list[bytes]) -> Reply:
+    """OK."""
+    _expect(request, 2)
+    return OK
+
+
+@_debug(
+    "POPULATE",
+    "Sets so many keys that do not exist to strings, where their slots are on this server.",
+    "count [prefix] [size]",
+)
+def debug_populate(session: Session, request: list[bytes]) -> Reply:
+    """OK; an administrator's, since it keeps everybody waiting."""
+    if not 3 <= len(request) <= 5:
+        raise wrong_subcommand("debug", request[1])
+    if not session.may_administer:
+        raise no_permission("debug|populate")
+    count = _number(request[2], _POPULATED_MAX)
+    prefix = request[3] if len(request) > 3 else b"key"
+    size = _number(request[4], limits.MIB) if len(request) > 4 else 0
+    require_memory(session, count * (len(prefix) + max(size, _POPULATED_BYTES)))
+    db = session.db
+    owned = session.space.owned
+    for number in range(count):
+        key = b"%b:%d" % (prefix, number)
+        if owned[key_slot(key)] and db.find(key) is None:
+            value = b"value:%d" % number
+            db.put(key, value[:size].ljust(size, b"\0") if size else value)
+    return OK
+
+
+def _number(text: bytes, most: int) -> int:
+    number = parse_int(text, NOT_POSITIVE)
+    if not 0 <= number <= most:
+        raise CommandError(NOT_POSITIVE)
+    return number
 
 
 @_debug(

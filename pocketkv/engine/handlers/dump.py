@@ -14,7 +14,7 @@ from pocketkv.engine.gate import require_memory
 from pocketkv.engine.rdb.errors import RdbError
 from pocketkv.engine.rdb.loads import is_intact, load
 from pocketkv.engine.values import Value, value_cost
-from pocketkv.resp.replies import OK, Reply
+from pocketkv.resp.replies import OK, Reply, Simple
 from pocketkv.slots import key_slot
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _NO_MIGRATE: Final = (
     b"ERR MIGRATE is not offered: a server here opens no connection because a client asks it to. "
     b"DUMP the key and RESTORE it there"
 )
+_NO_KEY: Final = Simple(b"NOKEY")
 _FREQUENCY_MAX: Final = 255
 
 
@@ -202,5 +203,7 @@ def _migrated_keys(request: list[bytes]) -> list[int]:
     categories="keyspace dangerous",
 )
 def migrate(session: Session, request: list[bytes]) -> Reply:
-    """An error."""
+    """An error, unless none of the keys exists."""
+    if all(session.db.find(request[i]) is None for i in _migrated_keys(request)):
+        return _NO_KEY
     raise CommandError(_NO_MIGRATE)

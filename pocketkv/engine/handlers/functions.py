@@ -6,10 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.commands import Handler, KeySpec, Merge, Route, command, not_callable
-from pocketkv.engine.errors import CommandError
+from pocketkv.engine.errors import CommandError, wrong_subcommand
 from pocketkv.engine.functions import ENGINE, NO_FUNCTION, Libraries, Library
+from pocketkv.engine.gate import require_memory
 from pocketkv.engine.handlers.scripts import check_key_count, script_keys
 from pocketkv.engine.help_text import help_lines
+from pocketkv.engine.rdb.dumps import sealed
+from pocketkv.engine.rdb.errors import RdbError
+from pocketkv.engine.rdb.loads import FOOTER_BYTES, is_intact
+from pocketkv.engine.rdb.reader import Reader
+from pocketkv.engine.rdb.writer import Writer
 from pocketkv.engine.scripts import scripts_of
 from pocketkv.resp.replies import OK, Reply, SetReply, Simple
 
@@ -19,6 +25,14 @@ if TYPE_CHECKING:
 _BAD_KEY_COUNT: Final = b"ERR Bad number of keys provided"
 _BAD_FLUSH: Final = b"ERR FUNCTION FLUSH only supports SYNC|ASYNC option"
 _NO_PATTERN: Final = b"ERR library name argument was not given"
+_BAD_POLICY: Final = (
+    b"ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE."
+)
+_NOT_INTACT: Final = b"ERR DUMP payload version or checksum are wrong"
+_NO_FUNCTIONS: Final = b"ERR given type is not a function"
+_NOT_LOADED: Final = b"ERR failed loading the given functions payload"
+# What stands before each library in a dump.
+_FUNCTION_KIND: Final = 245
 _EVAL_FLAGS: Final = "noscript stale skip_monitor no_mandatory_keys"
 _TO_ALL: Final = "request_policy:all_shards response_policy:all_succeeded"
 
@@ -48,7 +62,7 @@ def _fcall(name: str, summary: str, *, flags: str, access: str) -> Callable[[Han
 
 
 def _call(session: Session, request: list[bytes], *, reads_only: bool) -> Reply:
-    function = libraries_of(session).functions.get(request[1])
+    function = libraries_of(session).functions.get(request[1].lower())
     if function is None:
         raise CommandError(NO_FUNCTION)
     check_key_count(request, _BAD_KEY_COUNT)
@@ -167,7 +181,9 @@ def function_delete(session: Session, request: list[bytes]) -> Reply:
 )
 def function_flush(session: Session, request: list[bytes]) -> Reply:
     """Scripts stay."""
-    if len(request) > 3 or (len(request) == 3 and request[2].upper() not in {b"ASYNC", b"SYNC"}):
+    if len(request) > 3:
+        raise wrong_subcommand("function", request[1])
+    if len(request) == 3 and request[2].upper() not in {b"ASYNC", b"SYNC"}:
         raise CommandError(_BAD_FLUSH)
     libraries_of(session).clear()
     return OK
@@ -219,6 +235,60 @@ def _describe(library: Library, *, with_code: bool) -> Reply:
     if with_code:
         described[b"library_code"] = library.code
     return described
+
+
+@_function(
+    "DUMP",
+    2,
+    "All libraries in Redis's form of stored data.",
+    complexity="O(N) where N is the number of functions",
+)
+def function_dump(session: Session, request: list[bytes]) -> Reply:
+    """What FUNCTION RESTORE takes, here or at a Redis server."""
+    writer = Writer()
+    for library in libraries_of(session).by_name.values():
+        writer.byte(_FUNCTION_KIND)
+        writer.string(library.code)
+    return sealed(writer)
+
+
+@_function(
+    "RESTORE",
+    -3,
+    "Loads the libraries that FUNCTION DUMP gave.",
+    "serialized-value [FLUSH | APPEND | REPLACE]",
+    flags="write denyoom noscript",
+    complexity="O(N) where N is the number of functions on the payload",
+    route=Route.ALL,
+    merge=Merge.OK,
+    tips=_TO_ALL,
+)
+def function_restore(session: Session, request: list[bytes]) -> Reply:
+    """All of them, or an error and none."""
+    policy = request[3].upper() if len(request) > 3 else b"APPEND"
+    if len(request) > 4:
+        raise wrong_subcommand("function", request[1])
+    if policy not in {b"FLUSH", b"APPEND", b"REPLACE"}:
+        raise CommandError(_BAD_POLICY)
+    codes = _dumped(session, request[2])
+    libraries_of(session).restore(codes, flushes=policy == b"FLUSH", replaces=policy == b"REPLACE")
+    return OK
+
+
+def _dumped(session: Session, payload: bytes) -> list[bytes]:
+    """The code of each library of a dump."""
+    if not is_intact(payload):
+        raise CommandError(_NOT_INTACT)
+    reader = Reader(payload[:-FOOTER_BYTES], lambda size: require_memory(session, size))
+    codes = []
+    try:
+        while reader.left:
+            if reader.byte() != _FUNCTION_KIND:
+                raise CommandError(_NO_FUNCTIONS)
+            codes.append(reader.string())
+    except RdbError:
+        raise CommandError(_NOT_LOADED) from None
+    return codes
 
 
 @_function(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from pocketkv.engine import arrivals, retention
+from pocketkv.engine import arrivals, retention, script_transfer
 from pocketkv.engine.arguments import parse_int
 from pocketkv.engine.commands import Command, Handler, Route, command, find_command
 from pocketkv.engine.errors import (
@@ -69,8 +69,7 @@ def proxy(session: Session, request: list[bytes]) -> Reply:
     since="0.1.0",
     complexity="Depends on the commands",
     summary="Executes a transaction that was queued by a router.",
-    usage="[number-of-arguments argument [argument ...]"
-    " [number-of-arguments argument [argument ...] ...]]",
+    usage="number-of-arguments argument [argument ...]",
 )
 def execute_queued(session: Session, request: list[bytes]) -> Reply:
     """As EXEC. An error is for all of it, and nothing was executed."""
@@ -140,6 +139,24 @@ def script_code(session: Session, request: list[bytes]) -> Reply:
 def adopt(session: Session, request: list[bytes]) -> Reply:
     """How many pieces were taken."""
     return retention.adopt(session, request)
+
+
+@command(
+    "POCKETKV.SCRIPTS",
+    arity=-2,
+    flags="admin noscript stale",
+    group="pocketkv",
+    since="0.1.0",
+    complexity="O(N) where N is the number of bytes",
+    summary="Takes a job's libraries and scripts, on a server that has no slots of the job yet.",
+    usage="number-of-libraries [code [code ...]]",
+)
+def take_scripts(session: Session, request: list[bytes]) -> Reply:
+    """OK: they are loaded, and no others."""
+    if not session.proxied:
+        raise unknown_command(request)
+    script_transfer.take(scripts_of(session), request[1:])
+    return OK
 
 
 def _move_command(

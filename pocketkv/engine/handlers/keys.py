@@ -34,6 +34,10 @@ NO_LFU: Final = (
     b"ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that "
     b"when switching between policies at runtime LRU and LFU data will take some time to adjust."
 )
+LFU: Final = (
+    b"ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when "
+    b"switching between policies at runtime LRU and LFU data will take some time to adjust."
+)
 # Redis keeps these numbers once for all keys, and shows this count of references.
 _SHARED_INTEGERS: Final = 10_000
 _SHARED_REFCOUNT: Final = 2**31 - 1
@@ -369,7 +373,12 @@ def object_refcount(session: Session, request: list[bytes]) -> Reply:
 def object_idletime(session: Session, request: list[bytes]) -> Reply:
     """Seconds, or nil."""
     value = session.db.glimpse(request[2])
-    return None if value is None else session.db.idle_s(request[2])
+    if value is None:
+        return None
+    eviction = session.node.keyspace.eviction
+    if eviction is not None and eviction.counts_uses:
+        raise CommandError(LFU)
+    return session.db.idle_s(request[2])
 
 
 @command(
@@ -379,7 +388,7 @@ def object_idletime(session: Session, request: list[bytes]) -> Reply:
     group="generic",
     since="4.0.0",
     complexity="O(1)",
-    summary="Tells how often a key is used, where that is counted; here it is not.",
+    summary="Tells how often a key is used, where that is counted.",
     usage="key",
     keys=_OBJECT_KEY,
     key_flags="RO",
@@ -387,10 +396,14 @@ def object_idletime(session: Session, request: list[bytes]) -> Reply:
     tips="nondeterministic_output",
 )
 def object_freq(session: Session, request: list[bytes]) -> Reply:
-    """An error, or nil if the key does not exist."""
-    if session.db.glimpse(request[2]) is None:
+    """An estimate from 0 to 15, or nil if the key does not exist."""
+    db = session.db
+    if db.glimpse(request[2]) is None:
         return None
-    raise CommandError(NO_LFU)
+    eviction = session.node.keyspace.eviction
+    if eviction is None or not eviction.counts_uses or db.uses is None:
+        raise CommandError(NO_LFU)
+    return db.uses.estimate(request[2], db.salt)
 
 
 @command(

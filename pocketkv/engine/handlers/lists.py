@@ -143,7 +143,7 @@ def _push(session: Session, request: list[bytes], left: bool, only_existing: boo
     if len(request) > _MANY_ITEMS:
         # Short elements cost far more than their bytes, which are what the gate has looked at.
         require_memory(session, sum([item_cost(item) for item in request[2:]]))
-    value = lookup_list(db, key)
+    value: ListValue | None = lookup_list(db, key)
     is_new = value is None
     if value is None:
         if only_existing:
@@ -182,7 +182,7 @@ def linsert(session: Session, request: list[bytes]) -> Reply:
         raise CommandError(SYNTAX)
     db = session.db
     key = request[1]
-    value = lookup_list(db, key)
+    value: ListValue | None = lookup_list(db, key)
     if value is None:
         return 0
     index = index_of(value.chunks(), request[3])
@@ -211,7 +211,7 @@ def lset(session: Session, request: list[bytes]) -> Reply:
     """OK."""
     db = session.db
     key = request[1]
-    value = lookup_list(db, key)
+    value: ListValue | None = lookup_list(db, key)
     if value is None:
         raise CommandError(NO_SUCH_KEY)
     index = parse_int(request[2])
@@ -273,7 +273,7 @@ def _pop(session: Session, request: list[bytes], left: bool) -> Reply:
             raise CommandError(NOT_POSITIVE)
     db = session.db
     key = request[1]
-    value = lookup_list(db, key)
+    value: ListValue | None = lookup_list(db, key)
     if value is None:
         return None if count < 0 else NULL_ARRAY
     if count < 0:
@@ -318,7 +318,7 @@ def lrem(session: Session, request: list[bytes]) -> Reply:
     count = parse_int(request[2])
     db = session.db
     key = request[1]
-    value = lookup_list(db, key)
+    value: ListValue | None = lookup_list(db, key)
     if value is None:
         return 0
     before_bytes = value.size_bytes
@@ -345,7 +345,7 @@ def ltrim(session: Session, request: list[bytes]) -> Reply:
     start, stop = parse_int(request[2]), parse_int(request[3])
     db = session.db
     key = request[1]
-    value = lookup_list(db, key)
+    value: ListValue | None = lookup_list(db, key)
     if value is None:
         return OK
     before_bytes = value.size_bytes
@@ -374,7 +374,7 @@ def ltrim(session: Session, request: list[bytes]) -> Reply:
 )
 def llen(session: Session, request: list[bytes]) -> Reply:
     """Answers 0 for a key that does not exist."""
-    value = _read_list(session, request[1])
+    value: ListValue | None = _read_list(session, request[1])
     return 0 if value is None else len(value)
 
 
@@ -392,7 +392,7 @@ def llen(session: Session, request: list[bytes]) -> Reply:
 )
 def lindex(session: Session, request: list[bytes]) -> Reply:
     """Answers the element, or null if there is none."""
-    value = _read_list(session, request[1])
+    value: ListValue | None = _read_list(session, request[1])
     if value is None:
         return None
     index = parse_int(request[2])
@@ -416,7 +416,7 @@ def lindex(session: Session, request: list[bytes]) -> Reply:
 def lrange(session: Session, request: list[bytes]) -> Reply:
     """Answers an array."""
     start, stop = parse_int(request[2]), parse_int(request[3])
-    value = _read_list(session, request[1])
+    value: ListValue | None = _read_list(session, request[1])
     if value is None:
         return []
     start, count = _within(start, stop, len(value))
@@ -463,7 +463,7 @@ def lpos(session: Session, request: list[bytes]) -> Reply:
             length_max = _parse_positive(request[i + 1], _MAXLEN_NEGATIVE)
         else:
             raise CommandError(SYNTAX)
-    value = _read_list(session, request[1])
+    value: ListValue | None = _read_list(session, request[1])
     if value is None:
         return None if count < 0 else []
     matches_max = 1 if count < 0 else count or INT64_MAX

@@ -11,7 +11,7 @@ from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.handlers.clients import parse_timeout_ms
 from pocketkv.engine.info import info_text
 from pocketkv.engine.node import REDIS_VERSION
-from pocketkv.resp.replies import OK, Reply, Verbatim
+from pocketkv.resp.replies import OK, Reply, Simple, Verbatim
 
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
@@ -81,12 +81,12 @@ def role(session: Session, request: list[bytes]) -> Reply:
     group="server",
     since="1.0.0",
     complexity="O(1)",
-    summary="When values were last saved, which is when the server began, with none.",
+    summary="When SAVE or BGSAVE was last asked for, or the server began; nothing is saved.",
     tips="nondeterministic_output",
 )
 def lastsave(session: Session, request: list[bytes]) -> Reply:
     """Seconds of the Unix epoch."""
-    return session.node.started_ms // 1000
+    return session.node.saved_ms // 1000
 
 
 @command(
@@ -208,14 +208,15 @@ def save(session: Session, request: list[bytes]) -> Reply:
     group="server",
     since="1.0.0",
     complexity="O(1)",
-    summary="Saves all values in the background; refused, since nothing is kept.",
+    summary="Answers as if all values were being saved; nothing is.",
     usage="[SCHEDULE]",
 )
 def bgsave(session: Session, request: list[bytes]) -> Reply:
-    """See SAVE."""
+    """Redis's words, which promise nothing: programs go on by them, and by LASTSAVE."""
     if len(request) > 2 or (request[1:] and request[1].upper() != b"SCHEDULE"):
         raise CommandError(SYNTAX)
-    raise CommandError(_NOTHING_KEPT)
+    session.node.saved_ms = session.node.clock.now_ms
+    return Simple(b"Background saving started")
 
 
 @command(
@@ -225,11 +226,11 @@ def bgsave(session: Session, request: list[bytes]) -> Reply:
     group="server",
     since="1.0.0",
     complexity="O(1)",
-    summary="Rewrites the append-only file; refused, since there is none.",
+    summary="Answers as if the append-only file were rewritten; there is none.",
 )
 def bgrewriteaof(session: Session, request: list[bytes]) -> Reply:
-    """See SAVE."""
-    raise CommandError(_NOTHING_KEPT)
+    """Redis's words. See BGSAVE."""
+    return Simple(b"Background append only file rewriting started")
 
 
 @command(

@@ -202,6 +202,8 @@ def _sorted_rows(session: Session, key: bytes, options: _Options) -> list[Reply]
     found = _looked_up(db, options.gets, elements)
     if options.store is None:
         return [reply_of(text) for text in found]
+    # One large string may be found for many elements.
+    require_memory(session, sum(len(text) for text in found if text is not None))
     return [b"" if text is None else bytes(text) for text in found]
 
 

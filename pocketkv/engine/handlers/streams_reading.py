@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_NOT_INTEGER: Final = b"ERR timeout is not an integer or out of range"
 _TIMEOUT_NEGATIVE: Final = b"ERR timeout is negative"
+_BLOCK_IN_SCRIPT: Final = b"ERR %b command is not allowed with BLOCK option from scripts"
 _GROUP_IN_XREAD: Final = (
     b"ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead."
 )
@@ -98,7 +99,7 @@ class _Reading:
         self.consumer = b""
         self.needs_ack = True
 
-    def parse(self, request: list[bytes], *, in_group: bool) -> None:
+    def parse(self, request: list[bytes], *, in_group: bool, in_script: bool = False) -> None:
         """Read all arguments but the ids.
 
         Raises:
@@ -109,6 +110,8 @@ class _Reading:
         while i <= last:
             option = request[i].upper()
             if option == b"BLOCK" and i < last:
+                if in_script:
+                    raise CommandError(_BLOCK_IN_SCRIPT % c_string(request[0]))
                 i += 1
                 self.block_ms = min(parse_int(request[i], _TIMEOUT_NOT_INTEGER), _BLOCK_MS_MAX)
                 if self.block_ms < 0:
@@ -173,7 +176,7 @@ def _reply(session: Session, found: list[tuple[bytes, list[Reply]]]) -> Reply:
 def xread(session: Session, request: list[bytes]) -> Reply:
     """Answers streams with entries; null if there are none, or none came in time."""
     reading = _Reading()
-    reading.parse(request, in_group=False)
+    reading.parse(request, in_group=False, in_script=session.in_script)
     db = session.db
     streams: list[StreamValue | None] = []
     ids: list[int] = []
@@ -241,7 +244,7 @@ def _wait_to_read(
 def xreadgroup(session: Session, request: list[bytes]) -> Reply:
     """Answers streams with entries; null if there are none, or none came in time."""
     reading = _Reading()
-    reading.parse(request, in_group=True)
+    reading.parse(request, in_group=True, in_script=session.in_script)
     assert reading.group is not None  # It was parsed.
     db = session.db
     groups: list[tuple[StreamValue, Group]] = []

@@ -189,8 +189,7 @@ def _write_small(db: Database, key: bytes, value: String | None, offset: int, pa
     cost_bytes = value_cost(changeable)
     if offset > len(changeable):
         changeable += bytes(offset - len(changeable))
-    taken = bytes(part) if isinstance(part, LargeString) else part
-    changeable[offset : offset + len(taken)] = taken
+    changeable[offset : offset + len(part)] = part
     keep(db, key, changeable, cost_bytes)
     return len(changeable)
 

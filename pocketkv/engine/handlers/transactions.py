@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pocketkv.engine.commands import ALL_KEYS, command
+from pocketkv.engine.commands import ALL_KEYS, command, find_command
 from pocketkv.engine.errors import CommandError
+from pocketkv.engine.monitor import show_end
 from pocketkv.engine.transactions import Transaction, discard, execute
 from pocketkv.engine.watches import Watch
 from pocketkv.resp.replies import OK, Reply
@@ -50,7 +51,9 @@ def exec_(session: Session, request: list[bytes]) -> Reply:
     """Null, if a watched key has changed."""
     if session.transaction is None:
         raise CommandError(b"ERR EXEC without MULTI")
-    return execute(session)
+    reply = execute(session)
+    show_end(session, find_command(request), request)
+    return reply
 
 
 @command(

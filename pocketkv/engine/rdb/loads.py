@@ -24,7 +24,7 @@ from pocketkv.engine.rdb.ziplist import ziplist, zipmap
 
 # Of Redis 7.2, whose files have two forms that 7.0 does not know.
 VERSION_MAX: Final = 11
-_FOOTER_BYTES: Final = 10
+FOOTER_BYTES: Final = 10
 _INTSET_HEADER_BYTES: Final = 8
 # What an item takes in memory beside its bytes.
 _ITEM_BYTES: Final = 48
@@ -32,9 +32,9 @@ _ITEM_BYTES: Final = 48
 
 def is_intact(payload: bytes) -> bool:
     """Whether this is a dump that may be read: of a known version, with the right checksum."""
-    if len(payload) < _FOOTER_BYTES:
+    if len(payload) < FOOTER_BYTES:
         return False
-    footer = payload[-_FOOTER_BYTES:]
+    footer = payload[-FOOTER_BYTES:]
     if int.from_bytes(footer[:2], "little") > VERSION_MAX:
         return False
     return int.from_bytes(footer[2:], "little") == crc64(payload[:-8])
@@ -51,7 +51,7 @@ def load(payload: bytes, charge: Callable[[int], None]) -> Content:
     Raises:
         RdbError: It is none, or of a type that is not known.
     """
-    reader = Reader(payload[:-_FOOTER_BYTES], charge)
+    reader = Reader(payload[:-FOOTER_BYTES], charge)
     kind = reader.byte()
     read = _READERS.get(kind)
     if read is None:

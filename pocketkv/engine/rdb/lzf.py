@@ -15,6 +15,9 @@ from typing import Final
 
 from pocketkv.engine.rdb.errors import RdbError
 
+LENGTH_MAX: Final = 1 << 16
+"""Longer strings are left as they are, which is always right: they would take too long."""
+
 _RUN_MAX: Final = 32
 _DISTANCE_MAX: Final = 8192
 _REFERENCE_MAX: Final = 264
@@ -79,7 +82,8 @@ def compress(data: bytes, size_max: int) -> bytes | None:
             run = 0
             out.append(0)
     _end_run(out, run)
-    return bytes(out)
+    # Nothing has no compressed form.
+    return bytes(out) or None
 
 
 def _end_run(out: bytearray, run: int) -> None:

@@ -9,6 +9,9 @@ from libc.string cimport memcmp, memcpy
 
 from pocketkv.engine.rdb.errors import RdbError
 
+LENGTH_MAX = 1 << 20
+"""Longer strings are left as they are, which is always right: they would take too long."""
+
 cdef enum:
     RUN_MAX = 32
     DISTANCE_MAX = 8192

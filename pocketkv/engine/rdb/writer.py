@@ -6,14 +6,13 @@ import struct
 from typing import Final
 
 from pocketkv.engine.arguments import canonical_integer
-from pocketkv.engine.rdb.lzf import compress
+from pocketkv.engine.rdb.lzf import LENGTH_MAX, compress
 
 _DOUBLE: Final = struct.Struct("<d")
 # Longer strings are no numbers of 32 bits.
 _INTEGER_CHARACTERS_MAX: Final = 11
-# Strings of fewer bytes are not compressed, nor (which Redis does) those that take long.
+# Strings of fewer bytes are not compressed.
 _COMPRESSED_BYTES_MIN: Final = 21
-_COMPRESSED_BYTES_MAX: Final = 1 << 20
 # What compression has to gain.
 _GAIN_BYTES: Final = 4
 
@@ -42,7 +41,7 @@ class Writer:
             if number is not None and -(2**31) <= number < 2**31:
                 self.parts.append(_integer(number))
                 return
-        elif _COMPRESSED_BYTES_MIN <= size <= _COMPRESSED_BYTES_MAX:
+        elif _COMPRESSED_BYTES_MIN <= size <= LENGTH_MAX:
             compressed = compress(text, size - _GAIN_BYTES)
             if compressed is not None:
                 self.parts += (b"\xc3", _length(len(compressed)), _length(size), compressed)

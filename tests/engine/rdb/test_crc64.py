@@ -28,3 +28,11 @@ def test_tables_compute_what_the_polynomial_says(data: bytes) -> None:
 @given(st.binary(max_size=50), st.binary(max_size=50))
 def test_it_can_be_computed_in_parts(first: bytes, second: bytes) -> None:
     assert crc64(second, crc64(first)) == crc64(first + second)
+
+
+def test_long_data_has_the_same_checksum_as_its_parts() -> None:
+    data = bytes(range(256)) * 100 + b"odd"
+    crc = 0
+    for start in range(0, len(data), 1000):
+        crc = crc64(data[start : start + 1000], crc)
+    assert crc64(data) == crc

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pocketkv import limits
 from pocketkv.resp.errors import PeerError
 from pocketkv.slots import key_slot
 from pocketkv.tiers.carrying import Failed
@@ -405,3 +406,45 @@ def test_only_the_range_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pair.client("DBSIZE") == pair.other("DBSIZE") == 1
     assert pair.client("GET", "b") == b"2"
     assert pair.other("GET", "a") == b"1"
+
+
+def test_a_job_s_scripts_come_with_its_first_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    first = "#!lua name=lib\nredis.register_function('f', function() return 1 end)"
+    second = "#!lua name=lib\nredis.register_function('f', function() return 2 end)"
+    pair.client("FUNCTION", "LOAD", first)
+    sha = pair.client("SCRIPT", "LOAD", "return 'loaded'")
+    pair.client("SET", "a", 1)
+    copied = False
+
+    def post(arguments: list[Any]) -> None:
+        nonlocal copied
+        if arguments[0] == "POCKETKV.COPY" and not copied:
+            # What is loaded meanwhile comes too.
+            copied = True
+            assert pair.client("FUNCTION", "LOAD", "REPLACE", second) == b"lib"
+
+    pair.on_post = post
+    pair.run(monkeypatch)
+    assert copied
+    assert pair.other("FCALL", "f", 0) == 2
+    assert pair.other("EVALSHA", sha, 0) == b"loaded"
+
+
+def test_a_move_waits_for_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    node = pair.source.node
+    monkeypatch.setattr(limits, "SCRIPT_SLICE_NS", 0)
+    pair.client("SET", "a", 1)
+    script = "for i = 1, 100000 do end return redis.call('INCR', 'a')"
+    assert pair.client("EVAL", script, 1, "a") is BLOCKED
+
+    async def sleep(_: float) -> None:
+        assert not pair.client.session.space.holds
+        pair.source.advance(1)
+
+    monkeypatch.setattr("pocketkv.tiers.carrying.trio.sleep", sleep)
+    pair.run(monkeypatch)
+    assert pair.client.result() == 2
+    assert not node.long_runs
+    assert pair.other("GET", "a") == b"2"

@@ -1,23 +1,24 @@
-"""A map from integers to values that is kept in the order of its keys.
+"""Deliveries by the ids of their entries, in the order of the ids.
 
-Keys and values stand in chunks, so that adding behind all others takes no search, and anything else
-a search over the chunks and one within a chunk: no step moves more than a chunk.
+Ids and deliveries stand in chunks, so that adding behind all others takes no search, and anything
+else a search over the chunks and one within a chunk: no step moves more than a chunk.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pocketkv.engine.stream_groups import Pending
 
 _ITEMS_MAX: Final = 256
 # Chunks of fewer items are united with a neighbour, if both are then no more than half full.
 _ITEMS_MIN: Final = 32
 
-Item = TypeVar("Item")
 
-
-class IdMap(Generic[Item]):
+class PendingMap:
     """The map."""
 
     __slots__ = ("_keys", "_size", "_values")
@@ -25,7 +26,7 @@ class IdMap(Generic[Item]):
     def __init__(self) -> None:
         # One list for each chunk, none empty; in ascending order, as are the chunks.
         self._keys: list[list[int]] = []
-        self._values: list[list[Item]] = []
+        self._values: list[list[Pending]] = []
         self._size = 0
 
     def __len__(self) -> int:
@@ -43,7 +44,7 @@ class IdMap(Generic[Item]):
         """The largest key; there is one."""
         return self._keys[-1][-1]
 
-    def get(self, key: int) -> Item | None:
+    def get(self, key: int) -> Pending | None:
         """The value of a key."""
         number = self._chunk_of(key)
         if number == len(self._keys):
@@ -52,7 +53,7 @@ class IdMap(Generic[Item]):
         position = bisect_left(keys, key)
         return self._values[number][position] if keys[position] == key else None
 
-    def put(self, key: int, value: Item) -> None:
+    def put(self, key: int, value: Pending) -> None:
         """Set the value of a key."""
         number = self._chunk_of(key)
         if number == len(self._keys):
@@ -69,7 +70,7 @@ class IdMap(Generic[Item]):
         if len(keys) > _ITEMS_MAX:
             self._split(number)
 
-    def pop(self, key: int) -> Item | None:
+    def pop(self, key: int) -> Pending | None:
         """Remove a key; its value, or ``None`` if it is not there."""
         number = self._chunk_of(key)
         if number == len(self._keys):
@@ -85,9 +86,9 @@ class IdMap(Generic[Item]):
             self._unite(number)
         return value
 
-    def some(self, start: int, end: int, count: int) -> list[tuple[int, Item]]:
+    def some(self, start: int, end: int, count: int) -> list[tuple[int, Pending]]:
         """At most `count` keys from `start` to `end`, both included, with their values."""
-        found: list[tuple[int, Item]] = []
+        found: list[tuple[int, Pending]] = []
         number = self._chunk_of(start)
         if number == len(self._keys):
             return found
@@ -127,7 +128,7 @@ class IdMap(Generic[Item]):
                 high = middle
         return low
 
-    def _append(self, key: int, value: Item) -> None:
+    def _append(self, key: int, value: Pending) -> None:
         if not self._keys or len(self._keys[-1]) >= _ITEMS_MAX:
             self._keys.append([])
             self._values.append([])

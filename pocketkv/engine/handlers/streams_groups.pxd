@@ -1,0 +1,2 @@
+from pocketkv.engine.database cimport Database
+from pocketkv.engine.session cimport Session

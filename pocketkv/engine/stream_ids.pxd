@@ -1,0 +1,1 @@
+cpdef bytes format_id(entry_id)
