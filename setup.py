@@ -99,7 +99,6 @@ COMPILED = (
     "pocketkv/engine/handlers/streams_reading.py",
     "pocketkv/engine/handlers/sorted_sets.py",
     "pocketkv/engine/handlers/sorted_sets_pops.py",
-    "pocketkv/engine/handlers/sorted_sets_ranges.py",
     "pocketkv/engine/handlers/keys.py",
     "pocketkv/router/counters.py",
     "pocketkv/router/wire.py",

@@ -1,3 +1,0 @@
-from pocketkv.engine.database cimport Database
-from pocketkv.engine.session cimport Session
-from pocketkv.engine.sorted_set_value cimport SortedSetValue
