@@ -61,6 +61,8 @@ def _pop(
 )
 def zpopmin(session: Session, request: list[bytes]) -> Reply:
     """Answers members and scores."""
+    if len(request) == 2:
+        return _pop_outermost(session, request[1], False)
     return _pop_from_one(session, request, from_max=False)
 
 
@@ -78,23 +80,37 @@ def zpopmin(session: Session, request: list[bytes]) -> Reply:
 )
 def zpopmax(session: Session, request: list[bytes]) -> Reply:
     """Answers members and scores."""
+    if len(request) == 2:
+        return _pop_outermost(session, request[1], True)
     return _pop_from_one(session, request, from_max=True)
+
+
+def _pop_outermost(session: Session, key: bytes, from_max: bool) -> Reply:
+    """Remove one member from an end: it and its score, or nothing."""
+    value: SortedSetValue | None = lookup_sorted_set(session, key)
+    if value is None:
+        return []
+    before_bytes = value.size_bytes
+    if from_max:
+        popped = value.pop_last()
+        shrunk(session, key, value, before_bytes, b"zpopmax")
+    else:
+        popped = value.pop_first()
+        shrunk(session, key, value, before_bytes, b"zpopmin")
+    return popped
 
 
 def _pop_from_one(session: Session, request: list[bytes], *, from_max: bool) -> Reply:
     if len(request) > 3:
         raise CommandError(SYNTAX)
-    count = 1
-    if len(request) == 3:
-        count = parse_int(request[2], NOT_POSITIVE)
-        if count < 0:
-            raise CommandError(NOT_POSITIVE)
+    count = parse_int(request[2], NOT_POSITIVE)
+    if count < 0:
+        raise CommandError(NOT_POSITIVE)
     value: SortedSetValue | None = lookup_sorted_set(session, request[1])
     if value is None or count == 0:
         return []
     members, scores = _pop(session, request[1], value, count, from_max=from_max)
-    is_nested = len(request) == 3 and session.protocol == 3
-    return pairs_reply(members, scores, is_nested=is_nested)
+    return pairs_reply(members, scores, is_nested=session.protocol == 3)
 
 
 # --- from the first of several keys ------------------------------------------------------------
