@@ -177,14 +177,17 @@ def command_getkeysandflags(session: Session, request: list[bytes]) -> Reply:
     """Pairs of a key and flags as in key specs."""
     record, inner = _inner_command(request)
     try:
-        record.keys.positions(inner)
+        positions = record.keys.positions(inner)
     except CommandError:
         raise CommandError(_INVALID_ARGUMENTS) from None
     found: list[Reply] = []
+    flags: list[Reply] = []
     for spec in key_specs(record):
         shown = flags_in(record, inner, spec.flags)
         flags = [Simple(flag.encode()) for flag in shown if flag != "incomplete"]
         found.extend([inner[position], SetReply(flags)] for position in spec.positions(inner))
+    # Those whose place no spec tells are what the last spec says.
+    found.extend([inner[position], SetReply(flags)] for position in positions[len(found) :])
     return found
 
 

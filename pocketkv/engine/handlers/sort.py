@@ -131,6 +131,11 @@ def sorted_keys(request: list[bytes]) -> list[int]:
     return [1, store] if store else [1]
 
 
+def sorted_key(request: list[bytes]) -> list[int]:
+    """The position of SORT_RO's key; those that patterns make are where no position is."""
+    return [1]
+
+
 @command(
     "SORT",
     arity=-2,
@@ -142,7 +147,7 @@ def sorted_keys(request: list[bytes]) -> list[int]:
     usage="key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] "
     "[ALPHA] [STORE destination]",
     keys=KeySpec(1, 1, 1, find=sorted_keys),
-    key_flags="RO access @1; OW update @0",
+    key_flags="RO access @1; RO access @0; OW update @0",
     categories="set sortedset list dangerous",
 )
 def sort(session: Session, request: list[bytes]) -> Reply:
@@ -164,8 +169,8 @@ def sort(session: Session, request: list[bytes]) -> Reply:
     summary="Sorts the elements of a list, a set or a sorted set, and returns them.",
     usage="key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] "
     "[ALPHA]",
-    keys=KeySpec(1, 1, 1),
-    key_flags="RO access",
+    keys=KeySpec(1, 1, 1, find=sorted_key),
+    key_flags="RO access @1; RO access @0",
     categories="set sortedset list dangerous",
 )
 def sort_ro(session: Session, request: list[bytes]) -> Reply:

@@ -51,7 +51,12 @@ def exec_(session: Session, request: list[bytes]) -> Reply:
     """Null, if a watched key has changed."""
     if session.transaction is None:
         raise CommandError(b"ERR EXEC without MULTI")
-    reply = execute(session)
+    try:
+        reply = execute(session)
+    except CommandError:
+        # What is not executed is shown too.
+        show_end(session, find_command(request), request)
+        raise
     show_end(session, find_command(request), request)
     return reply
 

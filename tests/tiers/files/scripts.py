@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pocketkv.limits import EXTENT_BYTES_MIN, KIB, MIB
+from tests.tiers.files.hash_scripts import bitmaps, dumps, estimates, hashes
 from tests.tiers.files.servers import Request, pattern
 from tests.tiers.files.sorted_set_scripts import places, sorted_sets
 from tests.tiers.files.stream_scripts import streams
@@ -288,5 +289,5 @@ def huge() -> Iterator[Request]:
 
 SCRIPTS: list[Script] = [
     *(huge, strings, ranges, numbers, names, due_times, sets, lists, databases),
-    *(sorted_sets, places, streams),
+    *(sorted_sets, places, streams, hashes, bitmaps, estimates, dumps),
 ]

@@ -29,6 +29,7 @@ from tests.tiers.storage_process import eventually
 
 # What `test_*` below ask for by themselves, since their replies cannot be compared as they are.
 ELSEWHERE = {"scan", "sscan", "zscan", "randomkey", "srandmember", "zrandmember", "spop"}
+ELSEWHERE |= {"hscan", "hrandfield"}
 
 
 @pytest.fixture(scope="module", params=MEDIA)
@@ -98,7 +99,8 @@ def test_every_medium_answers_as_memory(client: Client, script: Script) -> None:
 def test_every_data_command_is_in_a_script() -> None:
     named = {request[0].decode().lower() for script in SCRIPTS for request in script()}
     named |= {request[0].decode().lower() for request in UNORDERED} | ELSEWHERE
-    groups = {"string", "set", "list", "sorted-set", "geo", "stream", "generic"}
+    groups = {"string", "set", "list", "sorted-set", "geo", "stream", "generic", "hash", "bitmap"}
+    groups.add("hyperloglog")
     data = {c.name for c in COMMANDS.values() if c.group in groups}
     assert data <= named
 
