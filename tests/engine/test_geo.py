@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pocketkv.engine import geohash
 from pocketkv.engine.geohash import Area, decode, distance_m, encode
 from pocketkv.engine.sorted_set_value import SortedSetValue
+from tests.core import plain_only
 from tests.engine.harness import Client
 
 # At 180 degrees, Redis makes a hash of more bits, and so does this.
@@ -92,6 +93,7 @@ def test_opposite_ends_have_a_distance(longitude: float, latitude: float) -> Non
     assert distance_m(longitude, latitude, longitude + 180, -latitude) < 20_020_800
 
 
+@plain_only
 def test_a_search_looks_only_at_boxes_near_by(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
