@@ -119,7 +119,7 @@ def _memory(session: Session) -> Fields:
         "used_memory_dataset_perc": "100.00%" if keys else "0.00%",
         "used_memory_lua": 0,
         "used_memory_scripts": 0,
-        "number_of_cached_scripts": 0,
+        "number_of_cached_scripts": 0 if space.scripts is None else len(space.scripts.known),
         "maxmemory_policy": session.node.settings.maxmemory_policy,
         "mem_not_counted_for_evict": 0,
         "mem_clients_normal": sum(

@@ -36,6 +36,7 @@ POLICIES: Final = (
 
 # As Redis's `maxmemory-samples`.
 _SAMPLES: Final = 5
+_KEYS_UNLIMITED: Final = 2**62
 # Keys that are told apart by how often they are used.
 _COUNTED_KEYS: Final = 1 << 18
 
@@ -63,10 +64,13 @@ class KeyEviction:
         """Whether it is the frequency of a key's uses that decides."""
         return self._order == "lfu"
 
-    def make_room(self, space: JobSpace, grown_bytes: int) -> bool:
-        """Remove keys of a job until so much more fits; false if it does not when none is left."""
+    def make_room(
+        self, space: JobSpace, grown_bytes: int, *, keys_max: int = _KEYS_UNLIMITED
+    ) -> bool:
+        """Remove keys of a job, at most so many, until so much more fits; whether it does then."""
         while space.refuses_write(grown_bytes):
-            if not self._evict_one(space):
+            keys_max -= 1
+            if keys_max < 0 or not self._evict_one(space):
                 return False
         return True
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pocketkv.engine.node import Node
     from pocketkv.engine.session import Session
 
+# What goes when memory is made smaller; the rest goes with the writes that come.
+_EVICTED_AT_ONCE: Final = 10_000
 _IMMUTABLE: Final = "can't set immutable config"
 # How often connections are looked at that may have been idle for too long.
 _IDLE_SWEEP_MS: Final = 1000
@@ -243,6 +245,9 @@ def _write_maxmemory(node: Node, memory_bytes: int) -> None:
     # In Redis 0 means no limit; here it means what the server was started with.
     node.keyspace.memory_bytes = memory_bytes or node.memory_bytes
     node.settings.is_maxmemory_zero = memory_bytes == 0
+    if node.keyspace.eviction is not None:
+        for space in node.keyspace.spaces.values():
+            node.keyspace.eviction.make_room(space, 0, keys_max=_EVICTED_AT_ONCE)
 
 
 def _read_policy(session: Session) -> bytes:

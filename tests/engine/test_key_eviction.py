@@ -109,6 +109,13 @@ def test_one_hears_of_what_goes() -> None:
     assert b"__keyevent@0__:evicted" in listener.transport.take()
 
 
+def test_keys_go_when_memory_is_made_smaller() -> None:
+    engine = filled("allkeys-random")
+    assert engine.connect()("CONFIG", "SET", "maxmemory", "100000") == "OK"
+    assert engine.keyspace.used_bytes <= 100_000
+    assert engine.space.databases[0].size > 50
+
+
 def test_nothing_goes_unless_it_was_asked_for() -> None:
     engine = filled("allkeys-lru")
     client = engine.connect()

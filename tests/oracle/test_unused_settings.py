@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from pocketkv.engine.unused_settings import UNUSED, UNUSED_ALIASES
 from pocketkv.resp.encoder import encode_request
 from tests.engine.harness import Engine
 from tests.oracle.targets import SocketTarget
+from tests.redis_server import redis_server
 
 VALUES = (b"yes", b"NO", b"0", b"-1", b"100", b"2mb", b"x", b"always", b"debug", b"600000 1 2", b"")
 # Redis knows these too, but its values are those of this machine, or change what it does.
@@ -24,6 +27,13 @@ LEFT_ALONE = {
     "repl-backlog-size",
 }
 NAMES = sorted(set(UNUSED) - LEFT_ALONE)
+
+
+@pytest.fixture(scope="module")
+def redis_target() -> Iterator[SocketTarget]:
+    """A server of its own: with some of these settings it refuses all writes."""
+    with redis_server() as server, server.connect() as sock:
+        yield SocketTarget(sock)
 
 
 @pytest.mark.parametrize("name", NAMES)
