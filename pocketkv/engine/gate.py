@@ -34,6 +34,8 @@ from pocketkv.slots import key_slot
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
 
+# What a router's connection begins with, beside what goes on in any case.
+_GREETING: Final = frozenset(("select", "pocketkv.proxy"))
 # First words of the lines of an HTTP request that are no commands; Redis knows the same two.
 _HTTP_WORDS: Final = frozenset((b"POST", b"HOST:"))
 
@@ -242,13 +244,21 @@ def _set_aside(session: Session, command: Command, request: list[bytes]) -> Repl
     """What is answered to a request that is not executed now; `PENDING`: it is."""
     node = session.node
     long_run = node.long_runs.get(session.job_id)
-    if long_run is not None and "allow_busy" not in command.flags:
+    if long_run is not None and not _goes_on(session, command):
         return long_run.hold(session, command, request, run)
     if node.pauses and holds(session, command, request):
         return hold(session, request, run)
     if session.transaction is not None and session.transaction.keeps(command):
         return enqueue(session, command, request)
     return PENDING
+
+
+def _goes_on(session: Session, command: Command) -> bool:
+    """Whether a command is executed while a script of the job takes long."""
+    if "allow_busy" in command.flags:
+        return True
+    # A router must be able to open a connection, or nobody could end the script through it.
+    return command.name in _GREETING or (session.proxied and command.is_local)
 
 
 def enqueue(session: Session, command: Command, request: list[bytes]) -> Reply:

@@ -100,3 +100,23 @@ async def test_a_script_that_does_not_end_is_killed(protocol: int) -> None:
                 await trio.sleep(0.01)
         assert isinstance(await client.receive(), Error)
         assert await client.call("PING") == "PONG"
+
+
+@trio_test
+async def test_a_router_that_has_no_connection_yet_can_end_a_script() -> None:
+    async with run_cluster(1) as cluster:
+        client = await cluster.connect()
+        assert await client.call("CONFIG", "SET", "busy-reply-threshold", 10) == "OK"
+        await client.send("EVAL", "while true do end", 1, KEYS[0])
+        with trio.fail_after(20):
+            # A lane of its own for each: of another database, of another protocol, of a waiter.
+            for set_up in (("SELECT", 3), ("HELLO", 3), ("PING",)):
+                other = await cluster.connect()
+                await other.call(*set_up)
+                for request in (("GET", KEYS[0]), ("BLPOP", KEYS[0], 1)):
+                    reply = await other.call(*request)
+                    assert isinstance(reply, Error)
+                    assert reply.text.startswith("BUSY")
+            assert await other.call("SCRIPT", "KILL") == "OK"
+        assert isinstance(await client.receive(), Error)
+        assert await other.call("GET", KEYS[0]) is None
