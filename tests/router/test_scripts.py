@@ -108,6 +108,7 @@ async def test_a_router_that_has_no_connection_yet_can_end_a_script() -> None:
         client = await cluster.connect()
         assert await client.call("CONFIG", "SET", "busy-reply-threshold", 10) == "OK"
         await client.send("EVAL", "while true do end", 1, KEYS[0])
+        other = client
         with trio.fail_after(20):
             # A lane of its own for each: of another database, of another protocol, of a waiter.
             for set_up in (("SELECT", 3), ("HELLO", 3), ("PING",)):
