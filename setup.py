@@ -31,6 +31,7 @@ COMPILED = (
     "pocketkv/resp/reactor.py",
     "pocketkv/resp/frames.py",
     "pocketkv/engine/sizes.py",
+    "pocketkv/engine/arguments.py",
     "pocketkv/engine/extents.py",
     "pocketkv/engine/large_string.py",
     "pocketkv/engine/sinks.py",

@@ -218,3 +218,12 @@ async def test_a_transaction_that_writes_waits_for_the_end_of_a_pause() -> None:
         assert await other.call("GET", HERE) is None
         assert await other.call("CLIENT", "UNPAUSE") == "OK"
         assert await client.receive() == ["OK"]
+
+
+@trio_test
+async def test_an_empty_transaction_minds_what_is_watched_in_the_same_pipeline() -> None:
+    async with run_cluster(2) as cluster:
+        client = await cluster.connect()
+        requests = [("WATCH", "a"), ("SET", "a", 1), ("MULTI",), ("EXEC",), ("MULTI",), ("EXEC",)]
+        for _ in range(20):
+            assert await client.call_all(requests) == ["OK", "OK", "OK", None, "OK", []]
