@@ -19,12 +19,6 @@ class CommandError(Exception):
         self.text = text
 
 
-class CountedError(ErrorReply):
-    """An error that a script passes on: it was counted when the script's command failed."""
-
-    __slots__ = ()
-
-
 # The medium is full, or this user's share of it.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 

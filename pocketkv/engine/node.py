@@ -13,7 +13,7 @@ from pocketkv import limits
 from pocketkv.engine.acl import default_accepts, is_open, named
 from pocketkv.engine.client_list import ADMIN_USER
 from pocketkv.engine.commands import Command
-from pocketkv.engine.errors import CountedError, write_refusal
+from pocketkv.engine.errors import write_refusal
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, Keyspace
 from pocketkv.engine.latency import LatencyMonitor
 from pocketkv.engine.pauses import Pause, unpause
@@ -371,8 +371,6 @@ class Node:
         if type(reply) is ErrorReply:
             stats.failed += 1
             self._count_error(reply)
-        elif type(reply) is CountedError:
-            stats.failed += 1
         if 0 < self.latency_threshold_ns <= duration_ns:
             self.took_long(session, command, duration_ns)
         log = self.slow_log
