@@ -69,6 +69,10 @@ class EngineConversation(Conversation):
         return {n: data for n, data in heard.items() if data}
 
 
+# Less than what Redis reads of a connection at a time.
+_ROUND_BYTES: Final = 8 << 10
+
+
 class RedisConversation(Conversation):
     """With a real redis-server."""
 
@@ -87,19 +91,21 @@ class RedisConversation(Conversation):
                 sock.sendall(encode_request([b"HELLO", b"3"]))
                 self._wait()
                 sock.recv(1 << 16)
+        data = encode_request(request)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.sockets[name].sendall(encode_request(request))
-        self._wait()
+            self.sockets[name].sendall(data)
+        self._wait(len(data))
         heard = {n: _received(sock) for n, sock in self.sockets.items()}
         return {n: data for n, data in heard.items() if data}
 
-    def _wait(self) -> None:
+    def _wait(self, sent_bytes: int = 0) -> None:
         """Until the server has answered all that it was sent.
 
         A request that is sent when the first of these is answered is read in a later round than
-        what was there before, and what is sent on this machine is there at once.
+        what was there before, and what is sent on this machine is there at once. In a round Redis
+        reads 16 KiB of a connection.
         """
-        for _ in range(2):
+        for _ in range(2 + sent_bytes // _ROUND_BYTES):
             self._fence.sendall(b"PING\r\n")
             answer = self._fence.recv(100)
             assert answer.startswith((b"+PONG", b"-")), answer
