@@ -138,9 +138,6 @@ class ExecForward(PrivateForward):
             whole += arguments
             self._slots += _slots_of(inner, arguments)
         self._exec = whole
-        # Nothing of it goes to a server unless something is watched there, which is known once all
-        # before it are answered.
-        self.exclusive = len(whole) == 1
 
     def inner(self) -> Queue:
         """The commands that the server executes."""

@@ -221,9 +221,12 @@ async def test_a_transaction_that_writes_waits_for_the_end_of_a_pause() -> None:
 
 
 @trio_test
-async def test_an_empty_transaction_minds_what_is_watched_in_the_same_pipeline() -> None:
+async def test_exec_without_multi_does_not_end_what_is_watched() -> None:
     async with run_cluster(2) as cluster:
         client = await cluster.connect()
-        requests = [("WATCH", "a"), ("SET", "a", 1), ("MULTI",), ("EXEC",), ("MULTI",), ("EXEC",)]
-        for _ in range(20):
-            assert await client.call_all(requests) == ["OK", "OK", "OK", None, "OK", []]
+        for wrong in ("EXEC", "DISCARD"):
+            for pipeline in ([("MULTI",), ("EXEC",)], [("MULTI",), ("GET", "a"), ("EXEC",)]):
+                requests = [("WATCH", "a"), (wrong,), ("SET", "a", 1), *pipeline]
+                replies = await client.call_all(requests)
+                assert isinstance(replies[1], Error)
+                assert replies[-1] is None
