@@ -48,6 +48,7 @@ from pocketkv.router.transactions import (
     WatchForward,
     check_queued,
     ends_transaction,
+    ends_watch,
 )
 from pocketkv.router.upstream import Binding
 from pocketkv.router.wire import request_cost
@@ -304,11 +305,11 @@ class RouterHandler(Asker):
         elif request[0][:1] in b"sS" and request[0].lower().decode("latin-1") in _HERE:
             reply = self._call_here(request)
         else:
-            was_in_transaction = self.session.transaction is not None
+            unwatches = ends_watch(request, in_transaction=self.session.transaction is not None)
             reply = run(self.session, request)
             if (
                 self._own.binding is not None or self.session.tracking is not None
-            ) and self._own.follow(self.session, was_in_transaction=was_in_transaction):
+            ) and self._own.follow(self.session, unwatches=unwatches):
                 self.is_unsettled = True
                 reply = self._own.settled(reply)
         if not self._connection.outstanding or isinstance(reply, Deferred) or reply is NO_REPLY:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from pocketkv.resp.client_connection import ClientConnection
     from pocketkv.router.exchange import Asker
 
-# Commands that are executed at the router and end a transaction, after which nothing is watched.
-_ENDING: Final = frozenset(("discard", "exec"))
-
 
 class OwnLanes:
     """Those of one client.
@@ -58,12 +55,12 @@ class OwnLanes:
             self.binding = binding
         return binding
 
-    def follow(self, session: Session, *, was_in_transaction: bool) -> bool:
+    def follow(self, session: Session, *, unwatches: bool) -> bool:
         """See to what a command has changed that was executed at the router.
 
         Args:
             session: The client.
-            was_in_transaction: Whether it was in MULTI before; without, EXEC only is an error.
+            unwatches: Whether it watches nothing since then.
 
         Returns:
             Whether the client's next requests take other lanes than those before.
@@ -72,9 +69,7 @@ class OwnLanes:
         if binding is not None:
             if session.last_command == "reset" or session.job_id != binding.key[0]:
                 self.close()
-            elif session.last_command == "unwatch" or (
-                was_in_transaction and session.last_command in _ENDING
-            ):
+            elif unwatches:
                 unwatch(binding)
         if session.tracking is None and self._tracking is None:
             return False

@@ -274,6 +274,18 @@ def check_queued(command: Command, view: JobView) -> None:
         raise CommandError(CROSS_SLOT)
 
 
+def ends_watch(request: list[bytes], *, in_transaction: bool) -> bool:
+    """Whether a client watches nothing once a request was executed at the router.
+
+    Without MULTI, EXEC is an error that changes nothing; one with arguments is refused, which ends
+    in Redis what there is of a transaction, and what is watched for it.
+    """
+    name = request[0].upper()
+    if name == b"EXEC":
+        return in_transaction or len(request) > 1
+    return len(request) == 1 and (name == b"UNWATCH" or (name == b"DISCARD" and in_transaction))
+
+
 def unwatch(private: PrivateBinding | None, *, is_told: bool = True) -> None:
     """Watch nothing any more.
 

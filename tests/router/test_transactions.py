@@ -230,3 +230,6 @@ async def test_exec_without_multi_does_not_end_what_is_watched() -> None:
                 replies = await client.call_all(requests)
                 assert isinstance(replies[1], Error)
                 assert replies[-1] is None
+        # One that is refused does, as in Redis.
+        requests = [("WATCH", "a"), ("EXEC", "x"), ("SET", "a", 1), ("MULTI",), ("EXEC",)]
+        assert (await client.call_all(requests))[-1] == []
