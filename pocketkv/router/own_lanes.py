@@ -7,7 +7,7 @@ the servers track what it reads and tell what has changed, between the replies.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pocketkv.engine.pubsub import all_of
 from pocketkv.resp.replies import Reply
