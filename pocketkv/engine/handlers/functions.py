@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.commands import Handler, KeySpec, Merge, Route, command, not_callable
 from pocketkv.engine.errors import CommandError, wrong_subcommand
 from pocketkv.engine.functions import ENGINE, NO_FUNCTION, Libraries, Library
 from pocketkv.engine.gate import require_memory
-from pocketkv.engine.handlers.scripts import check_key_count, script_keys
+from pocketkv.engine.handlers.scripts import check_key_count, script_keys, subcommand_of
 from pocketkv.engine.help_text import help_lines
 from pocketkv.engine.rdb.dumps import sealed
 from pocketkv.engine.rdb.errors import RdbError
@@ -106,32 +107,7 @@ command(
 )(not_callable)
 
 
-def _function(
-    name: str,
-    arity: int,
-    summary: str,
-    usage: str = "",
-    *,
-    flags: str = "noscript",
-    complexity: str = "O(1)",
-    route: Route = Route.NODE,
-    merge: Merge = Merge.NONE,
-    tips: str = "",
-) -> Callable[[Handler], Handler]:
-    return command(
-        f"FUNCTION|{name}",
-        arity=arity,
-        flags=flags,
-        categories="scripting",
-        group="scripting",
-        since="7.0.0",
-        complexity=complexity,
-        summary=summary,
-        usage=usage,
-        route=route,
-        merge=merge,
-        tips=tips,
-    )
+_function = partial(subcommand_of, "FUNCTION", since="7.0.0")
 
 
 @_function(

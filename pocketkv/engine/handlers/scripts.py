@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.arguments import canonical_integer
@@ -134,21 +135,23 @@ command(
 )(not_callable)
 
 
-def _script(
+def subcommand_of(
+    container: str,
     name: str,
     arity: int,
     summary: str,
     usage: str = "",
     *,
-    since: str = "2.6.0",
+    since: str,
     flags: str = "noscript",
     complexity: str = "O(1)",
     route: Route = Route.NODE,
     merge: Merge = Merge.NONE,
     tips: str = "",
 ) -> Callable[[Handler], Handler]:
+    """Declare a subcommand of SCRIPT or FUNCTION."""
     return command(
-        f"SCRIPT|{name}",
+        f"{container}|{name}",
         arity=arity,
         flags=flags,
         categories="scripting",
@@ -161,6 +164,9 @@ def _script(
         merge=merge,
         tips=tips,
     )
+
+
+_script = partial(subcommand_of, "SCRIPT", since="2.6.0")
 
 
 @_script(
