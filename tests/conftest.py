@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from hypothesis import settings
@@ -11,6 +12,10 @@ from hypothesis import settings
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# One example may meet a busy machine, so only pytest's own timeout of a whole test counts.
-settings.register_profile("pocketkv", deadline=None, print_blob=True)
+# One example may meet a busy machine, so only pytest's own timeout of a whole test counts. What CI
+# tells must not be a matter of luck: it searches the same examples each time, and new ones are
+# found by those who run the tests.
+settings.register_profile(
+    "pocketkv", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
+)
 settings.load_profile("pocketkv")

@@ -37,6 +37,7 @@ _MAY_BE_REFUSED: Final = (
     "no other server",
     "would have to move",
     "would get too little",
+    "too little room",
     "draining",
     "was told to end",
     "is being stopped",

@@ -26,10 +26,13 @@ Requests = list[Request]
 integers = st.one_of(
     st.integers(-(2**63), 2**63 - 1), st.integers(-200, 200), st.integers(-40_000, 40_000)
 ).map(lambda number: b"%d" % number)
-texts = st.one_of(
+short_texts = st.one_of(
     integers,
     st.binary(max_size=30),
     st.sampled_from([b"", b"a" * 20, b"a" * 21, b"b" * 63, b"b" * 64, b"b" * 65, b"007", b"-0"]),
+)
+texts = st.one_of(
+    short_texts,
     st.sampled_from([b"c" * 4095, b"c" * 4096, b"abc" * 4000, b"x" * 60_000]),
 )
 some_texts = st.one_of(
@@ -76,13 +79,22 @@ def sorted_sets() -> st.SearchStrategy[Requests]:
     )
 
 
-fields = st.lists(st.tuples(texts, texts), min_size=1, max_size=3).map(
-    lambda pairs: [part for pair in pairs for part in pair]
-)
+def fields_of(texts: st.SearchStrategy[bytes]) -> st.SearchStrategy[Request]:
+    return st.lists(st.tuples(texts, texts), min_size=1, max_size=3).map(
+        lambda pairs: [part for pair in pairs for part in pair]
+    )
+
+
+# An entry must not be over the length that we still compress (`lzf.LENGTH_MAX`): Redis has no limit.
+longer_texts = st.sampled_from([b"c" * 4095, b"c" * 4096, b"abc" * 3000])
 entries = st.one_of(
-    st.lists(fields, min_size=1, max_size=20),
+    st.lists(fields_of(st.one_of(short_texts, longer_texts)), min_size=1, max_size=20),
     # More than a node has.
-    st.builds(lambda pairs, count: [pairs] * count, fields, st.sampled_from([99, 100, 101, 250])),
+    st.builds(
+        lambda pairs, count: [pairs] * count,
+        fields_of(short_texts),
+        st.sampled_from([99, 100, 101, 250]),
+    ),
 )
 
 
