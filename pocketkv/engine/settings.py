@@ -22,7 +22,7 @@ from pocketkv.engine.key_eviction import NO_EVICTION, POLICIES, KeyEviction
 from pocketkv.engine.notifications import flag_letters, parse_flags
 from pocketkv.engine.pubsub import pubsub_of
 from pocketkv.engine.setting_kinds import Choice, Number, SettingError, parse_amount, parse_flag
-from pocketkv.engine.unused_settings import UNUSED, UNUSED_ALIASES
+from pocketkv.engine.unused_settings import HIDDEN, UNUSED, UNUSED_ALIASES
 
 if TYPE_CHECKING:
     from pocketkv.engine.node import Node
@@ -107,6 +107,7 @@ _ALIASES: Final = {
     "zset-max-ziplist-value": "zset-max-listpack-value",
     "lua-time-limit": "busy-reply-threshold",
     "slave-read-only": "replica-read-only",
+    "slaveof": "replicaof",
     **UNUSED_ALIASES,
 }
 
@@ -340,6 +341,11 @@ def _write_notify_flags(session: Session, flags: int) -> None:
     session.space.notify_flags = flags
 
 
+# What is so for as long as the server runs, and Redis would let clients change.
+_MAY_BE_REPEATED: Final = frozenset(
+    ("bind", "client-query-buffer-limit", "maxclients", "maxmemory", "port", "tls-port")
+)
+
 _LIVE: Final = (
     Setting("maxmemory", _read_maxmemory, _parse_maxmemory, _write_maxmemory),
     Setting(
@@ -385,6 +391,9 @@ _LIVE: Final = (
         _write_channels_of_new_users,
     ),
     _immutable("aclfile", lambda session: ""),
+    _immutable("replicaof", lambda session: ""),
+    _immutable("daemonize", lambda session: "no"),
+    _immutable("supervised", lambda session: "no"),
     Setting(
         "notify-keyspace-events",
         lambda session: flag_letters(session.space.notify_flags).encode(),
@@ -422,7 +431,7 @@ def find_settings(session: Session, patterns: list[bytes]) -> dict[bytes, bytes]
             continue
         glob = Glob(lowered)
         for name, real_name in _NAMES.items():
-            if glob.matches(name.encode()):
+            if name not in HIDDEN and glob.matches(name.encode()):
                 found[name.encode()] = _TABLE[real_name].read(session)
     return found
 
@@ -440,7 +449,7 @@ def change_settings(session: Session, pairs: list[tuple[bytes, bytes]]) -> None:
         CommandError: A name that there is not, twice the same, or a value that cannot be.
     """
     node = session.node
-    settings = _settings_to_change(node, pairs)
+    settings = _settings_to_change(session, pairs)
     values = []
     for (name, text), setting in zip(pairs, settings, strict=True):
         try:
@@ -450,7 +459,7 @@ def change_settings(session: Session, pairs: list[tuple[bytes, bytes]]) -> None:
     for setting, value in zip(settings, values, strict=True):
         if setting.write_in_job is not None:
             setting.write_in_job(session, value)
-        elif setting.write is not None:
+        elif setting.write is not None and (setting.name != "maxmemory" or node.alone):
             setting.write(node, value)
 
 
@@ -459,7 +468,8 @@ def _may_evict(node: Node, policy: bytes) -> bool:
     return node.keyspace.store is None or policy.lower() == NO_EVICTION.encode()
 
 
-def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Setting]:
+def _settings_to_change(session: Session, pairs: list[tuple[bytes, bytes]]) -> list[Setting]:
+    node = session.node
     settings: list[Setting] = []
     refusal: CommandError | None = None
     for name, value in pairs:
@@ -471,7 +481,10 @@ def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Se
             )
         setting = _TABLE[real_name]
         is_fixed = setting.write is None and setting.write_in_job is None
-        if is_fixed or (real_name == "maxmemory" and not node.alone):
+        if real_name in _MAY_BE_REPEATED and value == setting.read(session):
+            # Programs put back what they have seen.
+            pass
+        elif is_fixed or (real_name == "maxmemory" and not node.alone):
             refusal = _failed(name, _IMMUTABLE)
         elif real_name == "maxmemory-policy" and not _may_evict(node, value):
             refusal = _failed(name, "what does not fit into memory goes to this server's medium")
