@@ -20,6 +20,7 @@ import trio
 
 from pocketkv.config import RouterConfig
 from pocketkv.engine import handlers
+from pocketkv.engine.job_terms import follow_terms
 from pocketkv.engine.keyspace import Clock, Keyspace
 from pocketkv.engine.node import Node
 from pocketkv.engine.session import Session
@@ -34,6 +35,7 @@ from pocketkv.router.routing import Router
 from pocketkv.serving.membership import Membership
 from pocketkv.serving.memory import keep_freed_memory
 from pocketkv.serving.shell import Ready, Shell, listen, serve
+from pocketkv.serving.terms import ControllerTerms
 
 # Objects made and not freed after which the collector of cycles looks at those.
 _COLLECTED_AFTER: Final = 50_000
@@ -117,6 +119,7 @@ class RouterServer:
         )
         self.router.membership = membership
         async with trio.open_nursery() as nursery:
+            self.node.term_keeper = ControllerTerms(membership.call, nursery)
             nursery.start_soon(membership.run)
             await membership.wait_joined()
             shell.ready = True
@@ -143,6 +146,7 @@ class RouterServer:
             self.router.job_ended(job_id)
         self.log.debug("map changed", extra={"jobs": len(changed)})
         self.router.topology_changed()
+        follow_terms(self.node)
         if self.node.topology.ranges(DEFAULT_JOB_ID):
             self._has_slots.set()
 
