@@ -28,9 +28,10 @@ TARGET: Final = ROOT / "docs" / "commands.md"
 
 # What those who know Redis would not expect.
 DIFFERENCES: Final = {
-    "acl|setuser": "Users are the job's own, on the node where they were made: they log in as "
-    "`job-id/user`, in the job `default` as `user`. In a cluster the user `default` of a job "
-    "has the job's token and all rights. Rules are shown as they were given, as in 7.2.",
+    "acl|setuser": "Users are the job's own, on all of its nodes, and are kept with the job: they "
+    "log in as `job-id/user`, in the job `default` as `user`. In a cluster the user `default` of a "
+    "registered job has the job's token and all rights, and users are not changed in "
+    "transactions. Rules are shown as they were given, as in 7.2.",
     "acl|load": "Answers as a Redis without an ACL file.",
     "acl|save": "Answers as a Redis without an ACL file.",
     "bgrewriteaof": "Answers as Redis, and does nothing: no file is kept.",
@@ -41,7 +42,7 @@ DIFFERENCES: Final = {
     "client|pause": "Holds the job's clients of this node only.",
     "config|rewrite": "Answers as a Redis without a configuration file.",
     "config|set": "Settings are a node's, and take an administrator where there is one, but for "
-    "`notify-keyspace-events`, which is each job's own. Settings of files and replicas are "
+    "`notify-keyspace-events`, which is each job's own, on all of its nodes. Settings of files and replicas are "
     "remembered and shown, and have no effect.",
     "debug": "Subcommands that tests and curiosity ask for; none that stops the server.",
     "failover": "Refused in Redis's words for a master without replicas.",
