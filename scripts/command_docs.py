@@ -58,7 +58,7 @@ DIFFERENCES: Final = {
     "module|list": "Empty: there are no modules.",
     "monitor": "Shows the commands of the job; an administrator sees all.",
     "publish": "Reaches all of the job's subscribers, whatever server or router they are connected "
-    "to; in transactions and scripts, the count is of those of this server.",
+    "to; in scripts, the count is of those of this server and of routers.",
     "readonly": "There are no replicas, so nothing changes.",
     "readwrite": "There are no replicas, so nothing changes.",
     "replicaof": "Refused, but for `NO ONE`: a value has one copy.",
