@@ -134,7 +134,10 @@ class StorageConfig(ProcessConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RouterConfig(ProcessConfig):
-    """A router. With `reuse_port`, several share one port."""
+    """A router. With `reuse_port`, several share one port.
+
+    For up to `start_wait_s` after its start, who connects waits until there is a map.
+    """
 
     controller: tuple[str, int]
     router_id: str | None
@@ -142,6 +145,7 @@ class RouterConfig(ProcessConfig):
     require_auth: bool
     advertise_host: str | None
     reuse_port: bool
+    start_wait_s: float = 0.0
     admin_password: str | None = field(repr=False)
 
 
@@ -301,6 +305,7 @@ def add_router_arguments(parser: argparse.ArgumentParser) -> None:
     _REQUIRE_AUTH.add_to(parser, "no")
     _ADVERTISE_HOST.add_to(parser, "--host")
     _REUSE_PORT.add_to(parser, "no")
+    _START_WAIT.add_to(parser, "0")
     ADMIN_PASSWORD_FILE.add_to(parser, "none: anybody may register jobs")
 
 
@@ -327,6 +332,7 @@ def router_config(
         require_auth=given(_REQUIRE_AUTH, False),
         advertise_host=given(_ADVERTISE_HOST, None),
         reuse_port=given(_REUSE_PORT, False),
+        start_wait_s=given(_START_WAIT, 0.0),
         admin_password=admin_password(given),
     )
 
@@ -567,6 +573,12 @@ _ADVERTISE_HOST: Final = Option(
 )
 _REUSE_PORT: Final = Option(
     "reuse-port", parse_switch, "share the port with others", is_switch=True
+)
+_START_WAIT: Final = Option(
+    "start-wait",
+    parse_seconds,
+    "how long clients wait at the start for the cluster to have started",
+    "SECONDS",
 )
 _STATE: Final = Option("state", parse_path, "SQLite file of jobs and placements", "PATH")
 _CATALOG: Final = Option("catalog", parse_path, "TOML file of tiers and their prices", "PATH")

@@ -102,6 +102,9 @@ SEND_PIECES_MAX: Final = 64
 # Replies that a router may owe one client before it stops taking that client's requests.
 OUTSTANDING_REQUESTS_MAX: Final = 4096
 
+# What the users and settings of one job take: all members are told all of them at each change.
+TERMS_BYTES_MAX: Final = 64 * KIB
+
 # --- one server --------------------------------------------------------------------------------
 
 # Twice Redis's maxclients: ten thousand may wait in blocking commands while others work. A server

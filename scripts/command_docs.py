@@ -28,9 +28,10 @@ TARGET: Final = ROOT / "docs" / "commands.md"
 
 # What those who know Redis would not expect.
 DIFFERENCES: Final = {
-    "acl|setuser": "Users are the job's own, on the node where they were made: they log in as "
-    "`job-id/user`, in the job `default` as `user`. In a cluster the user `default` of a job "
-    "has the job's token and all rights. Rules are shown as they were given, as in 7.2.",
+    "acl|setuser": "Users are the job's own, on all of its nodes, and are kept with the job: they "
+    "log in as `job-id/user`, in the job `default` as `user`. In a cluster the user `default` of a "
+    "registered job has the job's token and all rights, and users are not changed in "
+    "transactions. Rules are shown as they were given, as in 7.2.",
     "acl|load": "Answers as a Redis without an ACL file.",
     "acl|save": "Answers as a Redis without an ACL file.",
     "bgrewriteaof": "Answers as Redis, and does nothing: no file is kept.",
@@ -41,13 +42,13 @@ DIFFERENCES: Final = {
     "client|pause": "Holds the job's clients of this node only.",
     "config|rewrite": "Answers as a Redis without a configuration file.",
     "config|set": "Settings are a node's, and take an administrator where there is one, but for "
-    "`notify-keyspace-events`, which is each job's own. Settings of files and replicas are "
+    "`notify-keyspace-events`, which is each job's own, on all of its nodes. Settings of files and replicas are "
     "remembered and shown, and have no effect.",
     "debug": "Subcommands that tests and curiosity ask for; none that stops the server.",
     "failover": "Refused in Redis's words for a master without replicas.",
     "flushall": "Removes the keys of the job, on all of its servers.",
     "info": "Tells of the job, on a router of all its servers together.",
-    "lastsave": "When BGSAVE was last asked for, or the server began.",
+    "lastsave": "When SAVE or BGSAVE was last asked for, or the server began.",
     "latency|graph": "A picture of another style.",
     "lolwut": "The version, without its pictures.",
     "memory|doctor": "In words of our own.",
@@ -57,50 +58,21 @@ DIFFERENCES: Final = {
     "module|list": "Empty: there are no modules.",
     "monitor": "Shows the commands of the job; an administrator sees all.",
     "publish": "Reaches all of the job's subscribers, whatever server or router they are connected "
-    "to; in transactions and scripts, the count is of those of this server.",
+    "to; in scripts, the count is of those of this server and of routers.",
     "readonly": "There are no replicas, so nothing changes.",
     "readwrite": "There are no replicas, so nothing changes.",
     "replicaof": "Refused, but for `NO ONE`: a value has one copy.",
     "role": "Always a master without replicas.",
-    "save": "Refused: nothing is kept, and an OK would promise that it is.",
+    "save": "Answers as Redis, and LASTSAVE tells of it; nothing is saved.",
+    "replconf": "Answers as Redis; SYNC and PSYNC are refused.",
     "shutdown": "Refused: servers are stopped by whoever runs them.",
     "slaveof": "Refused, but for `NO ONE`: a value has one copy.",
     "slowlog|get": "Shows the job's own calls.",
+    "waitaof": "There are no such files and no replicas.",
     "wait": "There are no replicas: 0, at once or when the time is over.",
 }
-_MAPS: Final = "slots are given by the controller, which is told what is wanted by JOB commands"
-_NO_REPLICAS: Final = "a value has one copy: there is no replication"
 # Why a command is not there.
-REASONS: Final = {
-    "cluster|addslots": _MAPS,
-    "cluster|addslotsrange": _MAPS,
-    "cluster|bumpepoch": _MAPS,
-    "cluster|count-failure-reports": "nodes do not watch each other, the controller does",
-    "cluster|delslots": _MAPS,
-    "cluster|delslotsrange": _MAPS,
-    "cluster|failover": _NO_REPLICAS,
-    "cluster|flushslots": _MAPS,
-    "cluster|forget": "servers come and go by the controller",
-    "cluster|links": "there is no bus between nodes",
-    "cluster|meet": "servers come and go by the controller",
-    "cluster|myshardid": "a node is a shard of its own; see CLUSTER MYID",
-    "cluster|replicas": _NO_REPLICAS,
-    "cluster|replicate": _NO_REPLICAS,
-    "cluster|reset": _MAPS,
-    "cluster|saveconfig": "the controller keeps the cluster's state",
-    "cluster|set-config-epoch": _MAPS,
-    "cluster|setslot": _MAPS,
-    "cluster|slaves": _NO_REPLICAS,
-    "function|dump": "not there yet",
-    "function|restore": "not there yet",
-    "module|load": "there are no modules",
-    "module|loadex": "there are no modules",
-    "module|unload": "there are no modules",
-    "psync": _NO_REPLICAS,
-    "replconf": _NO_REPLICAS,
-    "sync": _NO_REPLICAS,
-    "waitaof": "no file is kept",
-}
+REASONS: Final[dict[str, str]] = {}
 _HEAD: Final = """\
 # Commands
 
@@ -133,8 +105,9 @@ def text() -> str:
         members = [records[n] for n in names if n in records and records[n].group == group]
         parts.append(f"\n## {group}\n\n| command | |\n|---|---|\n")
         parts += [_row(record) for record in members]
-    parts.append("\n## Not offered\n\n| command | why |\n|---|---|\n")
-    parts += [f"| {_spelled(name)} | {REASONS[name]} |\n" for name in missing]
+    if missing:
+        parts.append("\n## Not offered\n\n| command | why |\n|---|---|\n")
+        parts += [f"| {_spelled(name)} | {REASONS[name]} |\n" for name in missing]
     parts.append("\n## PocketKV's own\n\n| command | |\n|---|---|\n")
     parts += [_row(record) for record in own]
     return "".join(parts)

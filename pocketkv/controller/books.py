@@ -29,6 +29,7 @@ from pocketkv.controller.tenants import Leases, Tenant
 from pocketkv.controller.transit import planned_slots, reserved
 from pocketkv.jobs import Hints
 from pocketkv.placement import PlacementMap, assign_slots
+from pocketkv.terms import Terms
 
 
 class Books:
@@ -171,6 +172,14 @@ class Books:
         if tenant.job is not None and tenant.job.lease_expires_ms is not None:
             self._leases.put(job_id, tenant.job.lease_expires_ms)
 
+    def _set_terms(self, terms: Terms, changes: Changes) -> None:
+        """Have a job's terms, under a new epoch, and tell everybody."""
+        self._stamp(changes)
+        job_id = terms.job_id
+        self.tenants[job_id] = replace(self.tenants[job_id], terms=replace(terms, epoch=self.epoch))
+        changes.terms.add(job_id)
+        changes.jobs.add(job_id)
+
     def _account(self, job_id: str, now_ms: int) -> None:
         """Have the job pay for what it has and uses now."""
         tenant = self.tenants[job_id]
@@ -189,6 +198,7 @@ class Books:
         self.placeless.discard(job_id)
         changes.jobs.discard(job_id)
         changes.placements.discard(job_id)
+        changes.terms.discard(job_id)
         changes.ended.append(job_id)
         cost = round(tenant.account.total(now_ms), 6)
         changes.log(logging.INFO, "job ended", job=job_id, reason=reason, cost_usd=cost)

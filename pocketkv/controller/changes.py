@@ -20,6 +20,7 @@ class Changes:
     Attributes:
         stamped: Whether it has an epoch of its own, so that members are told.
         servers, facts: Whether the list of servers changed, or the plan, or what is to be deleted.
+        terms: Ids of jobs whose terms members are to be told.
         jobs, placements, records: Ids of jobs, maps and servers to be remembered anew.
         ended: Ids of jobs that are over.
         logs, actions: What else is to be done.
@@ -28,6 +29,7 @@ class Changes:
     stamped: bool = False
     servers: bool = False
     facts: bool = False
+    terms: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
     placements: set[str] = field(default_factory=set)
     ended: list[str] = field(default_factory=list)
@@ -62,7 +64,10 @@ class Changes:
         if self.stamped:
             maps = tuple(placements[job_id] for job_id in sorted(self.placements))
             servers = fleet.servers() if self.servers else None
-            found.append(SendUpdate(Update(epoch, False, servers, maps, tuple(self.ended))))
+            told = [tenants[job_id].terms for job_id in sorted(self.terms)]
+            terms = tuple(one for one in told if one is not None)
+            ended = tuple(self.ended)
+            found.append(SendUpdate(Update(epoch, False, servers, maps, ended, terms)))
         return found + self.actions
 
     def _persist(

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from pocketkv.controller.members import Joining, Report
 from pocketkv.jobs import Hints, Job
 from pocketkv.placement import PlacementMap, Server
+from pocketkv.terms import Terms
 
 # --- events ------------------------------------------------------------------------------------
 
@@ -67,6 +68,35 @@ class JobDeregistered:
     """A job is over."""
 
     job_id: str
+
+
+@dataclass(frozen=True)
+class UserSet:
+    """A job makes or changes one of its users by `rules`, as ACL SETUSER has them.
+
+    A user that is new may do what the rule `fresh` says before those.
+    """
+
+    job_id: str
+    name: str
+    rules: tuple[bytes, ...]
+    fresh: bytes = b""
+
+
+@dataclass(frozen=True)
+class UsersRemoved:
+    """A job removes users."""
+
+    job_id: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JobConfigured:
+    """A job changes settings that are its own."""
+
+    job_id: str
+    settings: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -200,6 +230,9 @@ Event: TypeAlias = (
     | JobUpdated
     | JobRenewed
     | JobDeregistered
+    | UserSet
+    | UsersRemoved
+    | JobConfigured
     | SlotsMoved
     | MoveFailed
     | JobRetains
@@ -230,16 +263,19 @@ class Update:
     servers: tuple[Server, ...] | None = None
     placements: tuple[PlacementMap, ...] = ()
     ended: tuple[str, ...] = ()
+    terms: tuple[Terms, ...] = ()
 
     def followed_by(self, later: Update) -> Update:
         """Return one update that says what this one and then a later one do; neither is full."""
         ended = dict.fromkeys([*self.ended, *later.ended])
         placements = {p.job_id: p for p in (*self.placements, *later.placements)}
+        terms = {one.job_id: one for one in (*self.terms, *later.terms)}
         return Update(
             later.epoch,
             servers=self.servers if later.servers is None else later.servers,
             placements=tuple(p for job_id, p in placements.items() if job_id not in ended),
             ended=tuple(ended),
+            terms=tuple(one for job_id, one in terms.items() if job_id not in ended),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -249,6 +285,8 @@ class Update:
             document["servers"] = [server.as_json() for server in self.servers]
         if self.placements:
             document["placements"] = [placement.as_json() for placement in self.placements]
+        if self.terms:
+            document["terms"] = [one.as_json() for one in self.terms]
         if self.ended:
             document["ended"] = list(self.ended)
         return document

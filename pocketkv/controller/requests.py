@@ -26,6 +26,7 @@ from pocketkv.controller.members import (
 )
 from pocketkv.controller.messages import (
     Event,
+    JobConfigured,
     JobRetains,
     JobRetired,
     JobRetireRefused,
@@ -35,6 +36,8 @@ from pocketkv.controller.messages import (
     ServerDrained,
     SlotsMoved,
     StorePurged,
+    UserSet,
+    UsersRemoved,
 )
 from pocketkv.engine import gate
 from pocketkv.engine.commands import Command, Route, find_command
@@ -229,6 +232,34 @@ class ControllerHandler(RequestHandler):
         self._joined()
         return self._tell(StorePurged(request[1].decode("utf-8", "replace")))
 
+    def _set_user(self, request: list[bytes]) -> Reply:
+        """A job makes or changes a user: its name, what a new one may hear, and the rules."""
+        _, job_id, name, fresh, *rules = request
+        return self._tell_all(UserSet(_text(job_id), _text(name), tuple(rules), fresh))
+
+    def _remove_users(self, request: list[bytes]) -> Reply:
+        """A job removes users."""
+        return self._tell_all(UsersRemoved(_text(request[1]), tuple(map(_text, request[2:]))))
+
+    def _configure(self, request: list[bytes]) -> Reply:
+        """A job changes settings that are its own."""
+        if len(request) % 2:
+            raise wrong_arity("member.configure")
+        words = list(map(_text, request[2:]))
+        settings = dict(zip(words[::2], words[1::2], strict=True))
+        return self._tell_all(JobConfigured(_text(request[1]), settings))
+
+    def _tell_all(self, event: Event) -> Deferred:
+        """Take an event, and answer when all members know what follows from it."""
+        self._joined()
+
+        async def tell(reply: Deferred) -> None:
+            epoch = await self._core.tell(event)
+            await self._core.wait_acknowledged(epoch)
+            reply.complete(OK)
+
+        return self._answer_later(tell, exclusive=False)
+
     def _tell(self, event: Event) -> Deferred:
         async def tell(reply: Deferred) -> None:
             await self._core.tell(event)
@@ -280,11 +311,16 @@ class ControllerHandler(RequestHandler):
             try:
                 await task(reply)
             except RefusedError as error:
-                reply.complete(ErrorReply(f"ERR {error}".encode()))
+                text = f"ERR {error}".encode("utf-8", "backslashreplace")
+                reply.complete(ErrorReply(text))
 
         if not self._core.start_soon(answer):
             raise CommandError(_STOPPING)
         return reply
+
+
+def _text(argument: bytes) -> str:
+    return argument.decode("utf-8", "surrogateescape")
 
 
 def _checked(parse: Callable[[bytes], _T], text: bytes) -> _T:
@@ -302,6 +338,9 @@ _MEMBER_COMMANDS: Final[
     b"MEMBER.ACK": (2, ControllerHandler._acknowledge),
     b"MEMBER.REPORT": (2, ControllerHandler._report),
     b"MEMBER.RETAIN": (2, ControllerHandler._retain),
+    b"MEMBER.SETUSER": (-4, ControllerHandler._set_user),
+    b"MEMBER.DELUSER": (-3, ControllerHandler._remove_users),
+    b"MEMBER.CONFIGURE": (-4, ControllerHandler._configure),
     b"MEMBER.RETIRED": (2, ControllerHandler._retired),
     b"MEMBER.MOVED": (2, ControllerHandler._moved),
     b"MEMBER.MOVE_FAILED": (2, ControllerHandler._move_failed),

@@ -56,6 +56,8 @@ from pocketkv.tokens import SECRET_BYTES
 
 # The cluster must be ready by then, on a machine however busy.
 START_TIMEOUT_S: Final = 60.0
+# Clients of a router that has just started wait no longer than this for the cluster.
+_CLIENTS_WAIT_S: Final = 20.0
 # Processes are asked to end; then the lifeline ends; those that are left are killed. All of it is
 # over within 5 s.
 ASK_TIMEOUT_S: Final = 1.5
@@ -241,6 +243,9 @@ class Supervisor:
     def _router_arguments(self, number: int) -> list[str]:
         config = self.config
         arguments = ["router", "--host", config.host, "--port", str(self.port), "--reuse-port"]
+        # Who waits for the port may go on when there is one; nobody meets a cluster without slots.
+        if any(config.servers.values()):
+            arguments += ["--start-wait", f"{_CLIENTS_WAIT_S:g}"]
         arguments += ["--controller", f"{LOOPBACK}:{self._controller_port}"]
         arguments += ["--require-auth" if config.require_auth else "--no-require-auth"]
         if self.advertise_host is not None:

@@ -36,6 +36,7 @@ from pocketkv.controller.messages import (
     DrainCancelled,
     Event,
     Instruction,
+    JobConfigured,
     JobDeregistered,
     JobPurged,
     JobRegistered,
@@ -59,14 +60,18 @@ from pocketkv.controller.messages import (
     Tick,
     TierScaled,
     Update,
+    UserSet,
+    UsersRemoved,
     WatchServer,
 )
 from pocketkv.controller.policy import Rooms
 from pocketkv.controller.tenants import Tenant
 from pocketkv.controller.transit import reserved
+from pocketkv.engine.users import RuleError, changed_rules
 from pocketkv.jobs import DEFAULT_JOB_ID, infer
 from pocketkv.placement import PlacementMap
 from pocketkv.scaling_rules import ScalingRules
+from pocketkv.terms import Terms, TermsError
 
 # A storage server that has not been heard of for so long is out.
 SILENCE_MS: Final = 3_000
@@ -169,6 +174,7 @@ class ClusterState(ElasticBooks):
             full=True,
             servers=self.fleet.servers(),
             placements=self.placements.maps(),
+            terms=tuple(t.terms for t in self.tenants.values() if t.terms is not None),
         )
 
     def watched(self) -> list[WatchServer]:
@@ -230,6 +236,9 @@ class ClusterState(ElasticBooks):
                 self.placements.replace(replace(placement, epoch=self.epoch))
                 changes.placements.add(placement.job_id)
                 changes.jobs.add(placement.job_id)
+            for tenant in list(self.tenants.values()):
+                if tenant.terms is not None:
+                    self._set_terms(tenant.terms, changes)
         if joining.role == ROUTER:
             self.routers[joining.id] = Router.joined(joining, now_ms)
         else:
@@ -388,6 +397,37 @@ class ClusterState(ElasticBooks):
             raise RefusedError(f"the job '{event.job_id}' never ends")
         self._end_or_retain(event.job_id, "deregistered", now_ms, changes)
 
+    # --- what jobs say of themselves -------------------------------------------------------------
+
+    def _terms(self, job_id: str) -> Terms:
+        tenant = self._active(job_id)
+        return Terms(job_id) if tenant.terms is None else tenant.terms
+
+    def _on_user_set(self, event: UserSet, now_ms: int, changes: Changes) -> None:
+        terms = self._terms(event.job_id)
+        known = terms.users.get(event.name)
+        try:
+            rules = changed_rules(event.name, known, event.rules, event.fresh)
+            changed = terms.with_user(event.name, rules)
+        except (RuleError, TermsError) as error:
+            raise RefusedError(f"the user cannot be so: {error}") from error
+        self._set_terms(changed, changes)
+        changes.log(logging.INFO, "user changed", job=event.job_id, user=event.name)
+
+    def _on_users_removed(self, event: UsersRemoved, now_ms: int, changes: Changes) -> None:
+        terms = self._terms(event.job_id)
+        if not terms.users.keys().isdisjoint(event.names):
+            self._set_terms(terms.without_users(event.names), changes)
+            changes.log(logging.INFO, "users removed", job=event.job_id, count=len(event.names))
+
+    def _on_configured(self, event: JobConfigured, now_ms: int, changes: Changes) -> None:
+        try:
+            changed = self._terms(event.job_id).with_settings(event.settings)
+        except TermsError as error:
+            raise RefusedError(str(error)) from error
+        self._set_terms(changed, changes)
+        changes.log(logging.INFO, "job configured", job=event.job_id)
+
     # --- time ----------------------------------------------------------------------------------
 
     def _on_tick(self, event: Tick, now_ms: int, changes: Changes) -> None:
@@ -502,6 +542,9 @@ _HANDLERS: Final[Mapping[type, _Handler]] = {
     JobUpdated: ClusterState._on_updated,
     JobRenewed: ClusterState._on_renewed,
     JobDeregistered: ClusterState._on_deregistered,
+    UserSet: ClusterState._on_user_set,
+    UsersRemoved: ClusterState._on_users_removed,
+    JobConfigured: ClusterState._on_configured,
     SlotsMoved: ClusterState._on_slots_moved,
     MoveFailed: ClusterState._on_move_failed,
     JobRetains: ClusterState._on_retains,

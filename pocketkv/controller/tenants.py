@@ -10,6 +10,7 @@ from typing import Any
 from pocketkv.controller.accounts import Account
 from pocketkv.controller.policy import Ask, Shortage
 from pocketkv.jobs import Hints, Job
+from pocketkv.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Tenant:
 
     `lost_keys` are those that were on servers that died; `shortages` is what its placement lacks,
     `asks` the servers that would let it be met.
+    `terms` are what it has told of its users and settings, if anything.
     It `retains` keys if some were marked; `retention` is what became of them since its end.
     """
 
@@ -54,6 +56,7 @@ class Tenant:
     asks: tuple[Ask, ...] = ()
     retains: bool = False
     retention: Retention | None = None
+    terms: Terms | None = None
 
     @property
     def hints(self) -> Hints:
@@ -68,6 +71,7 @@ class Tenant:
             "lost_keys": self.lost_keys,
             "retains": self.retains,
             "retention": None if self.retention is None else asdict(self.retention),
+            "terms": None if self.terms is None else self.terms.as_json(),
         }
 
     @classmethod
@@ -75,16 +79,18 @@ class Tenant:
         """Return the tenant of a remembered record.
 
         Raises:
-            JobError, KeyError, TypeError: not such a record.
+            JobError, TermsError, KeyError, TypeError: not such a record.
         """
         job = None if record["job"] is None else Job.from_json(record["job"])
         retention = record.get("retention")
+        terms = record.get("terms")
         return cls(
             job,
             Account(**record["account"]),
             int(record["lost_keys"]),
             retains=record.get("retains", False),
             retention=None if retention is None else Retention.from_json(retention),
+            terms=None if terms is None else Terms.from_json(terms),
         )
 
 

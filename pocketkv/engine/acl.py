@@ -7,18 +7,20 @@ job `default`. Whoever has the job's token is the user ``default`` of the job.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.client_list import describe
-from pocketkv.engine.users import User
+from pocketkv.engine.pubsub import Kind
+from pocketkv.engine.users import DEFAULT_USER, User, default_user, user_of
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.resp.replies import Reply
 
 if TYPE_CHECKING:
-    from pocketkv.engine.keyspace import Keyspace
+    from pocketkv.engine.keyspace import JobSpace, Keyspace
+    from pocketkv.engine.node import Node
     from pocketkv.engine.session import Session
 
-DEFAULT_USER: Final = "default"
 # A refusal that is repeated within this time counts as one more of the same.
 _SAME_WITHIN_MS: Final = 60_000
 
@@ -54,10 +56,7 @@ class Acl:
     """The users of one job on one node, and what they were refused, the newest first."""
 
     def __init__(self) -> None:
-        default = User(DEFAULT_USER)
-        for rule in (b"on", b"nopass", b"~*", b"&*", b"+@all"):
-            default.apply(rule)
-        self.users: dict[str, User] = {DEFAULT_USER: default}
+        self.users: dict[str, User] = {DEFAULT_USER: default_user()}
         self.refusals: deque[Refusal] = deque()
         # What CONFIG SET requirepass was told; only that it may be shown.
         self.shown_password = b""
@@ -104,10 +103,71 @@ class Acl:
 
 
 def acl_of(session: Session) -> Acl:
-    """The users of a client's job, made when they are first asked for."""
-    if session.space.acl is None:
-        session.space.acl = Acl()
-    return session.space.acl
+    """The users of a client's job."""
+    return acl_in(session.space)
+
+
+def acl_in(space: JobSpace) -> Acl:
+    """The users of a job, made when they are first asked for."""
+    if space.acl is None:
+        space.acl = Acl()
+    return space.acl
+
+
+def follow_users(node: Node, job_id: str, wanted: Mapping[str, str]) -> None:
+    """Have just these users of a job: what each may do, by name, as `User.rules_text` tells it."""
+    acl = acl_in(node.keyspace.open(job_id))
+    users = {name: user_of(name, rules) for name, rules in wanted.items()}
+    users.setdefault(DEFAULT_USER, default_user())
+    for name in [name for name in acl.users if name not in users]:
+        remove_user(node, job_id, acl, name)
+    for user in users.values():
+        put_user(node, job_id, acl, user)
+
+
+def put_user(node: Node, job_id: str, acl: Acl, user: User) -> None:
+    """Have a user be so from now on, and those who are connected as it do no more than it may."""
+    known = acl.users.get(user.name)
+    if known is None:
+        acl.users[user.name] = user
+        return
+    if known.rules_text() == user.rules_text():
+        return
+    known.take_over(user)
+    for session in _connected_as(node, job_id, user.name):
+        session.become(known)
+        if session.subscriptions and not _may_hear(session, known):
+            session.transport.close()
+
+
+def remove_user(node: Node, job_id: str, acl: Acl, name: str, asker: Session | None = None) -> bool:
+    """Remove a user, and close its connections; false if there is none.
+
+    What is due is still sent to the one that `asker` has; to all, if nobody knows who has asked.
+    """
+    if acl.users.pop(name, None) is None:
+        return False
+    for session in _connected_as(node, job_id, name):
+        if session.blocked is None and asker in (None, session):
+            session.transport.close_when_sent()
+        else:
+            session.transport.close()
+    return True
+
+
+def _connected_as(node: Node, job_id: str, name: str) -> list[Session]:
+    sessions = node.sessions_of(job_id)
+    return [s for s in sessions if s.user_name == name and not s.admin and not s.proxied]
+
+
+def _may_hear(session: Session, user: User) -> bool:
+    assert session.subscriptions is not None  # The caller has looked.
+    names = session.subscriptions.names
+    return all(
+        user.allows_channel(name, is_pattern=kind is Kind.PATTERN)
+        for kind in Kind
+        for name in names[kind]
+    )
 
 
 def named(keyspace: Keyspace, login: str) -> tuple[str, User] | None:

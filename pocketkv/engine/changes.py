@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from pocketkv.slots import key_slot
+
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace
@@ -19,6 +21,10 @@ class Observer(Protocol):
 
     def changed(self, database: Database, key: bytes, slot: int) -> None:
         """A key was set, changed in place, marked, or removed, for whatever reason."""
+        ...
+
+    def noted(self, database: Database, key: bytes, slot: int) -> None:
+        """What a value notes of its readers has changed (a stream's groups), and nothing else."""
         ...
 
     def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
@@ -47,6 +53,11 @@ class _Several:
         for member in self.members:
             member.changed(database, key, slot)
 
+    def noted(self, database: Database, key: bytes, slot: int) -> None:
+        """As `Observer.noted`."""
+        for member in self.members:
+            member.noted(database, key, slot)
+
     def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
         """As `Observer.expiry_changed`."""
         for member in self.members:
@@ -61,6 +72,18 @@ class _Several:
         """As `Observer.left`."""
         for member in self.members:
             member.left(space, start, end)
+
+
+def tell_noted(database: Database, key: bytes, grown_bytes: int) -> None:
+    """A value has noted something of its readers, which no reader has to know of.
+
+    What it costs, and what is kept of it on a medium, changes as with any other change.
+    """
+    database.space.account(grown_bytes)
+    if database.shelf is not None:
+        database.shelf.changed(key)
+    if database.observer is not None:
+        database.observer.noted(database, key, key_slot(key))
 
 
 def tell_left(space: JobSpace, before: bytes | bytearray) -> None:

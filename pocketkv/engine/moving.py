@@ -210,6 +210,10 @@ class Outgoing:
         if self.start <= slot <= self._reached:
             self._dirty[database.index, key] = _VALUE
 
+    def noted(self, database: Database, key: bytes, slot: int) -> None:
+        """What a value notes of its readers is a part of it."""
+        self.changed(database, key, slot)
+
     def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
         """A key expires at another time."""
         if self.start <= slot <= self._reached:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.blocking import Blocked
     from pocketkv.engine.defragment import Defragmenter
     from pocketkv.engine.fetching import Fetcher, Stepper
+    from pocketkv.engine.job_terms import TermKeeper
     from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.medium import MediumFigures
     from pocketkv.engine.moving import Moves
@@ -183,6 +184,8 @@ class Node:
         # Has the controller know that a job retains keys, and carries slots; set as the above.
         self.retaining: Retaining | None = None
         self.moves: Moves | None = None
+        # Has the controller change what a job says of its users and settings; set as the above.
+        self.term_keeper: TermKeeper | None = None
         # Publish to the job's other servers, and listen at them for clients here (see `pubsub`).
         self.forwarder: Forwarder | None = None
         self.listening: Listening | None = None

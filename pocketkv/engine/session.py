@@ -292,7 +292,7 @@ class Session:
     def become(self, user: User | None) -> None:
         """Be one of the job's users; ``None``: the one that needs no name."""
         acl = self.space.acl
-        if user is None and acl is not None:
+        if user is None and acl is not None and not self.proxied:
             user = acl.default
         self.user_name = DEFAULT_JOB_ID if user is None else user.name
         self.user = None if user is None or user.may_everything else user

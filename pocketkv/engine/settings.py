@@ -10,21 +10,22 @@ The values that handlers ask for are attributes of `Settings`, called like the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
-from pocketkv.engine.acl import acl_of
+from pocketkv.engine.acl import acl_in
 from pocketkv.engine.arguments import INT32_MAX, INT64_MAX, Glob, canonical_integer
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.key_eviction import NO_EVICTION, POLICIES, KeyEviction
 from pocketkv.engine.notifications import flag_letters, parse_flags
-from pocketkv.engine.pubsub import pubsub_of
+from pocketkv.engine.pubsub import pubsub_in
 from pocketkv.engine.setting_kinds import Choice, Number, SettingError, parse_amount, parse_flag
-from pocketkv.engine.unused_settings import UNUSED, UNUSED_ALIASES
+from pocketkv.engine.unused_settings import HIDDEN, UNUSED, UNUSED_ALIASES
 
 if TYPE_CHECKING:
+    from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.node import Node
     from pocketkv.engine.session import Session
 
@@ -107,6 +108,7 @@ _ALIASES: Final = {
     "zset-max-ziplist-value": "zset-max-listpack-value",
     "lua-time-limit": "busy-reply-threshold",
     "slave-read-only": "replica-read-only",
+    "slaveof": "replicaof",
     **UNUSED_ALIASES,
 }
 
@@ -123,13 +125,16 @@ class Setting:
         parse: Reads a new value, or raises `SettingError`.
         write: Puts a value into force; ``None``: it cannot be changed while the server runs.
         write_in_job: The same of what is each job's own, and its clients may change.
+        initial: Its value in a job that has not set it, if all nodes of a cluster are to have the
+            job's value (see `job_terms`).
     """
 
     name: str
     read: Callable[[Session], bytes]
     parse: Callable[[bytes], Any]
     write: Callable[[Node, Any], None] | None = None
-    write_in_job: Callable[[Session, Any], None] | None = None
+    write_in_job: Callable[[Node, JobSpace, Any], None] | None = None
+    initial: str | None = None
 
 
 def _attribute(name: str) -> str:
@@ -314,9 +319,9 @@ def _read_password(session: Session) -> bytes:
     return b"" if acl is None else acl.shown_password
 
 
-def _write_password(session: Session, password: bytes) -> None:
+def _write_password(node: Node, space: JobSpace, password: bytes) -> None:
     """On a server alone: the password of the user ``default``; empty: it needs none."""
-    acl = acl_of(session)
+    acl = acl_in(space)
     acl.shown_password = password
     acl.default.apply(b"resetpass" if password else b"nopass")
     if password:
@@ -334,11 +339,16 @@ def _parse_notify_flags(text: bytes) -> int:
     return flags
 
 
-def _write_notify_flags(session: Session, flags: int) -> None:
+def _write_notify_flags(node: Node, space: JobSpace, flags: int) -> None:
     # Who hears of it is found when there is something to tell.
-    session.space.notifier = pubsub_of(session)
-    session.space.notify_flags = flags
+    space.notifier = pubsub_in(space, node.listening)
+    space.notify_flags = flags
 
+
+# What is so for as long as the server runs, and Redis would let clients change.
+_MAY_BE_REPEATED: Final = frozenset(
+    ("bind", "client-query-buffer-limit", "maxclients", "maxmemory", "port", "tls-port")
+)
 
 _LIVE: Final = (
     Setting("maxmemory", _read_maxmemory, _parse_maxmemory, _write_maxmemory),
@@ -385,11 +395,15 @@ _LIVE: Final = (
         _write_channels_of_new_users,
     ),
     _immutable("aclfile", lambda session: ""),
+    _immutable("replicaof", lambda session: ""),
+    _immutable("daemonize", lambda session: "no"),
+    _immutable("supervised", lambda session: "no"),
     Setting(
         "notify-keyspace-events",
         lambda session: flag_letters(session.space.notify_flags).encode(),
         _parse_notify_flags,
         write_in_job=_write_notify_flags,
+        initial="",
     ),
     _fixed("latency-tracking", "yes", "latencies are always tracked"),
     Setting("activedefrag", _read_defragment, parse_flag, _write_defragment),
@@ -422,9 +436,18 @@ def find_settings(session: Session, patterns: list[bytes]) -> dict[bytes, bytes]
             continue
         glob = Glob(lowered)
         for name, real_name in _NAMES.items():
-            if glob.matches(name.encode()):
+            if name not in HIDDEN and glob.matches(name.encode()):
                 found[name.encode()] = _TABLE[real_name].read(session)
     return found
+
+
+def follow_job_settings(node: Node, job_id: str, wanted: Mapping[str, str]) -> None:
+    """Have a job's own settings as its terms say; those that they do not name, as at first."""
+    space = node.keyspace.open(job_id)
+    for setting in _TABLE.values():
+        if setting.write_in_job is not None and setting.initial is not None:
+            text = wanted.get(setting.name, setting.initial).encode("utf-8", "surrogateescape")
+            setting.write_in_job(node, space, setting.parse(text))
 
 
 def changes_jobs_only(pairs: list[tuple[bytes, bytes]]) -> bool:
@@ -433,25 +456,33 @@ def changes_jobs_only(pairs: list[tuple[bytes, bytes]]) -> bool:
     return all(s is not None and s.write_in_job is not None for s in settings)
 
 
-def change_settings(session: Session, pairs: list[tuple[bytes, bytes]]) -> None:
+def change_settings(
+    session: Session, pairs: list[tuple[bytes, bytes]], *, leaves_terms: bool = False
+) -> list[tuple[bytes, bytes]]:
     """Change several settings, or none of them.
+
+    Returns those that all nodes are to have, which are left as they are if it `leaves_terms`.
 
     Raises:
         CommandError: A name that there is not, twice the same, or a value that cannot be.
     """
     node = session.node
-    settings = _settings_to_change(node, pairs)
+    settings = _settings_to_change(session, pairs)
     values = []
     for (name, text), setting in zip(pairs, settings, strict=True):
         try:
             values.append(setting.parse(text))
         except SettingError as error:
             raise _failed(name.lower(), str(error)) from None
-    for setting, value in zip(settings, values, strict=True):
-        if setting.write_in_job is not None:
-            setting.write_in_job(session, value)
-        elif setting.write is not None:
+    left = []
+    for (_, text), setting, value in zip(pairs, settings, values, strict=True):
+        if leaves_terms and setting.initial is not None:
+            left.append((setting.name.encode(), text))
+        elif setting.write_in_job is not None:
+            setting.write_in_job(node, session.space, value)
+        elif setting.write is not None and (setting.name != "maxmemory" or node.alone):
             setting.write(node, value)
+    return left
 
 
 def _may_evict(node: Node, policy: bytes) -> bool:
@@ -459,7 +490,8 @@ def _may_evict(node: Node, policy: bytes) -> bool:
     return node.keyspace.store is None or policy.lower() == NO_EVICTION.encode()
 
 
-def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Setting]:
+def _settings_to_change(session: Session, pairs: list[tuple[bytes, bytes]]) -> list[Setting]:
+    node = session.node
     settings: list[Setting] = []
     refusal: CommandError | None = None
     for name, value in pairs:
@@ -471,7 +503,10 @@ def _settings_to_change(node: Node, pairs: list[tuple[bytes, bytes]]) -> list[Se
             )
         setting = _TABLE[real_name]
         is_fixed = setting.write is None and setting.write_in_job is None
-        if is_fixed or (real_name == "maxmemory" and not node.alone):
+        if real_name in _MAY_BE_REPEATED and value == setting.read(session):
+            # Programs put back what they have seen.
+            pass
+        elif is_fixed or (real_name == "maxmemory" and not node.alone):
             refusal = _failed(name, _IMMUTABLE)
         elif real_name == "maxmemory-policy" and not _may_evict(node, value):
             refusal = _failed(name, "what does not fit into memory goes to this server's medium")

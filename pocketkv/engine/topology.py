@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from pocketkv.placement import PlacementMap, Server, SlotRange
 from pocketkv.slots import SLOT_COUNT
+from pocketkv.terms import Terms
 
 
 class Topology:
@@ -19,12 +20,16 @@ class Topology:
         epoch: The newest epoch heard.
         servers: By id.
         placements: By job id; a job that is not here is unknown.
+        terms: Of jobs that have any, by job id.
+        changed_terms: Ids of jobs whose terms are others since somebody last followed them.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
         self.servers: dict[str, Server] = {}
         self.placements: dict[str, PlacementMap] = {}
+        self.terms: dict[str, Terms] = {}
+        self.changed_terms: set[str] = set()
         # Epochs at which jobs ended, so that an older map does not bring one back.
         self._ended: dict[str, int] = {}
 
@@ -68,8 +73,20 @@ class Topology:
         if known is not None and known.epoch > epoch:
             return False
         self.placements.pop(job_id, None)
+        self.terms.pop(job_id, None)
+        self.changed_terms.discard(job_id)
         self._ended[job_id] = epoch
         self.epoch = max(self.epoch, epoch)
+        return True
+
+    def set_terms(self, terms: Terms) -> bool:
+        """Take a job's terms; false if they say nothing new, or the job ended since."""
+        job_id = terms.job_id
+        known = self.terms.get(job_id, Terms(job_id))
+        if terms.epoch < max(known.epoch, self._ended.get(job_id, 0)) or terms == known:
+            return False
+        self.terms[job_id] = terms
+        self.changed_terms.add(job_id)
         return True
 
     def owner(self, job_id: str, slot: int) -> Server | None:

@@ -267,6 +267,9 @@ class Tracking:
             if len(self._changed) == 1:
                 self._call_back()
 
+    def noted(self, database: Database, key: bytes, slot: int) -> None:
+        """As `Observer.noted`: nobody can have read it."""
+
     def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
         """As `Observer.expiry_changed`."""
         self.changed(database, key, slot)

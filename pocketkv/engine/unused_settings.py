@@ -78,6 +78,7 @@ UNUSED: Final[dict[str, tuple[Kind, bytes]]] = {
     "no-appendfsync-on-rewrite": (_FLAG, b"no"),
     "oom-score-adj": (Choice(("no", "yes", "relative", "absolute")), b"no"),
     "oom-score-adj-values": (_TEXT, b"0 200 800"),
+    "protected-mode": (_FLAG, b"yes"),
     "rdb-del-sync-files": (_FLAG, b"no"),
     "rdb-key-save-delay": (Number(-INT32_MAX - 1, INT32_MAX), b"0"),
     "rdb-save-incremental-fsync": (_FLAG, b"yes"),
@@ -102,6 +103,9 @@ UNUSED: Final[dict[str, tuple[Kind, bytes]]] = {
     "stop-writes-on-bgsave-error": (_FLAG, b"yes"),
     "tcp-keepalive": (_COUNT, b"300"),
 }
+
+# Shown only to who asks for just these.
+HIDDEN: Final = frozenset(("key-load-delay", "rdb-key-save-delay"))
 
 # Redis's older names of the same.
 UNUSED_ALIASES: Final = {

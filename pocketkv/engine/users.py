@@ -21,6 +21,7 @@ from pocketkv.engine.key_specs import flags_in, key_specs
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
 
+DEFAULT_USER: Final = "default"
 _READ: Final = 1
 _WRITE: Final = 2
 _UNKNOWN: Final = b"Unknown command or category name in ACL"
@@ -443,11 +444,76 @@ class User:
 
     def text(self) -> bytes:
         """Its line in ACL LIST."""
-        parts = [b"user", self.name.encode("utf-8", "surrogateescape"), *self.flags()]
+        return b"user %b %b" % (self.name.encode("utf-8", "surrogateescape"), self.rules_text())
+
+    def rules_text(self) -> bytes:
+        """What makes another user that may do the same."""
+        parts = self.flags()
         parts += [b"#" + password.encode() for password in self.passwords]
         parts.append(self.selectors[0].text())
         parts += [b"(" + selector.text() + b")" for selector in self.selectors[1:]]
         return b" ".join(parts)
+
+
+def merged_rules(rules: Iterable[bytes]) -> list[bytes]:
+    """The rules of a request, where a selector in parentheses is one, whatever blanks it has.
+
+    Raises:
+        RuleError: One is not closed; the reason is how it begins.
+    """
+    merged: list[bytes] = []
+    opened: list[bytes] = []
+    for rule in rules:
+        if opened or (rule.startswith(b"(") and not rule.endswith(b")")):
+            opened.append(rule)
+            if rule.endswith(b")"):
+                merged.append(b" ".join(opened))
+                opened = []
+        else:
+            merged.append(rule)
+    if opened:
+        raise RuleError(opened[0])
+    return merged
+
+
+def user_of(name: str, rules: str) -> User:
+    """The user of what `User.rules_text` told.
+
+    Raises:
+        RuleError: It is something else.
+    """
+    user = User(name)
+    for rule in merged_rules(rules.encode("utf-8", "surrogateescape").split(b" ")):
+        user.apply(rule)
+    return user
+
+
+def changed_rules(name: str, known: str | None, rules: Iterable[bytes], fresh: bytes) -> str:
+    """What a user may do after ACL SETUSER, as `User.rules_text` tells it.
+
+    Args:
+        name: The user's name.
+        known: The same before; ``None``: there is no such user yet.
+        rules: As `merged_rules` returns them.
+        fresh: The rule that a new user begins with.
+
+    Raises:
+        RuleError: One of the rules is none.
+    """
+    if known is not None:
+        user = user_of(name, known)
+    else:
+        user = default_user() if name == DEFAULT_USER else User(name)
+        if name != DEFAULT_USER and fresh:
+            user.apply(fresh)
+    for rule in rules:
+        user.apply(rule)
+    return user.rules_text().decode("utf-8", "surrogateescape")
+
+
+def default_user() -> User:
+    """The user that needs no name, as a job has it at its beginning."""
+    return user_of(DEFAULT_USER, "on nopass ~* &* +@all")
 
 
 _IN_SCRIPT: Final = {

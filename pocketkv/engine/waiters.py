@@ -146,6 +146,10 @@ class Waiters:
         if waiting is not None and key in waiting:
             self._note(database, key)
 
+    def noted(self, database: Database, key: bytes, slot: int) -> None:
+        """As `Observer.noted`: a group may be gone that somebody waits for."""
+        self.changed(database, key, slot)
+
     def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
         """As `Observer.expiry_changed`: nobody waits for that."""
 

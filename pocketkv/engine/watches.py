@@ -98,6 +98,9 @@ class Watchers:
             for watch in watched.get(key, ()):
                 watch.is_broken = True
 
+    def noted(self, database: Database, key: bytes, slot: int) -> None:
+        """As `Observer.noted`: no change, as in Redis."""
+
     def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
         """As `Observer.expiry_changed`: a change like any other."""
         self.changed(database, key, slot)

@@ -9,6 +9,7 @@ cdef class Reactor:
     cdef public double now_s
     cdef public dict connections, dropped
     cdef public Py_ssize_t connections_max
+    cdef Py_ssize_t _descriptors_max, _own
     cdef public long long accepted
     cdef dict _closed_bytes, _listeners
     cdef public object commit, fetch, poll, on_stall

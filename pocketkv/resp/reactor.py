@@ -29,6 +29,8 @@ from pocketkv.resp.syscalls import BROKEN, READABLE, WRITABLE, Poller
 _IN: Final = READABLE
 _OUT: Final = WRITABLE
 _BROKEN: Final = BROKEN
+# The side of connections that count as clients (see `Connection.side`).
+_CLIENT: Final = "client"
 # Accepting failed because something ran out that comes back: wait, then try again.
 _OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ACCEPT_PAUSE_S = 0.1
@@ -63,6 +65,7 @@ class Reactor:
     Attributes:
         now_s: Monotonic time of the round under way.
         connections: By descriptor.
+        connections_max: How many clients may be connected; own connections do not count.
         dropped: Connections closed because they broke a limit, by reason.
         commit: Has what requests changed kept before they are answered; ``None``: nothing is. Why
             it could not be kept, if so: the answer to all of them. For connections that are made
@@ -87,7 +90,9 @@ class Reactor:
         self.log = log
         self.now_s = time.monotonic()
         self.connections: dict[int, Connection] = {}
-        self.connections_max = min(limits.CONNECTIONS_MAX, _descriptors_max())
+        self._descriptors_max = _descriptors_max()
+        self.connections_max = min(limits.CONNECTIONS_MAX, self._descriptors_max)
+        self._own = 0
         self.accepted = 0
         self.dropped: dict[str, int] = {}
         # Received and sent over connections that are closed, by side.
@@ -138,11 +143,13 @@ class Reactor:
         """Watch a connection; with `writable`, also until it can be written (a connect)."""
         self.connections[connection.fd] = connection
         connection.output_waits = writable
+        self._own += connection.side != _CLIENT
         self._epoll.register(connection.fd, _IN | (_OUT if writable else 0))
 
     def remove(self, connection: Connection) -> None:
         """Stop watching a connection (called by `Connection.close`)."""
         if self.connections.pop(connection.fd, None) is not None:
+            self._own -= connection.side != _CLIENT
             self._unregister(connection.fd)
         received, sent = self._closed_bytes.get(connection.side, (0, 0))
         self._closed_bytes[connection.side] = (
@@ -358,12 +365,17 @@ class Reactor:
                     self.log.warning("cannot accept", extra={"error": str(error)})
                     return
                 continue
-            if len(self.connections) >= self.connections_max:
+            if self._is_full():
                 _refuse(accepted)
                 self.dropped["maxclients"] = self.dropped.get("maxclients", 0) + 1
                 continue
             self.accepted += 1
             self._admit(accepted, factory)
+
+    def _is_full(self) -> bool:
+        """Whether there are too many clients, or connections that nobody has descriptors for."""
+        count = len(self.connections)
+        return count - self._own >= self.connections_max or count >= self._descriptors_max
 
     def _admit(self, sock: socket.socket, factory: ConnectionFactory) -> None:
         """Make the connection of a socket; a defect in that costs this socket only."""
@@ -428,10 +440,29 @@ def _refuse(sock: socket.socket) -> None:
 
 
 def _descriptors_max() -> int:
-    """How many connections the process's descriptor limit allows, raised to its hard limit."""
+    """How many connections the process's descriptor limit allows, which is raised if it may be.
+
+    As many clients as there may be can each need a connection to a server at the same time.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.CONNECTIONS_MAX + limits.RESERVED_DESCRIPTORS
-    if soft < wanted and (hard == resource.RLIM_INFINITY or hard > soft):
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, soft - limits.RESERVED_DESCRIPTORS)
+    wanted = 2 * limits.CONNECTIONS_MAX + limits.RESERVED_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY:
+        soft = wanted
+    elif soft < wanted:
+        soft = _raised_limit(soft, hard, wanted)
+    return max(1, min(soft, wanted) - limits.RESERVED_DESCRIPTORS)
+
+
+def _raised_limit(soft: int, hard: int, wanted: int) -> int:
+    """The limit of descriptors after an attempt to raise it, beyond the hard one if that may be."""
+    is_unlimited = hard == resource.RLIM_INFINITY
+    if not is_unlimited and hard < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+        except (ValueError, OSError):
+            wanted = hard  # Only root may go beyond it.
+        else:
+            return wanted
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted

@@ -20,10 +20,12 @@ import trio
 
 from pocketkv.config import RouterConfig
 from pocketkv.engine import handlers
+from pocketkv.engine.job_terms import follow_terms
 from pocketkv.engine.keyspace import Clock, Keyspace
 from pocketkv.engine.node import Node
 from pocketkv.engine.session import Session
 from pocketkv.engine.topology import Topology
+from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.observability.process import ProcessSampler
 from pocketkv.resp.client_connection import ClientConnection
 from pocketkv.resp.syscalls import MonotonicStopwatch
@@ -33,6 +35,7 @@ from pocketkv.router.routing import Router
 from pocketkv.serving.membership import Membership
 from pocketkv.serving.memory import keep_freed_memory
 from pocketkv.serving.shell import Ready, Shell, listen, serve
+from pocketkv.serving.terms import ControllerTerms
 
 # Objects made and not freed after which the collector of cycles looks at those.
 _COLLECTED_AFTER: Final = 50_000
@@ -47,16 +50,24 @@ class RouterServer:
         node: Its state; the keyspace stays empty.
         log: The process's log.
         controller: Where the controller is; ``None``: whoever made this moves the topology.
+        start_wait_s: How long clients wait at the start until the job `default` has slots, as all
+            have when the cluster has started.
     """
 
     def __init__(
-        self, node: Node, log: logging.Logger, controller: tuple[str, int] | None = None
+        self,
+        node: Node,
+        log: logging.Logger,
+        controller: tuple[str, int] | None = None,
+        start_wait_s: float = 0.0,
     ) -> None:
         self.node = node
         self.log = log
         self.sampler = ProcessSampler()
         self.router = Router(node, node.keyspace.randomness, log)
         self._controller = controller
+        self._start_wait_s = start_wait_s
+        self._has_slots = trio.Event()
 
     def handler_of(self, session: Session) -> RouterHandler:
         """The handler of a new client."""
@@ -67,6 +78,12 @@ class RouterServer:
         """Called when the port is known and nothing runs yet."""
         self.router.reactor = shell.reactor
         shell.metrics.sources.append(lambda: figures(self.router))
+        if self._start_wait_s:
+            shell.before_clients = self._wait_for_slots
+
+    async def _wait_for_slots(self) -> None:
+        with trio.move_on_after(self._start_wait_s):
+            await self._has_slots.wait()
 
     async def run(self, shell: Shell) -> None:
         """Everything that the router does beside serving."""
@@ -102,6 +119,7 @@ class RouterServer:
         )
         self.router.membership = membership
         async with trio.open_nursery() as nursery:
+            self.node.term_keeper = ControllerTerms(membership.call, nursery)
             nursery.start_soon(membership.run)
             await membership.wait_joined()
             shell.ready = True
@@ -128,6 +146,9 @@ class RouterServer:
             self.router.job_ended(job_id)
         self.log.debug("map changed", extra={"jobs": len(changed)})
         self.router.topology_changed()
+        follow_terms(self.node)
+        if self.node.topology.ranges(DEFAULT_JOB_ID):
+            self._has_slots.set()
 
     def report(self, shell: Shell) -> dict[str, Any]:
         """What the controller is told every second."""
@@ -197,7 +218,7 @@ async def run_router(
     """
     keep_freed_memory()
     listener = listen(config.host, config.port, reuse_port=config.reuse_port)
-    server = RouterServer(make_node(config), log, config.controller)
+    server = RouterServer(make_node(config), log, config.controller, config.start_wait_s)
     with _collector_spared():
         await serve(
             server.node,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pocketkv.engine.commands import Merge
 from pocketkv.engine.errors import CommandError
 from pocketkv.resp.encoder import encode_reply
-from pocketkv.resp.replies import OK, Encoded, ErrorReply, Simple
+from pocketkv.resp.replies import OK, Deferred, Encoded, ErrorReply, Marker, Reply, Simple
 from pocketkv.router.split import AllGather
 
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ _OF_VALUES: Final = (
     b"list-",
     b"lua-time-limit",
     b"maxmemory-",
-    b"notify-keyspace-events",
     b"set-max-",
     b"stream-",
     b"tracking-table-",
     b"zset-max-",
 )
+# What the controller tells all servers, where there is one.
+_EVENTS: Final = b"notify-keyspace-events"
 _PREFIX: Final = [b"CONFIG", b"SET"]
 
 
@@ -80,18 +81,36 @@ class ConfigSetGather(AllGather):
         return [*_PREFIX, *self._pairs]
 
     def start(self) -> None:
-        """Change the router's own, and then tell the servers."""
+        """Change the router's own, and what the controller keeps; then tell the servers."""
+        if self.rounds:
+            self._tell_servers()
+            return
         request = self.request
-        if self.rounds == 0:
-            try:
-                self.command.handler(self.client.session, request)
-            except CommandError as error:
-                self.finish(ErrorReply(error.text), 0)
-                return
-            self._pairs: list[bytes] = []
-            for name, value in zip(request[2::2], request[3::2], strict=True):
-                if name.lower().startswith(_OF_VALUES):
-                    self._pairs += [name.lower(), value]
+        try:
+            reply = self.command.handler(self.client.session, request)
+        except CommandError as error:
+            self.finish(ErrorReply(error.text), 0)
+            return
+        self._pairs: list[bytes] = []
+        for name, value in zip(request[2::2], request[3::2], strict=True):
+            is_told = self.client.session.node.term_keeper is None and name.lower() == _EVENTS
+            if is_told or name.lower().startswith(_OF_VALUES):
+                self._pairs += [name.lower(), value]
+        if isinstance(reply, Deferred):
+            self.client.hold()
+            reply.listen(lambda: self._kept(reply.reply))
+        else:
+            self._tell_servers()
+
+    def _kept(self, reply: Reply | Marker) -> None:
+        """The controller has it, or not."""
+        self.client.release()
+        if isinstance(reply, ErrorReply):
+            self.finish(reply, 0)
+        else:
+            self._tell_servers()
+
+    def _tell_servers(self) -> None:
         servers = self.client.view.known_owners()
         if not self._pairs or not servers:
             self.finish(Encoded(encode_reply(OK, 2)), 0)

@@ -15,9 +15,10 @@ from typing import Any
 import trio
 
 from pocketkv.engine.topology import Topology
-from pocketkv.placement import PlacementError, PlacementMap, Server
+from pocketkv.placement import PlacementMap, Server
 from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import Peer, open_peer
+from pocketkv.terms import Terms
 from pocketkv.tokens import member_proof
 
 UPDATE_PUSH = b"pocketkv.update"
@@ -192,15 +193,21 @@ def apply_update(topology: Topology, text: Any) -> tuple[list[str], list[str]]:
             raise PeerError("an update without an epoch")
         servers = update.get("servers")
         parsed = None if servers is None else [Server.from_json(s) for s in servers]
+        terms = [Terms.from_json(t) for t in update.get("terms", ())]
         placements = [PlacementMap.from_json(p) for p in update.get("placements", ())]
         ended = [str(job_id) for job_id in update.get("ended", ())]
         full = bool(update.get("full"))
-    except (TypeError, ValueError, KeyError, AttributeError, PlacementError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise PeerError(f"not an update: {error}") from error
     if parsed is not None:
         topology.set_servers(parsed, epoch)
     changed = [p.job_id for p in placements if topology.set_placement(p)]
+    for one in terms:
+        topology.set_terms(one)
     if full and epoch >= topology.epoch:
         listed = {p.job_id for p in placements}
+        stated = {one.job_id for one in terms}
+        for job_id in set(topology.terms) - stated:
+            topology.set_terms(Terms(job_id, epoch))
         ended += [job_id for job_id in topology.placements if job_id not in listed]
     return changed, [job_id for job_id in ended if topology.end_job(job_id, epoch)]

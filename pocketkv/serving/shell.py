@@ -103,6 +103,8 @@ class Shell:
         sinks_of: Tells where large arguments of a session's requests go; a plane may set it.
         ready: Whether it can do its work (``/readyz``); a plane may lower it.
         stop: Set to end the process in an orderly way.
+        before_clients: What is waited for at the start before those who have connected are
+            served; a plane may set it.
         leave: What is to be done before that when a signal asks for it; a plane may set it.
     """
 
@@ -121,6 +123,7 @@ class Shell:
         self.endpoint: Ready | None = None
         self.ready = False
         self.stop = trio.Event()
+        self.before_clients: Callable[[], Awaitable[None]] | None = None
         self.leave: Callable[[], Awaitable[None]] | None = None
         node.script_log = self._log_script
 
@@ -264,6 +267,19 @@ class Shell:
             if self.node.process.anonymous_bytes > allowed_bytes // 2:
                 drop_largest(self.reactor, allowed_bytes)
 
+    async def wait_for_clients_turn(self) -> None:
+        """Wait until clients may be served, or the end has come; the kernel holds them."""
+        if self.before_clients is None:
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def end_with(event: Callable[[], Awaitable[None]]) -> None:
+                await event()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_with, self.stop.wait)
+            nursery.start_soon(end_with, self.before_clients)
+
     async def finish(self) -> None:
         """Take no new connections, send what is due, then close."""
         self.ready = False
@@ -354,7 +370,6 @@ async def serve(
         await nursery.start(shell.watch_signals)
         nursery.start_soon(shell.watch_lifeline)
         metrics_bound = await _serve_health(nursery, shell, host, metrics_port)
-        shell.reactor.listen(listener, lambda reactor, sock: shell.accept(sock, handler_of))
         await nursery.start(shell.reactor.run)
         shell.endpoint = Ready(node.role, node.id, host, port, metrics_bound, os.getpid())
         for task in (
@@ -371,6 +386,8 @@ async def serve(
         for plane_task in background:
             nursery.start_soon(plane_task, shell)
         shell.ready = True
+        await shell.wait_for_clients_turn()
+        shell.reactor.listen(listener, lambda reactor, sock: shell.accept(sock, handler_of))
         log.info(
             "ready",
             extra={

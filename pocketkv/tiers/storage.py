@@ -29,6 +29,7 @@ from pocketkv.engine.changes import tell_left
 from pocketkv.engine.emptying import empty_foreign
 from pocketkv.engine.extents import Extents
 from pocketkv.engine.gate import GateHandler
+from pocketkv.engine.job_terms import follow_terms
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
 from pocketkv.engine.node import Node
 from pocketkv.engine.topology import Topology, standalone_topology
@@ -39,6 +40,7 @@ from pocketkv.resp.syscalls import MonotonicStopwatch
 from pocketkv.serving.membership import Membership
 from pocketkv.serving.memory import configure_allocator, release_free_memory
 from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
+from pocketkv.serving.terms import ControllerTerms
 from pocketkv.slots import SLOT_COUNT
 from pocketkv.tiers.figures import FileMedium
 from pocketkv.tiers.file_store import FileStore
@@ -229,6 +231,7 @@ class StorageServer:
         self.node.forwarder = publisher = Publisher(self.node, shell.reactor, self.log)
         shell.metrics.sources.append(self.mover.metrics)
         async with trio.open_nursery() as nursery:
+            self.node.term_keeper = ControllerTerms(membership.call, nursery)
             nursery.start_soon(self.retirer.run)
             nursery.start_soon(self.mover.run)
             nursery.start_soon(publisher.run)
@@ -266,6 +269,7 @@ class StorageServer:
                 self.kept.ended(job_id)
         for job_id in changed:
             self.follow(self.topology.placements[job_id])
+        follow_terms(self.node)
 
     def follow(self, placement: PlacementMap) -> None:
         """Serve just the slots that a map gives this server."""

@@ -14,6 +14,7 @@ from pocketkv.controller.errors import RefusedError, SnapshotError, UnknownJobEr
 from pocketkv.controller.members import JobUsage, Report
 from pocketkv.controller.messages import (
     Instruction,
+    JobConfigured,
     JobDeregistered,
     JobRegistered,
     JobRenewed,
@@ -30,13 +31,20 @@ from pocketkv.controller.messages import (
     StopServer,
     Tick,
     TierScaled,
+    UserSet,
+    UsersRemoved,
     WatchServer,
 )
 from pocketkv.controller.state import ClusterState
+from pocketkv.engine import handlers
+from pocketkv.engine.users import user_of
 from pocketkv.jobs import Hints, Job
+from pocketkv.limits import TERMS_BYTES_MAX
 from pocketkv.slots import SLOT_COUNT
 from tests.controller.builders import CATALOG, GIB, MIB, counted_ids, job, joining, router
 from tests.controller.cluster import Cluster, events, of, served, two_servers
+
+__all__ = ["handlers"]  # Rules of users name commands.
 
 # --- servers -----------------------------------------------------------------------------------
 
@@ -206,6 +214,54 @@ def test_a_job_is_remembered_told_and_placed() -> None:
     assert sum(cluster.slots(sort.id).values()) == SLOT_COUNT
     with pytest.raises(RefusedError, match="is taken"):
         cluster(JobRegistered(sort))
+
+
+def test_the_users_of_a_job_are_remembered_and_told_and_end_with_it() -> None:
+    cluster = two_servers()
+    sort = job()
+    cluster(JobRegistered(sort))
+    rules = (b"on", b">secret", b"~a*", b"+get")
+    done = cluster(UserSet(sort.id, "alice", rules, b"resetchannels"))
+    assert [type(i) for i in done if not isinstance(i, Log)] == [Persist, SendUpdate]
+    (update,) = of(SendUpdate, done)
+    (terms,) = update.update.terms
+    assert update.update.placements == ()
+    assert (terms.job_id, terms.epoch) == (sort.id, cluster.state.epoch)
+    assert "secret" not in terms.users["alice"]
+    assert user_of("alice", terms.users["alice"]).accepts(b"secret")
+    # What comes later adds to it, also in another life of the controller.
+    cluster.restart()
+    assert cluster.state.full_update().terms == (terms,)
+    cluster(UserSet(sort.id, "alice", (b"~b*",), b"allchannels"))
+    (changed,) = cluster.state.full_update().terms
+    assert user_of("alice", changed.users["alice"]).selectors[0].keys_text() == b"~a* ~b*"
+    assert user_of("alice", changed.users["alice"]).selectors[0].channels_text() == b""
+    assert cluster(UsersRemoved(sort.id, ("nobody",))) == []
+    cluster(UsersRemoved(sort.id, ("alice",)))
+    assert cluster.state.full_update().terms[0].users == {}
+    cluster(JobConfigured(sort.id, {"notify-keyspace-events": "KEA"}))
+    assert cluster.state.full_update().terms[0].settings == {"notify-keyspace-events": "KEA"}
+    cluster(JobDeregistered(sort.id))
+    assert cluster.state.full_update().terms == ()
+    with pytest.raises(UnknownJobError):
+        cluster(UserSet(sort.id, "alice", ()))
+
+
+def test_a_user_that_cannot_be_changes_nothing() -> None:
+    cluster = two_servers()
+    before = cluster.state.epoch
+    for rules in ((b"nonsense",), (b"~" + b"x" * TERMS_BYTES_MAX,)):
+        with pytest.raises(RefusedError, match="the user cannot be so"):
+            cluster(UserSet("default", "alice", rules))
+    assert cluster.state.epoch == before
+
+
+def test_a_member_that_knows_newer_terms_is_told_what_is_true() -> None:
+    cluster = two_servers()
+    cluster(UserSet("default", "alice", (b"on",)))
+    cluster(Joined(joining("c", epoch=1000)))
+    (terms,) = cluster.state.full_update().terms
+    assert terms.epoch == cluster.state.epoch > 1000
 
 
 def test_jobs_share_what_there_is_and_get_it_back() -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,14 @@ import pytest
 import redis
 
 from pocketkv.slots import SLOT_COUNT
-from tests.e2e.local import Cluster, eventually, is_alive, run_serve, serving
+from tests.e2e.local import (
+    START_TIMEOUT_S,
+    Cluster,
+    eventually,
+    is_alive,
+    run_serve,
+    serving,
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +72,28 @@ def test_a_job_that_says_nothing_is_on_one_server_and_meets_no_other(tmp_path: P
         assert client.execute_command("TIER.SCALE", "dram", 3)["wanted"] == 3
         eventually(lambda: len(cluster.servers()) == 3)
         assert list(cluster.owners().values()) == [SLOT_COUNT]
+
+
+def test_who_connects_early_is_served_when_the_cluster_has_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    replies: list[bytes] = []
+
+    def connect_early() -> None:
+        sock = eventually(lambda: socket.create_connection(("127.0.0.1", port)), START_TIMEOUT_S)
+        with sock:
+            sock.settimeout(START_TIMEOUT_S)
+            sock.sendall(b"SET a 1\r\n")
+            replies.append(sock.recv(100))
+
+    client = Thread(target=connect_early)
+    client.start()
+    try:
+        with serving(tmp_path, "--port", str(port), "--dram", "1", "--nvme", "0"):
+            client.join(START_TIMEOUT_S)
+            assert replies == [b"+OK\r\n"]
+    finally:
+        client.join(START_TIMEOUT_S)
 
 
 def test_memory_is_for_all_servers_together(cluster: Cluster) -> None:

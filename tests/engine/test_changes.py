@@ -32,6 +32,10 @@ class Noting:
         assert slot == key_slot(key)
         self.told.append((database.index, key.decode()))
 
+    def noted(self, database: Database, key: bytes, slot: int) -> None:
+        assert slot == key_slot(key)
+        self.told.append((database.index, key.decode(), "noted"))
+
     def expiry_changed(self, database: Database, key: bytes, slot: int) -> None:
         assert slot == key_slot(key)
         self.told.append((database.index, key.decode(), "expiry"))

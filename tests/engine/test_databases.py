@@ -135,7 +135,7 @@ class Watcher:
     def changed(self, database: object, key: bytes, slot: int) -> None:
         raise AssertionError("no key changes by itself")
 
-    expiry_changed = changed
+    noted = expiry_changed = changed
 
     def cleared(self, database: object) -> None:
         self.cleared_with.append((database.index, database.size))  # type: ignore[attr-defined]

@@ -180,6 +180,21 @@ def test_publish_answers_when_other_servers_have(engine: Engine) -> None:
     assert elsewhere.told == [(b"a", b"x")]
 
 
+def test_in_a_transaction_all_are_counted_and_in_a_script_those_of_this_server(
+    engine: Engine,
+) -> None:
+    engine.node.forwarder = elsewhere = Elsewhere()
+    client, publisher = engine.connect(), engine.connect()
+    client.raw("SUBSCRIBE", "a")
+    assert publisher("EVAL", "return redis.call('PUBLISH', 'a', 'x')", 0) == 1
+    publisher("MULTI")
+    publisher("PUBLISH", "a", "y")
+    publisher("PING")
+    assert publisher.raw("EXEC") == b""
+    elsewhere.answer.complete(4)
+    assert publisher.result() == [5, "PONG"]
+
+
 def test_at_a_router_a_subscription_is_confirmed_when_it_is_in_force(engine: Engine) -> None:
     engine.node.listening = elsewhere = Elsewhere()
     client = engine.connect()

@@ -23,7 +23,6 @@ def test_time_is_the_clock_s(client: Client) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        "SAVE",
         "SHUTDOWN",
         "SHUTDOWN NOSAVE",
         "REPLICAOF 10.0.0.1 6379",
@@ -152,3 +151,46 @@ def test_who_waits_for_a_save_in_the_background_does_not_wait_for_ever(client: C
     assert client("BGSAVE") == "Background saving started"
     assert client("LASTSAVE") == before_s + 3
     assert client("BGREWRITEAOF") == "Background append only file rewriting started"
+
+
+def test_save_answers_as_redis_and_lastsave_tells_of_it(client: Client) -> None:
+    before_s = client("LASTSAVE")
+    client.engine.advance(3000)
+    assert client("SAVE") == "OK"
+    assert client("LASTSAVE") == before_s + 3
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "CLUSTER RESET HARD",
+        "CLUSTER ADDSLOTS 1",
+        "CLUSTER SETSLOT 1 NODE x",
+        "CLUSTER MEET 10.0.0.1 6379",
+        "CLUSTER FAILOVER",
+        "MODULE LOAD x",
+        "SYNC",
+        "PSYNC ? -1",
+    ],
+)
+def test_what_cannot_make_sense_is_refused_with_the_reason(client: Client, request_: str) -> None:
+    reply = client(*request_.split())
+    assert isinstance(reply, Error)
+    assert "unknown" not in reply.text
+
+
+def test_a_node_has_no_replicas(client: Client) -> None:
+    own = client("CLUSTER", "MYID").decode()
+    assert client("CLUSTER", "MYSHARDID") == own.encode()
+    assert client("CLUSTER", "REPLICAS", own) == []
+    assert client("CLUSTER", "SLAVES", own) == []
+    assert client("CLUSTER", "COUNT-FAILURE-REPORTS", own) == 0
+    assert client("CLUSTER", "REPLICAS", "x") == Error("ERR Unknown node x")
+
+
+def test_no_file_is_waited_for(client: Client) -> None:
+    assert client("WAITAOF", 0, 0, 0) == [0, 0]
+    assert client("WAITAOF", 1, 0, 0) == Error(
+        "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."
+    )
+    assert client("WAITAOF", 2, 0, 0) == Error("ERR value is not an integer or out of range")

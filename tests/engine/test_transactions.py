@@ -115,6 +115,39 @@ def test_what_changes_nothing_breaks_no_watch(
     assert client("EXEC") == ["PONG"]
 
 
+@pytest.mark.parametrize(
+    ("request_", "is_change"),
+    [
+        ("XREADGROUP GROUP g c STREAMS s >", False),
+        ("XREADGROUP GROUP g new STREAMS s 0", False),
+        ("XACK s g 1-1", False),
+        ("XCLAIM s g d 0 1-1", False),
+        ("XAUTOCLAIM s g d 0 0", False),
+        ("XGROUP CREATE s h 0", False),
+        ("XGROUP SETID s g 0", False),
+        ("XGROUP CREATECONSUMER s g d", False),
+        ("XGROUP DELCONSUMER s g c", False),
+        ("XGROUP DESTROY s g", False),
+        ("XSETID s 9-9", False),
+        ("XDEL s 1-1", True),
+        ("XTRIM s MAXLEN 1", True),
+        ("XADD s * field value", True),
+    ],
+)
+def test_what_readers_of_a_stream_do_breaks_no_watch(
+    client: Client, other: Client, request_: str, is_change: bool
+) -> None:
+    client("XADD", "s", "1-1", "field", "value")
+    client("XADD", "s", "2-1", "field", "value")
+    client("XGROUP", "CREATE", "s", "g", "0")
+    client("XREADGROUP", "GROUP", "g", "c", "COUNT", 1, "STREAMS", "s", ">")
+    client("WATCH", "s")
+    other(*request_.split())
+    client("MULTI")
+    client("PING")
+    assert client("EXEC") == (None if is_change else ["PONG"])
+
+
 def test_a_key_that_expires_breaks_its_watch(engine: Engine, client: Client) -> None:
     client("SET", "a", 1, "PX", 100)
     client("WATCH", "a")

@@ -15,7 +15,15 @@ from tests.replies import decode
 __all__ = ["handlers"]
 
 # Ours alone, or of a Redis that is newer than the one that is compared with.
-NEWER = frozenset(("client|setinfo", "client|no-touch", "client|maint_notifications"))
+NEWER = frozenset(
+    (
+        "client|setinfo",
+        "client|no-touch",
+        "client|maint_notifications",
+        "cluster|myshardid",
+        "waitaof",
+    )
+)
 # DEBUG is no container in Redis, so its entry has no subcommands.
 OURS_ALONE = ("debug|", "job.", "tier.", "server.", "move.", "events.", "pocketkv.", "member.")
 

@@ -86,12 +86,19 @@ def test_a_storm_of_connections_is_accepted_over_several_rounds() -> None:
 def test_more_connections_than_are_allowed_are_refused() -> None:
     async def main(server: Server) -> None:
         server.reactor.connections_max = 2
+        # Those that the server has opened itself do not count.
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        own = Connection(server.reactor, near)
+        server.reactor.add(own)
         async with connected(server) as first, connected(server) as second:
             async with connecting(server.port) as third:
                 assert await third.receive_all() == b"-ERR max number of clients reached\r\n"
             await first.ping()
             await second.ping()
             assert server.reactor.dropped == {"maxclients": 1}
+            own.close()
+            far.close()
         await server.until(lambda: server.closed == 2)
         async with connected(server) as again:
             await again.ping()
@@ -139,15 +146,28 @@ def test_accepting_goes_on_when_descriptors_are_free_again(
 
 def test_the_descriptor_limit_is_raised_and_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: asked.append(pair))
-    for soft, hard, expected, raised in (
-        (1024, 4096, 4096 - limits.RESERVED_DESCRIPTORS, [(4096, 4096)]),
-        (1024, 1024, 1024 - limits.RESERVED_DESCRIPTORS, []),
-        (50, 50, 1, []),
-        (1024, resource.RLIM_INFINITY, limits.CONNECTIONS_MAX, [(20_064, resource.RLIM_INFINITY)]),
-        (100_000, 100_000, limits.CONNECTIONS_MAX, []),
+    infinite = resource.RLIM_INFINITY
+    may_exceed = False
+
+    def set_limit(_: int, pair: tuple[int, int]) -> None:
+        if hard not in (infinite, pair[1]) and not may_exceed:
+            raise ValueError("not allowed to raise maximum limit")
+        asked.append(pair)
+
+    hard = 0
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    for is_root, soft, hard, expected, raised in (
+        (False, 1024, 4096, 4096 - limits.RESERVED_DESCRIPTORS, [(4096, 4096)]),
+        (False, 1024, 1024, 1024 - limits.RESERVED_DESCRIPTORS, []),
+        (True, 1024, 1024, limits.CONNECTIONS_MAX, [(40_064, 40_064)]),
+        (True, 20_000, 30_000, limits.CONNECTIONS_MAX, [(40_064, 40_064)]),
+        (False, 50, 50, 1, []),
+        (False, 1024, infinite, limits.CONNECTIONS_MAX, [(40_064, infinite)]),
+        (False, infinite, infinite, limits.CONNECTIONS_MAX, []),
+        (False, 100_000, 100_000, limits.CONNECTIONS_MAX, []),
     ):
         asked.clear()
+        may_exceed = is_root
         monkeypatch.setattr(resource, "getrlimit", lambda _, pair=(soft, hard): pair)
         reactor = Reactor(logging.getLogger("pocketkv.test"))
         reactor.close()

@@ -14,6 +14,7 @@ from pocketkv.placement import PlacementMap, Server, SlotRange
 from pocketkv.resp.errors import PeerError
 from pocketkv.serving.membership import apply_update
 from pocketkv.slots import SLOT_COUNT
+from pocketkv.terms import Terms
 
 
 def server(server_id: str) -> Server:
@@ -119,3 +120,22 @@ def test_random_bytes_raise_nothing_else(text: bytes) -> None:
         apply_update(Topology(), text)
     except PeerError:
         pass
+
+
+def test_terms_follow_their_epochs() -> None:
+    topology = Topology()
+    first = Terms("x", 2, {"alice": "on"}).as_json()
+    apply_update(topology, update(2, placement("x", 1), terms=[first], full=True))
+    assert topology.terms["x"].users == {"alice": "on"}
+    assert topology.changed_terms == {"x"}
+    apply_update(topology, update(3, terms=[Terms("x", 1, {"bob": "on"}).as_json()]))
+    assert topology.terms["x"].users == {"alice": "on"}
+    # A full update that does not name them says that there are none.
+    apply_update(topology, update(4, placement("x", 1), full=True))
+    assert topology.terms["x"].users == {}
+    apply_update(topology, update(5, terms=[Terms("x", 5, {"bob": "on"}).as_json()]))
+    apply_update(topology, update(6, ended=["x"]))
+    assert topology.terms == {}
+    assert topology.changed_terms == set()
+    with pytest.raises(PeerError):
+        apply_update(topology, update(7, terms=[{"job_id": "x"}]))

@@ -87,6 +87,7 @@ FIELDS: dict[str, tuple[str, str, Any, Any]] = {
     "machine": ("m1", "node.example", "m1", "node.example"),
     "machine-type": ("r6i.2xlarge", "rack-7", "r6i.2xlarge", "rack-7"),
     "drain-timeout": ("10s", "0", 10.0, 0.0),
+    "start-wait": ("10s", "0", 10.0, 0.0),
     "advertise-host": ("kv.example", "10.1.2.3", "kv.example", "10.1.2.3"),
     "state": ("/var/state.db", "s", Path("/var/state.db"), Path("s")),
     "catalog": ("own.toml", "c", Path("own.toml"), Path("c")),
@@ -101,6 +102,7 @@ FIELD_NAMES = {
     "capacity": "capacity_bytes",
     "value-max": "value_bytes_max",
     "drain-timeout": "drain_timeout_s",
+    "start-wait": "start_wait_s",
 }
 SWITCHES = ("require-auth", "reuse-port")
 CONFIDENTIAL = ("secret-file", "admin-password-file")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pocketkv.engine.acl import DEFAULT_USER, acl_of
+from pocketkv.engine.acl import acl_of, put_user, remove_user
 from pocketkv.engine.arguments import c_string, parse_int
 from pocketkv.engine.command_table import categories, lookup, with_subcommands
 from pocketkv.engine.commands import Handler, command, find_command, not_callable
-from pocketkv.engine.errors import CommandError, wrong_subcommand
+from pocketkv.engine.errors import CommandError, no_permission, wrong_subcommand
 from pocketkv.engine.help_text import help_lines
-from pocketkv.engine.pubsub import Kind
-from pocketkv.engine.users import Denied, RuleError, Selector, User
+from pocketkv.engine.job_terms import keep_terms
+from pocketkv.engine.users import DEFAULT_USER, Denied, RuleError, Selector, User, merged_rules
+from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.resp.replies import OK, Reply, SetReply
 
 if TYPE_CHECKING:
@@ -140,64 +141,42 @@ def acl_setuser(session: Session, request: list[bytes]) -> Reply:
     name = _text(request[2])
     if any(c in request[2] for c in b" \0\t\n\r") or not name:
         raise CommandError(_BAD_NAME)
-    if name == DEFAULT_USER and not session.node.alone:
-        raise CommandError(_TOKEN_STAYS)
+    if name == DEFAULT_USER:
+        _check_default(session)
+    try:
+        rules = merged_rules(request[3:])
+    except RuleError as error:
+        raise CommandError(
+            b"ERR Unmatched parenthesis in acl selector starting at '%b'." % c_string(error.reason)
+        ) from None
     acl = acl_of(session)
     known = acl.users.get(name)
     changed = User(name) if known is None else known.copy()
+    fresh = session.node.settings.acl_pubsub_default
     if known is None:
-        changed.apply(session.node.settings.acl_pubsub_default)
-    for rule in _merged(request[3:]):
+        changed.apply(fresh)
+    for rule in rules:
         try:
             changed.apply(rule)
         except RuleError as error:
             raise CommandError(
                 b"ERR Error in ACL SETUSER modifier '%b': %b" % (c_string(rule), error.reason)
             ) from None
-    if known is None:
-        acl.users[name] = changed
-        return OK
-    known.take_over(changed)
-    _follow(session, known)
+    if session.node.term_keeper is not None:
+        return keep_terms(session, [b"MEMBER.SETUSER", request[2], fresh, *rules], OK)
+    put_user(session.node, session.job_id, acl, changed)
     return OK
 
 
-def _merged(rules: list[bytes]) -> list[bytes]:
-    """The rules, where a selector in parentheses is one, whatever blanks it has."""
-    merged: list[bytes] = []
-    opened: list[bytes] = []
-    for rule in rules:
-        if opened or (rule.startswith(b"(") and not rule.endswith(b")")):
-            opened.append(rule)
-            if rule.endswith(b")"):
-                merged.append(b" ".join(opened))
-                opened = []
-        else:
-            merged.append(rule)
-    if opened:
-        raise CommandError(
-            b"ERR Unmatched parenthesis in acl selector starting at '%b'." % c_string(opened[0])
-        )
-    return merged
-
-
-def _follow(session: Session, user: User) -> None:
-    """Have those who are connected as a user do no more than it may now."""
-    for other in session.node.sessions_of(session.job_id):
-        if other.user_name == user.name and not other.admin:
-            other.become(user)
-            if other.subscriptions and not _may_hear(other, user):
-                other.transport.close()
-
-
-def _may_hear(session: Session, user: User) -> bool:
-    assert session.subscriptions is not None  # The caller has looked.
-    names = session.subscriptions.names
-    return all(
-        user.allows_channel(name, is_pattern=kind is Kind.PATTERN)
-        for kind in Kind
-        for name in names[kind]
-    )
+def _check_default(session: Session) -> None:
+    """Refuse to change the user that needs no name, where others rely on it."""
+    node = session.node
+    if node.alone:
+        return
+    if session.job_id != DEFAULT_JOB_ID:
+        raise CommandError(_TOKEN_STAYS)
+    if not session.may_administer:
+        raise no_permission("acl|setuser")
 
 
 @_acl(
@@ -211,34 +190,25 @@ def _may_hear(session: Session, user: User) -> bool:
 def acl_deluser(session: Session, request: list[bytes]) -> Reply:
     """How many there were."""
     acl = acl_of(session)
-    if any(_text(name) == DEFAULT_USER for name in request[2:]):
+    names = dict.fromkeys(_text(name) for name in request[2:])
+    if DEFAULT_USER in names:
         raise CommandError(_DEFAULT_STAYS)
-    removed = 0
-    for name in request[2:]:
-        user = acl.users.pop(_text(name), None)
-        if user is None:
-            continue
-        removed += 1
-        for other in session.node.sessions_of(session.job_id):
-            if other.user_name != user.name or other.admin:
-                continue
-            if other is session:
-                # It still gets the reply.
-                other.transport.close_when_sent()
-            else:
-                other.transport.close()
-    return removed
+    if session.node.term_keeper is not None:
+        there = [_bytes(name) for name in names if name in acl.users]
+        return keep_terms(session, [b"MEMBER.DELUSER", *there], len(there)) if there else 0
+    node, job_id = session.node, session.job_id
+    return sum(remove_user(node, job_id, acl, name, session) for name in names)
 
 
 @_acl("LOAD", 2, "Reads users from a file; there is none.", flags=_ADMIN)
 def acl_load(session: Session, request: list[bytes]) -> Reply:
-    """Users last as long as the job on this node."""
+    """Users are kept with the job, or on a server alone for as long as it runs."""
     raise CommandError(_NO_FILE)
 
 
 @_acl("SAVE", 2, "Writes users to a file; there is none.", flags=_ADMIN)
 def acl_save(session: Session, request: list[bytes]) -> Reply:
-    """Users last as long as the job on this node."""
+    """Users are kept with the job, or on a server alone for as long as it runs."""
     raise CommandError(_NO_FILE)
 
 

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from pocketkv.engine.arguments import parse_int
+from pocketkv.engine.arguments import c_string, parse_int
 from pocketkv.engine.commands import command, not_callable
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.gate import check_slot
@@ -278,6 +278,73 @@ def cluster_links(session: Session, request: list[bytes]) -> Reply:
 def cluster_saveconfig(session: Session, request: list[bytes]) -> Reply:
     """Accepted, because the map is safe with the controller."""
     return OK
+
+
+@command(
+    "CLUSTER|MYSHARDID",
+    arity=2,
+    flags="stale",
+    group="cluster",
+    since="7.2.0",
+    complexity="O(1)",
+    summary="The id of the node that the client is connected to: it is a shard of its own.",
+    tips="nondeterministic_output",
+)
+def cluster_myshardid(session: Session, request: list[bytes]) -> Reply:
+    """40 hexadecimal digits."""
+    return node_id(session.node.id).encode()
+
+
+def _check_node(session: Session, request: list[bytes]) -> None:
+    """Refuse the id of a node that there is not."""
+    known = [session.node.id, *(server.id for server in session.node.topology.servers.values())]
+    if request[2].decode("latin-1") not in map(node_id, known):
+        raise CommandError(b"ERR Unknown node %b" % c_string(request[2]))
+
+
+@command(
+    "CLUSTER|REPLICAS",
+    arity=3,
+    flags="admin stale",
+    group="cluster",
+    since="5.0.0",
+    complexity="O(1)",
+    summary="The replicas of a node; a value has one copy, so there are none.",
+    usage="node-id",
+    tips="nondeterministic_output",
+)
+@command(
+    "CLUSTER|SLAVES",
+    arity=3,
+    flags="admin stale",
+    group="cluster",
+    since="3.0.0",
+    complexity="O(1)",
+    summary="The old name of CLUSTER REPLICAS.",
+    usage="node-id",
+    tips="nondeterministic_output",
+)
+def cluster_replicas(session: Session, request: list[bytes]) -> Reply:
+    """An empty array."""
+    _check_node(session, request)
+    return []
+
+
+@command(
+    "CLUSTER|COUNT-FAILURE-REPORTS",
+    arity=3,
+    flags="admin stale",
+    group="cluster",
+    since="3.0.0",
+    complexity="O(1)",
+    summary="How many nodes say that another has failed: none, the controller watches them.",
+    usage="node-id",
+    tips="nondeterministic_output",
+)
+def cluster_count_failure_reports(session: Session, request: list[bytes]) -> Reply:
+    """Always 0."""
+    _check_node(session, request)
+    return 0
 
 
 _HELP: Final = (

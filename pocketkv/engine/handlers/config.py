@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pocketkv.engine.commands import command, not_callable
 from pocketkv.engine.errors import CommandError, no_permission
 from pocketkv.engine.help_text import help_lines
+from pocketkv.engine.job_terms import keep_terms
 from pocketkv.engine.settings import (
     change_settings,
     changes_jobs_only,
@@ -66,8 +67,10 @@ def config_set(session: Session, request: list[bytes]) -> Reply:
     # A router has looked itself whether its client may.
     if not (session.may_administer or session.proxied or changes_jobs_only(pairs)):
         raise no_permission("config|set")
-    change_settings(session, pairs)
-    return OK
+    left = change_settings(session, pairs, leaves_terms=session.node.term_keeper is not None)
+    if not left:
+        return OK
+    return keep_terms(session, [b"MEMBER.CONFIGURE", *(w for pair in left for w in pair)], OK)
 
 
 @command(

@@ -57,6 +57,9 @@ def proxy(session: Session, request: list[bytes]) -> Reply:
     if not verify_member_proof(secret, request[1], challenge(session), request[2]):
         raise CommandError(_NOT_PROVEN)
     session.proxied = True
+    # What its clients may do, the router has looked itself.
+    session.authenticated = True
+    session.become(None)
     session.transport.hand_over(FencedHandler(session))
     return OK
 

@@ -190,7 +190,7 @@ def _unsubscribe(session: Session, request: list[bytes], kind: Kind, word: bytes
     usage="channel message",
 )
 def publish(session: Session, request: list[bytes]) -> Reply:
-    """How many were told; in transactions and scripts, of those that this server tells itself."""
+    """How many were told; in scripts, which do not wait, of those that this server tells itself."""
     space = session.space
     pubsub = space.pubsub
     told = 0 if pubsub is None else pubsub.publish(request[1], request[2])
@@ -198,7 +198,7 @@ def publish(session: Session, request: list[bytes]) -> Reply:
     if forwarder is None:
         return told
     elsewhere = forwarder.forward(space, request[1], request[2])
-    if elsewhere is None or session.denies_blocking:
+    if elsewhere is None or session.in_script:
         return told
     return _sum(told, elsewhere)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pocketkv.engine.arguments import canonical_integer, parse_int
 from pocketkv.engine.blocking import block
 from pocketkv.engine.commands import command
-from pocketkv.engine.errors import SYNTAX, CommandError
+from pocketkv.engine.errors import NOT_INTEGER, SYNTAX, CommandError
 from pocketkv.engine.handlers.clients import parse_timeout_ms
 from pocketkv.engine.info import info_text
 from pocketkv.engine.node import REDIS_VERSION
@@ -16,7 +16,9 @@ from pocketkv.resp.replies import OK, Reply, Simple, Verbatim
 if TYPE_CHECKING:
     from pocketkv.engine.session import Session
 
-_NOTHING_KEPT: Final = b"ERR values are ephemeral here: nothing is saved on disk"
+_NO_LOCAL_FILE: Final = (
+    b"ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."
+)
 _NO_SHUTDOWN: Final = b"ERR this server is not stopped by its clients"
 _NO_REPLICATION: Final = b"ERR there is no replication: a value has one copy"
 _NO_REPLICAS: Final = b"ERR FAILOVER requires connected replicas."
@@ -130,6 +132,32 @@ def wait(session: Session, request: list[bytes]) -> Reply:
     return block(session, timeout_ms=timeout_ms, timeout_reply=0).deferred
 
 
+@command(
+    "WAITAOF",
+    arity=4,
+    flags="noscript",
+    categories="connection",
+    group="generic",
+    since="7.2.0",
+    complexity="O(1)",
+    summary="Waits until append-only files have what the connection wrote; there are none.",
+    usage="numlocal numreplicas timeout",
+    tips="request_policy:all_shards response_policy:agg_min",
+)
+def waitaof(session: Session, request: list[bytes]) -> Reply:
+    """Answers 0 and 0; at once if that is enough, otherwise when the time is over."""
+    local, wanted = parse_int(request[1]), parse_int(request[2])
+    timeout_ms = parse_timeout_ms(request[3])
+    if local < 0 or local > 1 or wanted < 0:
+        raise CommandError(NOT_INTEGER)
+    if local:
+        raise CommandError(_NO_LOCAL_FILE)
+    nobody: list[Reply] = [0, 0]
+    if wanted == 0:
+        return nobody
+    return block(session, timeout_ms=timeout_ms, timeout_reply=nobody).deferred
+
+
 def _replicaof(request: list[bytes]) -> Reply:
     if request[1].lower() == b"no" and request[2].lower() == b"one":
         return OK
@@ -194,11 +222,12 @@ def failover(session: Session, request: list[bytes]) -> Reply:
     group="server",
     since="1.0.0",
     complexity="O(1)",
-    summary="Saves all values; refused, since nothing is kept.",
+    summary="Answers as if all values were saved; nothing is.",
 )
 def save(session: Session, request: list[bytes]) -> Reply:
-    """An OK would promise what is not done."""
-    raise CommandError(_NOTHING_KEPT)
+    """Redis's words, as a Redis says them whose disk goes when it stops. See BGSAVE."""
+    session.node.saved_ms = session.node.clock.now_ms
+    return OK
 
 
 @command(

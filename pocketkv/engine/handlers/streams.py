@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.arguments import parse_int
+from pocketkv.engine.changes import tell_noted
 from pocketkv.engine.commands import ONE_KEY, command
 from pocketkv.engine.errors import NO_SUCH_KEY, SYNTAX, WRONG_TYPE, CommandError, wrong_arity
 from pocketkv.engine.notifications import STREAM
@@ -445,6 +446,6 @@ def xsetid(session: Session, request: list[bytes]) -> Reply:
     if entries_added < 0:
         entries_added = value.entries_added
     value.set_state(last_id, entries_added, max_deleted_id or value.max_deleted_id)
-    db.modified(key, 0)
+    tell_noted(db, key, 0)
     db.notify(STREAM, b"xsetid", key)
     return OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.arguments import INT64_MAX, c_string, parse_int
+from pocketkv.engine.changes import tell_noted
 from pocketkv.engine.commands import ONE_KEY, command
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.gate import require_memory
@@ -237,7 +238,7 @@ def xclaim(session: Session, request: list[bytes]) -> Reply:
         claimed.append(entry_id)
         found.append(format_id(entry_id) if claim.ids_only else value.entry(entry_id))
     value.note_deliveries(group, claimed)
-    db.modified(key, value.size_bytes - before_bytes)
+    tell_noted(db, key, value.size_bytes - before_bytes)
     return found
 
 
@@ -313,7 +314,7 @@ def xautoclaim(session: Session, request: list[bytes]) -> Reply:
             count -= 1
     value.settle(group, gone)
     value.note_deliveries(group, claimed)
-    session.db.modified(request[1], value.size_bytes - before_bytes)
+    tell_noted(session.db, request[1], value.size_bytes - before_bytes)
     rest = group.pending.some(following, ID_MAX, 1)
     found = [format_id(i) if ids_only else value.entry(i) for i in claimed]
     return [format_id(rest[0][0]) if rest else b"0-0", found, [format_id(i) for i in gone]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.arguments import c_string, parse_int
+from pocketkv.engine.changes import tell_noted
 from pocketkv.engine.commands import ONE_KEY, KeySpec, command, not_callable
 from pocketkv.engine.errors import CommandError, wrong_subcommand
 from pocketkv.engine.handlers.streams import lookup_stream, read_stream
@@ -116,7 +117,7 @@ def xgroup_create(session: Session, request: list[bytes]) -> Reply:
     if value is None:
         db.put(key, stream)
     else:
-        db.modified(key, stream.size_bytes - before_bytes)
+        tell_noted(db, key, stream.size_bytes - before_bytes)
     db.notify(STREAM, b"xgroup-create", key)
     return OK
 
@@ -144,7 +145,7 @@ def xgroup_setid(session: Session, request: list[bytes]) -> Reply:
         raise wrong_subcommand("xgroup", request[1])
     last_id = value.last_id if request[4] == b"$" else parse_id(request[4], strict=False)
     value.set_group(name, last_id, reads)
-    db.modified(key, 0)
+    tell_noted(db, key, 0)
     db.notify(STREAM, b"xgroup-setid", key)
     return OK
 
@@ -169,7 +170,7 @@ def xgroup_destroy(session: Session, request: list[bytes]) -> Reply:
     before_bytes = value.size_bytes
     if not value.remove_group(request[3]):
         return 0
-    db.modified(key, value.size_bytes - before_bytes)
+    tell_noted(db, key, value.size_bytes - before_bytes)
     db.notify(STREAM, b"xgroup-destroy", key)
     return 1
 
@@ -196,7 +197,7 @@ def xgroup_createconsumer(session: Session, request: list[bytes]) -> Reply:
         return 0
     before_bytes = value.size_bytes
     value.see_consumer(group, request[4], session.node.clock.now_ms)
-    db.modified(key, value.size_bytes - before_bytes)
+    tell_noted(db, key, value.size_bytes - before_bytes)
     db.notify(STREAM, b"xgroup-createconsumer", key)
     return 1
 
@@ -223,7 +224,7 @@ def xgroup_delconsumer(session: Session, request: list[bytes]) -> Reply:
     pending = value.remove_consumer(group, request[4])
     if pending < 0:
         return 0
-    db.modified(key, value.size_bytes - before_bytes)
+    tell_noted(db, key, value.size_bytes - before_bytes)
     db.notify(STREAM, b"xgroup-delconsumer", key)
     return pending
 
@@ -266,5 +267,5 @@ def xack(session: Session, request: list[bytes]) -> Reply:
     before_bytes = value.size_bytes
     settled = value.settle(group, ids)
     if settled:
-        db.modified(key, value.size_bytes - before_bytes)
+        tell_noted(db, key, value.size_bytes - before_bytes)
     return settled

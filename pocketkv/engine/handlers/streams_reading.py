@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.arguments import c_string, parse_int
+from pocketkv.engine.changes import tell_noted
 from pocketkv.engine.commands import KeySpec, command
 from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.gate import require_memory
@@ -311,7 +312,7 @@ def _read_new(
     consumer = _seen(session, reading, key, stream, group)
     receiver = consumer if reading.needs_ack else None
     entries = stream.read_new(group, reading.count, receiver, session.node.clock.now_ms)
-    session.db.modified(key, stream.size_bytes - before_bytes)
+    tell_noted(session.db, key, stream.size_bytes - before_bytes)
     return entries
 
 
@@ -340,7 +341,7 @@ def _read_history(
         again.append(entry_id)
         entries.append(entry)
     stream.note_deliveries(group, again)
-    session.db.modified(key, stream.size_bytes - before_bytes)
+    tell_noted(session.db, key, stream.size_bytes - before_bytes)
     return entries
 
 
