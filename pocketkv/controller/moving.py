@@ -463,8 +463,7 @@ class MovingBooks(RetainingBooks):
                 report = member.report.after_move(
                     event.job_id, keys=sign * event.keys, used_bytes=sign * event.moved_bytes
                 )
-                members[name] = replace(member, report=report)
-                self.fleet.changed.add(name)
+                self._use_after_move(name, report, event.job_id)
 
     # --- what goes wrong -----------------------------------------------------------------------
 

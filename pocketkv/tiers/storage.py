@@ -357,6 +357,8 @@ class StorageServer:
                     "retained_keys": space.marked_keys,
                 }
                 for job_id, space in keyspace.spaces.items()
+                # There may be thousands that have never had anything here.
+                if space.used_bytes or space.databases or space.stats.commands
             },
         }
 
