@@ -220,6 +220,17 @@ def cluster() -> Iterator[tuple[Endpoint, Endpoint]]:
 
 
 @contextlib.contextmanager
+def serving(*options: str) -> Iterator[int]:
+    """Run `pocketkv serve` with these options; gives the port of its router.
+
+    Raises:
+        BenchmarkError: It does not start.
+    """
+    with _pocketkv("serve", *options) as ready:
+        yield int(ready["port"])
+
+
+@contextlib.contextmanager
 def _pocketkv(*arguments: str) -> Iterator[dict[str, Any]]:
     """Run a `pocketkv` subcommand on a free port; gives what it announces when it is ready."""
     ready_read, ready_write = os.pipe()

@@ -314,6 +314,9 @@ def slot_counts(
         PlacementError: a weight that is negative or not finite, or no weight above 0.
     """
     _check_weights(weights)
+    if sum(weights.values()) == SLOT_COUNT and all(w == int(w) for w in weights.values()):
+        # They are counts already, as those of most maps are.
+        return {name: int(weight) for name, weight in weights.items() if weight}
     ratios = {name: weight.as_integer_ratio() for name, weight in weights.items() if weight > 0}
     if not ratios:
         raise PlacementError("no server has a weight above 0")

@@ -7,6 +7,7 @@ and accounts in step whatever happens.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pocketkv.catalog import Catalog
@@ -14,6 +15,7 @@ from pocketkv.controller.accounts import rate_per_hour
 from pocketkv.controller.changes import Changes
 from pocketkv.controller.errors import UnknownJobError
 from pocketkv.controller.fleet import Fleet
+from pocketkv.controller.members import JobUsage, Report
 from pocketkv.controller.placements import Placements
 from pocketkv.controller.policy import (
     NO_SUPPLY,
@@ -30,6 +32,31 @@ from pocketkv.controller.transit import planned_slots, reserved
 from pocketkv.jobs import Hints
 from pocketkv.placement import PlacementMap, assign_slots
 from pocketkv.terms import Terms
+
+
+class Beyond:
+    """What jobs use of one server beyond what they keep there, which is not free for others either.
+
+    It is kept job by job: a server may have thousands, and one of them changes at a time.
+
+    Attributes:
+        usage: What the server has reported.
+        total_bytes: That of all jobs that were counted.
+    """
+
+    def __init__(self, usage: Mapping[str, JobUsage]) -> None:
+        self.usage = usage
+        self.total_bytes = 0
+        self._jobs: dict[str, int] = {}
+
+    def count(self, job_id: str, kept: Commitment | None) -> None:
+        """Count a job anew; `kept` is what it keeps there, None if it has nothing to do with it."""
+        self.total_bytes -= self._jobs.pop(job_id, 0)
+        used = self.usage.get(job_id)
+        if kept is None or used is None or used.used_bytes <= kept.capacity_bytes:
+            return
+        self._jobs[job_id] = used.used_bytes - kept.capacity_bytes
+        self.total_bytes += self._jobs[job_id]
 
 
 class Books:
@@ -65,6 +92,7 @@ class Books:
         self.placeless: set[str] = set()
         self.is_started = False
         self._leases = Leases()
+        self._beyond: dict[str, Beyond] = {}
 
     def tenant(self, job_id: str) -> Tenant:
         """Return a job's tenant.
@@ -106,24 +134,39 @@ class Books:
 
     def _refresh_rooms(self) -> None:
         """Have `rooms` say what servers and jobs have become."""
-        for changed in (self.fleet.changed, self.placements.changed):
-            for server_id in changed:
-                self._refresh_room(server_id)
-            changed.clear()
+        for server_id in self.fleet.changed:
+            self._refresh_room(server_id, ())
+        for server_id, job_ids in self.placements.changed.items():
+            self._refresh_room(server_id, job_ids)
+        self.fleet.changed.clear()
+        self.placements.changed.clear()
 
-    def _refresh_room(self, server_id: str) -> None:
+    def _refresh_room(self, server_id: str, job_ids: Iterable[str]) -> None:
+        """Have a server's room count what these jobs keep by now, and what it has reported."""
         member = self.fleet.members.get(server_id)
         if member is None or member.is_stale:
             self.rooms.remove(server_id)
+            self._beyond.pop(server_id, None)
             return
-        # What a job uses beyond what it keeps is not free for others either.
-        beyond = 0
-        for job_id, usage in member.report.jobs.items():
-            kept = self.placements.kept(job_id).get(server_id)
-            if kept is not None:
-                beyond += max(0, usage.used_bytes - kept.capacity_bytes)
-        taken = self.placements.committed.get(server_id, NOTHING) + Commitment(beyond)
+        usage = member.report.jobs
+        beyond = self._beyond.get(server_id)
+        if beyond is None or beyond.usage is not usage:
+            beyond = self._beyond[server_id] = Beyond(usage)
+            job_ids = usage
+        for job_id in job_ids:
+            beyond.count(job_id, self.placements.kept(job_id).get(server_id))
+        taken = self.placements.committed.get(server_id, NOTHING) + Commitment(beyond.total_bytes)
         self.rooms.put(member.server, taken, member.condition)
+
+    def _use_after_move(self, server_id: str, report: Report, job_id: str) -> None:
+        """Have a server's report, in which only this job has become another since the last one."""
+        member = self.fleet.members[server_id]
+        beyond = self._beyond.get(server_id)
+        if beyond is not None and beyond.usage is member.report.jobs:
+            beyond.usage = report.jobs
+            beyond.count(job_id, self.placements.kept(job_id).get(server_id))
+        self.fleet.members[server_id] = replace(member, report=report)
+        self.fleet.changed.add(server_id)
 
     def _place(self, job_id: str, decision: Decision, now_ms: int, changes: Changes) -> None:
         """Make a decision the map of a job that has no slots yet."""
@@ -207,6 +250,7 @@ class Books:
         """Check that what is known of rooms is what it would be if counted anew; for tests."""
         self._refresh_rooms()
         known, self.rooms = self.rooms, Rooms(self.rooms.unhinted_servers)
+        self._beyond.clear()
         self.fleet.changed.update(self.fleet.members)
         self._refresh_rooms()
         assert {name: known[name] for name in known} == {n: self.rooms[n] for n in self.rooms}

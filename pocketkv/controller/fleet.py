@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, TypeAlias
 
 from pocketkv.controller.errors import UnknownServerError
-from pocketkv.controller.members import Joining, Report
+from pocketkv.controller.members import JobUsage, Joining, Report
 from pocketkv.controller.policy import Condition
 from pocketkv.controller.rates import Rates
 from pocketkv.placement import Server, ServerState
@@ -36,6 +37,8 @@ START_TIMEOUT_MS: Final = 20_000
 RESTART_GRACE_MS: Final = 1_500
 # Servers that were given up and are remembered, in case they come back.
 LOST_SERVERS_MAX: Final = 1_000
+# How many keys a server has of a job is remembered anew when it is more or less by this part.
+MISCOUNT_MAX: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class Drain:
     returns: bool = False
 
 
+Counts: TypeAlias = dict[str, tuple[int, int]]
+
+
 @dataclass(frozen=True)
 class Member:
     """A storage server that has joined.
@@ -81,6 +87,7 @@ class Member:
     it had then: it gets no slots until it has reported, which it does when it has heard the maps.
     In its last `busy_reports` its CPU was busy; `job_commands` is what it executed for each job
     between the last two. `retain` is the store in which it can keep what jobs retain, if any.
+    It `is_counted` if it has reported since it joined, or had to an earlier life of the controller.
     """
 
     server: Server
@@ -98,6 +105,7 @@ class Member:
     rates: Rates = field(default_factory=Rates)
     busy_reports: int = 0
     job_commands: Mapping[str, int] = field(default_factory=dict)
+    is_counted: bool = False
 
     @property
     def condition(self) -> Condition:
@@ -138,9 +146,15 @@ class Member:
             retain=joining.retain,
         )
 
+    def counts(self) -> Counts:
+        """Return how many keys it has of each job, and how many of them are retained."""
+        jobs = self.report.jobs.items()
+        return {name: (u.keys, u.retained_keys) for name, u in jobs if u.keys or u.retained_keys}
+
     def as_json(self) -> dict[str, Any]:
         """Return what is to be remembered, as what `json.dumps` takes."""
         return {
+            "counts": self.counts() if self.is_counted else None,
             "server": self.server.as_json(),
             "generation": self.generation,
             "managed": self.managed,
@@ -165,6 +179,11 @@ class Member:
     def remembered(cls, record: Mapping[str, Any], now_ms: int) -> Member:
         """Return the member of a remembered record; it has not been heard of in this life."""
         drain = record.get("drain")
+        counts = record.get("counts")
+        jobs = {
+            name: JobUsage(keys=keys, retained_keys=retained)
+            for name, (keys, retained) in ({} if counts is None else counts).items()
+        }
         member = cls(
             server=Server.from_json(record["server"]),
             generation=record["generation"],
@@ -176,6 +195,8 @@ class Member:
             retain=record.get("retain", ""),
             connected=False,
             is_stale=record.get("is_stale", False),
+            report=Report(jobs=jobs),
+            is_counted=counts is not None,
         )
         return member.draining(None if drain is None else Drain(**drain))
 
@@ -231,6 +252,10 @@ class Fleet:
         self._revivable: dict[str, str] = {}
         # How often one was started again since it last joined.
         self._revivals: dict[str, int] = {}
+        # What is remembered of how many keys members have, and who has reported since that was
+        # looked at.
+        self._remembered: dict[str, Counts] = {}
+        self._reported: dict[str, None] = {}
 
     def up(self) -> list[Server]:
         """Return the servers that may be given slots, by id."""
@@ -313,8 +338,9 @@ class Fleet:
             busy = member.busy_reports + 1 if report.cpu > BUSY_CPU else 0
             commands = _commands_since(member.report, report)
             member = replace(member, report=report, rates=rates, busy_reports=busy)
-            member = replace(member, job_commands=commands, is_stale=False)
+            member = replace(member, job_commands=commands, is_stale=False, is_counted=True)
             self.changed.add(server_id)
+            self._reported[server_id] = None
         self.members[server_id] = member
 
     def disconnect(self, server_id: str) -> None:
@@ -343,6 +369,8 @@ class Fleet:
         """
         request = self._requests.pop(server_id, None)
         member = self.members.pop(server_id, None)
+        self._remembered.pop(server_id, None)
+        self._reported.pop(server_id, None)
         self.waits.pop(server_id, None)
         self.changed.add(server_id)
         if member is not None and self._comes_back(member, has_died=has_died):
@@ -415,10 +443,31 @@ class Fleet:
 
     # --- memory --------------------------------------------------------------------------------
 
+    def miscounted(self, most: int) -> list[str]:
+        """Return members that have other keys by now than what is remembered says.
+
+        So many are looked at that have reported, the others the next time.
+        """
+        looked_at = list(islice(self._reported, most))
+        for server_id in looked_at:
+            del self._reported[server_id]
+        return [name for name in looked_at if self._is_miscounted(name)]
+
+    def _is_miscounted(self, server_id: str) -> bool:
+        known = self._remembered.get(server_id)
+        counts = self.members[server_id].counts()
+        return known is None or any(
+            abs(now - before) > MISCOUNT_MAX * max(now, before)
+            for name in known.keys() | counts.keys()
+            for now, before in zip(counts.get(name, (0, 0)), known.get(name, (0, 0)), strict=True)
+        )
+
     def record(self, server_id: str) -> dict[str, Any] | None:
         """Return what is to be remembered of a server; None if there is no such."""
         member = self.members.get(server_id)
         if member is not None:
+            if member.is_counted:
+                self._remembered[server_id] = member.counts()
             return member.as_json()
         request = self._requests.get(server_id)
         return None if request is None else {"requested": request.tier}
@@ -432,8 +481,10 @@ class Fleet:
         if "requested" in record:
             self._requests[server_id] = _Request(str(record["requested"]), now_ms)
         else:
-            self.members[server_id] = Member.remembered(record, now_ms)
+            member = self.members[server_id] = Member.remembered(record, now_ms)
             self.changed.add(server_id)
+            if member.is_counted:
+                self._remembered[server_id] = member.counts()
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""

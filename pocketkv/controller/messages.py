@@ -190,6 +190,17 @@ class ServerDrained:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A storage server that was told to end does so now, with what its last report says.
+
+    It serves nothing of that any more, and nobody will have it again.
+    """
+
+    member_id: str
+    report: Report
+
+
+@dataclass(frozen=True)
 class DrainCancelled:
     """A storage server that is draining is to stay."""
 
@@ -242,6 +253,7 @@ Event: TypeAlias = (
     | StorePurged
     | TierScaled
     | ServerDrained
+    | Ended
     | DrainCancelled
     | ProcessDied
     | ServerWaits

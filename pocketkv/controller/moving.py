@@ -13,7 +13,7 @@ What is told twice, late, or by somebody who has nothing to do with it, changes 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import nsmallest
 from typing import Final
@@ -56,6 +56,9 @@ FAILURES_MAX: Final = 4
 DROPPED_MOVES_MAX: Final = 10_000
 # The code of a move that was carried out and whose target is gone with everything.
 LOST: Final = "LOST"
+# That of a move for which its target had no room: the next one is half as large, down to this.
+NO_ROOM: Final = "OOM"
+PORTION_MIN_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class MovingBooks(RetainingBooks):
         self.orders: dict[tuple[str, str], Order] = {}
         self.setbacks: dict[tuple[str, str], Setback] = {}
         self.hot: frozenset[str] = frozenset()
+        # What may move of a job to a target at a time since that has refused more.
+        self._portions: dict[tuple[str, str], int] = {}
         self._outstanding: dict[str, tuple[PlacementMap, list[Stretch]]] = {}
         self._dropped: dict[tuple[str, str], SlotMove] = {}
         self._lost: dict[tuple[str, str], None] = {}
@@ -153,8 +158,7 @@ class MovingBooks(RetainingBooks):
         super()._end(job_id, reason, now_ms, changes)
         self.in_transit.discard(job_id)
         self._outstanding.pop(job_id, None)
-        for key in [key for key in self.setbacks if key[0] == job_id]:
-            del self.setbacks[key]
+        self._forget_pairs(lambda pair: pair[0] == job_id)
 
     # --- plans ---------------------------------------------------------------------------------
 
@@ -297,12 +301,15 @@ class MovingBooks(RetainingBooks):
         ):
             if traffic.is_full:
                 break
-            slots_max = max(1, len(stretch) * MOVE_BYTES_MAX // max(moved_bytes, MOVE_BYTES_MAX))
+            bytes_max = self._portions.get((job_id, stretch.target), MOVE_BYTES_MAX)
+            slots_max = max(1, len(stretch) * bytes_max // max(moved_bytes, bytes_max))
             for piece in stretch.pieces(slots_max):
                 piece_bytes = moved_bytes * len(piece) // len(stretch)
                 if not traffic.take(Way(piece.source, piece.target, piece_bytes)):
                     break
                 found.setdefault(job_id, []).append((piece, piece_bytes))
+                if bytes_max < MOVE_BYTES_MAX:
+                    break  # Several at a time would take the room from each other.
         for job_id, pieces in sorted(found.items()):
             self._stamp(changes)
             ordered = with_moves(self.placements[job_id], [p for p, _ in pieces], self.epoch)
@@ -339,15 +346,32 @@ class MovingBooks(RetainingBooks):
                 for stretch in self.waiting(job_id)
                 if stretch.target not in targets and stretch.source not in sources
             ]
-            if self.setbacks:
+            if self.setbacks or self._portions:
                 ranked = [pair for pair in ranked if not self._is_set_back(job_id, pair[1], now_ms)]
             for found, stretch in nsmallest(JOB_ORDERS_MAX, ranked, key=lambda pair: pair[0]):
                 moved_bytes = self.job_bytes(job_id, stretch.source, len(stretch))
                 yield found, moved_bytes, job_id, stretch
 
     def _is_set_back(self, job_id: str, stretch: Stretch, now_ms: int) -> bool:
-        setback = self.setbacks.get((job_id, stretch.target))
-        return setback is not None and now_ms < setback.until_ms
+        pair = (job_id, stretch.target)
+        setback = self.setbacks.get(pair)
+        if setback is not None and now_ms < setback.until_ms:
+            return True
+        moves = self.placements[job_id].moves
+        return pair in self._portions and any(move.target == stretch.target for move in moves)
+
+    def _resize(self, job_id: str, move: SlotMove, *, has_room: bool) -> None:
+        """Have less of a job move to a target at a time, or more again."""
+        pair = (job_id, move.target)
+        known_bytes = self._portions.get(pair)
+        if not has_room:
+            moved_bytes = self.orders[job_id, move.id].moved_bytes
+            half_bytes = min(moved_bytes, known_bytes or MOVE_BYTES_MAX) // 2
+            self._portions[pair] = max(half_bytes, PORTION_MIN_BYTES)
+        elif known_bytes is not None:
+            self._portions[pair] = 2 * known_bytes
+            if 2 * known_bytes >= MOVE_BYTES_MAX:
+                del self._portions[pair]
 
     # --- what comes of them --------------------------------------------------------------------
 
@@ -357,6 +381,7 @@ class MovingBooks(RetainingBooks):
             self._on_late_move(event, now_ms, changes)
             return
         self.setbacks.pop((event.job_id, move.target), None)
+        self._resize(event.job_id, move, has_room=True)
         self._shift_usage(event, move)
         placement = carried_out(self.placements[event.job_id], [move.id])
         self._put(self._with_quotas(placement), now_ms, changes)
@@ -381,6 +406,9 @@ class MovingBooks(RetainingBooks):
         known = self.setbacks.get((event.job_id, move.target))
         count = 1 if known is None else known.count + 1
         pause_ms = min(RETRY_MIN_MS << min(count - 1, 16), RETRY_MAX_MS)
+        if event.code == NO_ROOM:
+            self._resize(event.job_id, move, has_room=False)
+            pause_ms = RETRY_MIN_MS
         setback = Setback(count, now_ms + pause_ms, event.reason)
         self.setbacks[event.job_id, move.target] = setback
         changes.log(
@@ -435,8 +463,7 @@ class MovingBooks(RetainingBooks):
                 report = member.report.after_move(
                     event.job_id, keys=sign * event.keys, used_bytes=sign * event.moved_bytes
                 )
-                members[name] = replace(member, report=report)
-                self.fleet.changed.add(name)
+                self._use_after_move(name, report, event.job_id)
 
     # --- what goes wrong -----------------------------------------------------------------------
 
@@ -540,8 +567,13 @@ class MovingBooks(RetainingBooks):
 
     def _forget_setbacks(self, server_id: str) -> None:
         """A server is another one, or no more: what went wrong with it says nothing."""
-        for key in [key for key in self.setbacks if key[1] == server_id]:
-            del self.setbacks[key]
+        self._forget_pairs(lambda pair: pair[1] == server_id)
+
+    def _forget_pairs(self, is_gone: Callable[[tuple[str, str]], bool]) -> None:
+        """Forget what is known of moves of jobs to targets."""
+        for pair in filter(is_gone, [*self.setbacks, *self._portions]):
+            self.setbacks.pop(pair, None)
+            self._portions.pop(pair, None)
 
     def _validate_moves(self, placement: PlacementMap) -> None:
         """Check what must hold of what a map orders."""

@@ -12,11 +12,12 @@ class Placements:
     """A map for each job, by its id, with an index by server.
 
     Attributes:
-        changed: Servers of which jobs keep something else since this was last emptied.
+        changed: Servers of which jobs keep something else since this was last emptied, with those
+            jobs.
     """
 
     def __init__(self) -> None:
-        self.changed: set[str] = set()
+        self.changed: dict[str, set[str]] = {}
         self._maps: dict[str, PlacementMap] = {}
         self._held: dict[str, Mapping[str, int]] = {}
         self._kept: dict[str, Mapping[str, Commitment]] = {}
@@ -76,8 +77,8 @@ class Placements:
         self.remove(job_id)
         self._maps[job_id] = placement
         self._kept[job_id] = kept
-        self.changed.update(kept)
         for name, commitment in kept.items():
+            self.changed.setdefault(name, set()).add(job_id)
             self._committed[name] = self._committed.get(name, NOTHING) + commitment
             self._jobs_naming.setdefault(name, set()).add(job_id)
 
@@ -89,8 +90,8 @@ class Placements:
         """Forget a job's map, if there is one."""
         self._maps.pop(job_id, None)
         self._held.pop(job_id, None)
-        self.changed.update(self._kept.get(job_id, ()))
         for name, commitment in self._kept.pop(job_id, {}).items():
+            self.changed.setdefault(name, set()).add(job_id)
             self._committed[name] = self._committed[name] - commitment
             self._jobs_naming[name].discard(job_id)
             if not self._jobs_naming[name]:

@@ -25,6 +25,7 @@ from pocketkv.controller.members import (
     Retirement,
 )
 from pocketkv.controller.messages import (
+    Ended,
     Event,
     JobConfigured,
     JobRetains,
@@ -222,6 +223,11 @@ class ControllerHandler(RequestHandler):
             return OK  # It has nothing.
         return self._tell(ServerDrained(link.member_id, "it was told to end", leaves=True))
 
+    def _ends(self, request: list[bytes]) -> Reply:
+        """A storage server that drained has no more time, and tells what it still has."""
+        link = self._joined()
+        return self._tell(Ended(link.member_id, _checked(Report.from_json, request[1])))
+
     def _purges(self, request: list[bytes]) -> Reply:
         """Jobs whose keys this member is to delete from the store that it has."""
         link = self._joined()
@@ -345,6 +351,7 @@ _MEMBER_COMMANDS: Final[
     b"MEMBER.MOVED": (2, ControllerHandler._moved),
     b"MEMBER.MOVE_FAILED": (2, ControllerHandler._move_failed),
     b"MEMBER.DRAIN": (2, ControllerHandler._drain),
+    b"MEMBER.ENDS": (2, ControllerHandler._ends),
     b"MEMBER.PURGES": (1, ControllerHandler._purges),
     b"MEMBER.PURGED": (2, ControllerHandler._purged),
     b"MEMBER.FORWARD": (-3, ControllerHandler._forward),

@@ -325,18 +325,25 @@ class RetainingBooks(Books):
         return usage.retained_keys if member.server.id in retention.pending else 0
 
     def _lose_keys(
-        self, job_id: str, server_id: str, keys: int, reason: str, changes: Changes
+        self,
+        job_id: str,
+        server_id: str,
+        keys: int,
+        reason: str,
+        changes: Changes,
+        *,
+        is_counted: bool = True,
     ) -> None:
-        """Count keys as lost, and say so."""
+        """Count keys as lost, and say so; or that there may be some which nobody has counted."""
         tenant = self.tenants[job_id]
         self.tenants[job_id] = replace(tenant, lost_keys=tenant.lost_keys + keys)
         changes.jobs.add(job_id)
         changes.log(
-            logging.ERROR if keys else logging.WARNING,
+            logging.ERROR if keys or not is_counted else logging.WARNING,
             "data lost",
             job=job_id,
             server=server_id,
-            keys=keys,
+            keys=keys if is_counted else "unknown",
             reason=reason,
         )
 
@@ -346,7 +353,9 @@ class RetainingBooks(Books):
             if retention is not None and is_store(retention.target) and not retention.pending:
                 continue  # It has only read them.
             keys = self._keys_at_stake(job_id, member)
-            self._lose_keys(job_id, member.server.id, keys, reason, changes)
+            self._lose_keys(
+                job_id, member.server.id, keys, reason, changes, is_counted=member.is_counted
+            )
 
     # --- choosing and telling ------------------------------------------------------------------
 

@@ -63,10 +63,11 @@ _CLIENTS_WAIT_S: Final = 20.0
 ASK_TIMEOUT_S: Final = 1.5
 STOP_TIMEOUT_S: Final = 3.0
 KILL_TIMEOUT_S: Final = 1.5
-# A process that dies younger than this is started again after a pause, ever longer.
+# A process that dies younger than this is started again after a pause, the next time after a
+# longer one, but not so long that clients give up: what has killed it may be over.
 YOUNG_S: Final = 10.0
 PAUSE_MIN_S: Final = 0.5
-PAUSE_MAX_S: Final = 30.0
+PAUSE_MAX_S: Final = 3.0
 
 _POLL_S: Final = 0.01
 _REAP_INTERVAL_S: Final = 1.0

@@ -31,9 +31,10 @@ from pocketkv.controller.elastic import ElasticBooks
 from pocketkv.controller.errors import RefusedError, SnapshotError
 from pocketkv.controller.events import Events
 from pocketkv.controller.fleet import BackendTraits, Fleet, Member
-from pocketkv.controller.members import ROUTER, Joining, Router
+from pocketkv.controller.members import ROUTER, JobUsage, Joining, Router
 from pocketkv.controller.messages import (
     DrainCancelled,
+    Ended,
     Event,
     Instruction,
     JobConfigured,
@@ -77,6 +78,8 @@ from pocketkv.terms import Terms, TermsError
 SILENCE_MS: Final = 3_000
 # Longer between two ticks means that the controller itself stood still (or its machine did).
 TICK_GAP_MAX_MS: Final = 1_000
+# So many servers' counts of keys are compared at a tick with what is remembered.
+COUNTED_SERVERS_MAX: Final = 64
 # Jobs wait no longer than this for the servers of the plan when the cluster starts.
 START_GRACE_MS: Final = 5_000
 
@@ -260,6 +263,7 @@ class ClusterState(ElasticBooks):
         if known is not None and known.generation == member.generation:
             member = replace(member, joined_ms=known.joined_ms, report=known.report)
             member = replace(member, rates=known.rates, is_stale=known.is_stale)
+            member = replace(member, is_counted=known.is_counted)
             member = member.draining(known.drain)
         elif known is not None:
             self._count_losses(known, "it was started anew", changes)
@@ -342,6 +346,23 @@ class ClusterState(ElasticBooks):
             return
         changes.log(logging.ERROR, "server died", server=server_id, reason=event.reason)
         self._lose(server_id, event.reason, now_ms, changes)
+
+    def _on_ended(self, event: Ended, now_ms: int, changes: Changes) -> None:
+        member = self.fleet.members.get(event.member_id)
+        if member is None or not member.ends_soon:
+            return
+        self.fleet.hear(event.member_id, now_ms, event.report)
+        for job_id in self.placements.jobs_on(event.member_id):
+            usage = event.report.jobs.get(job_id, JobUsage())
+            changes.log(
+                logging.ERROR if usage.keys else logging.WARNING,
+                "not everything was moved away in time",
+                job=job_id,
+                server=event.member_id,
+                keys=usage.keys,
+                bytes=usage.used_bytes,
+            )
+        self._lose(event.member_id, "its time to drain was over", now_ms, changes)
 
     def _on_waits(self, event: ServerWaits, now_ms: int, changes: Changes) -> None:
         server_id, reason = event.server_id, event.reason
@@ -442,6 +463,8 @@ class ClusterState(ElasticBooks):
         for member in self.fleet.silent(now_ms, SILENCE_MS):
             self._on_silence(member, now_ms, changes)
         self._find_keepers(now_ms, changes)
+        # What is lost with a server is counted even if the controller dies with it.
+        changes.records.update(self.fleet.miscounted(COUNTED_SERVERS_MAX))
         for server_id, tier in self.fleet.overdue(now_ms):
             changes.log(logging.ERROR, "server did not join", server=server_id, tier=tier)
             self._lose(server_id, "it did not join", now_ms, changes)
@@ -554,6 +577,7 @@ _HANDLERS: Final[Mapping[type, _Handler]] = {
     StorePurged: ClusterState._on_store_purged,
     TierScaled: ClusterState._on_scaled,
     ServerDrained: ClusterState._on_drained,
+    Ended: ClusterState._on_ended,
     DrainCancelled: ClusterState._on_drain_cancelled,
     Tick: ClusterState._on_tick,
 }

@@ -50,7 +50,8 @@ class Stretch:
 
 def carried_out(placement: PlacementMap, move_ids: Iterable[str]) -> PlacementMap:
     """Return a map as the controller writes it when these moves are over."""
-    return replace(placement.with_flips(move_ids), flips=frozenset())
+    flipped = placement.with_flips(move_ids)
+    return replace(flipped, flips=frozenset()) if flipped.flips else flipped
 
 
 def arrived(placement: PlacementMap) -> PlacementMap:

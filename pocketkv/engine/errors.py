@@ -41,6 +41,7 @@ CAPACITY_USED: Final = b"OOM the capacity that this server was given is used"
 # Between a code and what the system says.
 NO_WRITES: Final = b"the medium takes no writes: "
 NO_AUTH: Final = b"NOAUTH Authentication required."
+NO_MAP: Final = b"CLUSTERDOWN The router has no map yet: it has not reached the controller"
 WRONG_PASS: Final = b"WRONGPASS invalid username-password pair or user is disabled."
 CROSS_SLOT: Final = b"CROSSSLOT Keys in request don't hash to the same slot"
 SLOTS_MOVED: Final = b"TRYAGAIN slots of the job came or went: ask for its map first"

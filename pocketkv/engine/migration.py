@@ -7,6 +7,7 @@ when they have gone, with the address of the server that has them.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from pocketkv.resp.replies import Push, Reply
@@ -16,6 +17,32 @@ if TYPE_CHECKING:
     from pocketkv.placement import SlotMove
 
 
+# Below the milliseconds, what tells servers apart. Clients may know numbers up to 2^53 only.
+_SERVER_BITS = 11
+
+
+class Numbers:
+    """The numbers of one server's messages: each is higher than all before.
+
+    Clients of a cluster ignore a number that they have met, whichever server it came from. So those
+    of two servers differ, and later ones are higher as far as clocks agree.
+
+    Args:
+        server_id: The server's.
+    """
+
+    def __init__(self, server_id: str) -> None:
+        digest = blake2b(server_id.encode(), digest_size=2).digest()
+        self._server = int.from_bytes(digest, "big") % (1 << _SERVER_BITS)
+        self._last = 0
+
+    def next(self, now_ms: int) -> int:
+        """Return the next one."""
+        number = (now_ms << _SERVER_BITS) + self._server
+        self._last = max(number, self._last + (1 << _SERVER_BITS))
+        return self._last
+
+
 def slots_migrating(node: Node, job_id: str, move: SlotMove, number: int) -> None:
     """Slots of a job begin to be copied to another server.
 
@@ -23,7 +50,7 @@ def slots_migrating(node: Node, job_id: str, move: SlotMove, number: int) -> Non
         node: The server that they are on.
         job_id: The job.
         move: What is ordered.
-        number: Higher than that of any message before: clients tell by it which came first.
+        number: See `Numbers`.
     """
     _push(node, job_id, [b"SMIGRATING", number, _slots(move)])
 

@@ -224,6 +224,12 @@ class Node:
             return False
         return verify_job_token(self.secret, user, password.decode("ascii", "replace"))
 
+    def awaits_map_of(self, job_id: str, token: bytes) -> bool:
+        """Whether a token was given to a job that this node, which knows of none, may hear of."""
+        if not self.secret or self.topology.epoch:
+            return False
+        return verify_job_token(self.secret, job_id, token.decode("ascii", "replace"))
+
     @property
     def is_open(self) -> bool:
         """Whether the user that needs no name needs no password either."""

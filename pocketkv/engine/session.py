@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from pocketkv import limits
-from pocketkv.engine.errors import WRONG_PASS, CommandError
+from pocketkv.engine.errors import NO_MAP, WRONG_PASS, CommandError
 from pocketkv.jobs import DEFAULT_JOB_ID
 from pocketkv.resp.encoder import Outbox
 from pocketkv.resp.handler import RequestHandler
@@ -241,7 +241,8 @@ class Session:
         Redis's user ``default`` means the job `default`, which has no token.
 
         Raises:
-            CommandError: WRONGPASS; nothing has changed then.
+            CommandError: WRONGPASS, or CLUSTERDOWN as long as nobody here knows which jobs there
+                are; nothing has changed then.
         """
         job_id, one = user, None
         is_admin = self.node.accepts_admin(user, password)
@@ -250,7 +251,9 @@ class Session:
         elif not self.node.accepts(user, password):
             known = self.node.user_named(user)
             if known is None or not known[1].accepts(password):
-                raise CommandError(WRONG_PASS)
+                # A client that is told that its token is wrong does not try again.
+                is_early = self.node.awaits_map_of(user, password)
+                raise CommandError(NO_MAP if is_early else WRONG_PASS)
             job_id, one = known
         self.enter_job(job_id)
         self.become(one)

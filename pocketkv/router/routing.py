@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from pocketkv import limits
-from pocketkv.engine.errors import CROSS_SLOT, CommandError
+from pocketkv.engine.errors import CROSS_SLOT, NO_MAP, CommandError
 from pocketkv.placement import PlacementError, PlacementMap
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.replies import ErrorReply, Reply
@@ -56,7 +56,6 @@ def _ignore(_reply: Reply) -> None:
 
 _NULLS: Final = (b"$-1\r\n", b"_\r\n")
 
-NO_MAP: Final = b"CLUSTERDOWN The router has no map yet: it has not reached the controller"
 NO_PLACEMENT: Final = b"CLUSTERDOWN The job has no placement"
 NOT_SERVED: Final = b"CLUSTERDOWN Hash slot not served"
 

@@ -1,28 +1,39 @@
 """What a storage server of a cluster does when it is told to end: it gives away what it has first.
 
-It asks the controller for a drain, goes on serving, and ends when no map gives it slots any more,
-or when its time is over; what it then still has is lost, and it says how much. If nobody could
-take anything, or there is no controller, it ends at once.
+It asks the controller for a drain, goes on serving, and ends when no map gives it slots any more
+and no client asks for them, or when its time is over. What it then still has is lost: it serves
+none of it any more, and tells the controller how much that is, which has others serve its slots at
+once. If nobody could take anything, or there is no controller, it ends at once.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable
+import math
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import trio
 
 from pocketkv.engine.node import Node
 from pocketkv.placement import PlacementMap
+from pocketkv.resp.client_connection import ClientConnection
 from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
+from pocketkv.resp.reactor import Reactor
+from pocketkv.slots import SLOT_COUNT
 
 # Where a whole cluster is told to end, the controller has gone by then, and there is nobody left
 # to give anything to.
 _PAUSE_S: Final = 0.2
 _POLL_S: Final = 0.02
+# Clients that know an old map are told where its slots are by now; whoever has a command on its way
+# when the connection closes would not know what became of it. So it ends when nobody has sent
+# anything for so long, or later at last: what started it waits for 3 s before it kills it.
+_QUIET_S: Final = 0.3
+_QUIET_TIMEOUT_S: Final = 1.5
 
 
 class Link(Protocol):
@@ -48,34 +59,80 @@ class Leaver:
 
     Args:
         node: The server.
+        reactor: What serves its clients.
         link: Its link to the controller.
+        figures: What it reports to the controller, as of now.
         timeout_s: How long that may take.
         log: The server's log.
     """
 
-    def __init__(self, node: Node, link: Link, timeout_s: float, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        node: Node,
+        reactor: Reactor,
+        link: Link,
+        figures: Callable[[], dict[str, Any]],
+        timeout_s: float,
+        log: logging.Logger,
+    ) -> None:
         self._node = node
+        self._reactor = reactor
         self._link = link
+        self._figures = figures
         self._timeout_s = timeout_s
         self._log = log
 
     async def leave(self) -> None:
         """Return when the server may end."""
-        if not self._jobs() or self._timeout_s <= 0:
-            return
-        await trio.sleep(_PAUSE_S)
+        if self._jobs() and self._timeout_s > 0:
+            await trio.sleep(_PAUSE_S)
+            if not await self._give_away():
+                return
+        await self._fall_quiet()
+
+    async def _give_away(self) -> bool:
+        """Have everything moved to others; whether nothing is left."""
         try:
             await self._link.call("MEMBER.DRAIN", json.dumps({"deadline_s": self._timeout_s}))
         except (RemoteError, PeerError) as error:
             self._log.warning("not drained", extra={"error": str(error), **self._left()})
-            return
+            return False
         self._log.info("draining", extra={"timeout_s": self._timeout_s, **self._left()})
         with trio.move_on_after(self._timeout_s):
             # Maps come over the link; without it, nobody moves anything any more.
             while self._jobs() and self._link.joined:  # noqa: ASYNC110 - maps are applied elsewhere
                 await trio.sleep(_POLL_S)
         if self._jobs():
-            self._log.error("not everything could be moved away", extra=self._left())
+            await self._give_up()
+        return not self._jobs()
+
+    async def _give_up(self) -> None:
+        """Serve nothing any more, and tell what is left."""
+        self._log.error("not everything could be moved away", extra=self._left())
+        figures = json.dumps(self._figures())
+        for job_id in self._jobs():
+            # What is written from now on would be lost though it was acknowledged.
+            self._node.keyspace.open(job_id).own(bytes(SLOT_COUNT))
+        try:
+            await self._link.call("MEMBER.ENDS", figures)
+        except (RemoteError, PeerError) as error:
+            self._log.warning("the controller was not told", extra={"error": str(error)})
+
+    async def _fall_quiet(self) -> None:
+        """Wait until no client sends anything any more, if the cluster goes on without this one."""
+        with trio.move_on_after(_QUIET_TIMEOUT_S):
+            while self._link.joined and self._silence_s() < _QUIET_S:  # noqa: ASYNC110 - as above
+                await trio.sleep(_POLL_S)
+
+    def _silence_s(self) -> float:
+        """How long no client has sent anything."""
+        clients = [
+            connection
+            for connection in self._reactor.connections.values()
+            if isinstance(connection, ClientConnection)
+        ]
+        last_s = max((client.last_receive_s for client in clients), default=-math.inf)
+        return time.monotonic() - last_s
 
     def _left(self) -> dict[str, Any]:
         """What would be lost if it ended now."""

@@ -7,7 +7,6 @@ they are to be. What became of a move is told to the controller until its maps s
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
@@ -19,7 +18,7 @@ import trio
 
 from pocketkv.engine.emptying import empty_some
 from pocketkv.engine.keyspace import JobSpace
-from pocketkv.engine.migration import slots_migrated, slots_migrating
+from pocketkv.engine.migration import Numbers, slots_migrated, slots_migrating
 from pocketkv.engine.moving import MoveFigures
 from pocketkv.engine.node import Node
 from pocketkv.observability.metrics import Figures
@@ -94,7 +93,7 @@ class Mover:
         self._changed = trio.Event()
         self._telling = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._numbers = itertools.count(1)
+        self._numbers = Numbers(node.id)
         self._sent = self._received = self._failures = 0
         self._sent_keys = self._sent_bytes = self._received_keys = self._received_bytes = 0
         self._lost_keys = 0
@@ -241,7 +240,8 @@ class Mover:
         self._reactor.linger(allowed=False)
         if not wanted.is_begun:
             wanted.is_begun = True
-            slots_migrating(self._node, job_id, move, next(self._numbers))
+            number = self._numbers.next(self._node.clock.now_ms)
+            slots_migrating(self._node, job_id, move, number)
         try:
             await carrier.run(line)
         except Failed as failure:
@@ -261,7 +261,8 @@ class Mover:
         self._sent_keys += keys
         self._sent_bytes += size
         self._gone[key] = (move, keys)
-        slots_migrated(self._node, job_id, move, next(self._numbers))
+        number = self._numbers.next(self._node.clock.now_ms)
+        slots_migrated(self._node, job_id, move, number)
         self._log.info("slots moved away", extra=_described(job_id, move, keys, size))
         self._tell(key, "MEMBER.MOVED", keys=keys, bytes=size)
 

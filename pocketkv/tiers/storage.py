@@ -222,8 +222,10 @@ class StorageServer:
             log=self.log,
         )
         shell.reactor.on_stall = partial(self._confirm, membership)
+        figures = partial(self.figures, shell)
         timeout_s = self.config.drain_timeout_s
-        shell.leave = Leaver(self.node, membership, timeout_s, self.log).leave
+        leaver = Leaver(self.node, shell.reactor, membership, figures, timeout_s, self.log)
+        shell.leave = leaver.leave
         self.retirer = Retirer(self.node, membership.call, self.log, self.kept)
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
@@ -359,6 +361,8 @@ class StorageServer:
                     "retained_keys": space.marked_keys,
                 }
                 for job_id, space in keyspace.spaces.items()
+                # There may be thousands that have never had anything here.
+                if space.used_bytes or space.databases or space.stats.commands
             },
         }
 

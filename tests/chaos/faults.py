@@ -20,8 +20,8 @@ from tests.e2e.local import Cluster, is_alive
 
 T = TypeVar("T")
 
-# A server that is silent for 3 s is out, if there is a controller: the supervisor waits up to half
-# a minute before it starts one again that died young.
+# A server that is silent for 3 s is out, if there is a controller: on a busy machine one that was
+# killed again and again takes its time to come back.
 _GONE_TIMEOUT_S: Final = 45.0
 _HANG_S: Final = 6.0
 # For so long a command may be refused because of what happened before it.

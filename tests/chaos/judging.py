@@ -157,8 +157,14 @@ def _may_explain(fault: Fault, failure: Failure, answered_within_s: float) -> bo
     return fault.begin_s <= failure.end_s and failure.begin_s <= felt_s + answered_within_s
 
 
-def judge_losses(lost_keys: dict[str, int], faults: Sequence[Fault], findings: Findings) -> None:
+def judge_losses(
+    lost_keys: dict[str, int],
+    faults: Sequence[Fault],
+    log_lines: Iterable[str],
+    findings: Findings,
+) -> None:
     """What the controller counts as lost must fit what was done and what was seen."""
+    unknown = [line for line in log_lines if "data lost" in line and "keys=unknown" in line]
     deaths = sum(len(fault.servers) for fault in faults)
     for job_id, counted in lost_keys.items():
         seen = findings.lost_keys[job_id]
@@ -168,9 +174,9 @@ def judge_losses(lost_keys: dict[str, int], faults: Sequence[Fault], findings: F
             findings.violations.append(
                 f"{counted} keys of {job_id} are lost, which never had more than {len(KEYS)}"
             )
-        # A controller that has just started has had no reports: what dies together with its
-        # predecessor, or right after it, is lost without being counted.
-        is_uncounted = any(fault.kind in {Kind.KILL_BOTH, Kind.KILL_CONTROLLER} for fault in faults)
+        # A server that dies together with the controller before that has written down how many
+        # keys it has: then it is said that nobody knows.
+        is_uncounted = any(f"job={job_id} " in line for line in unknown)
         if seen > _UNCOUNTED_KEYS_MAX and not counted and not is_uncounted:
             findings.violations.append(
                 f"{seen} keys of {job_id} were seen to be lost, and none is counted"

@@ -280,7 +280,7 @@ class Run:
                 self._violation(f"{fault.problem}: {fault.line(self.zero_s)}")
         judge_failures(failures, faults, self.plan.answered_within_s, self.zero_s, found)
         judge_histories(self._recorder.histories(), faults, self._watch, self.zero_s, found)
-        judge_losses(counted_lost, faults, found)
+        judge_losses(counted_lost, faults, self.cluster.log_lines(), found)
         judge_log(self.cluster.log_lines(), faults, found)
         return Result(found, faults, failures, self.zero_s, counted_lost)
 

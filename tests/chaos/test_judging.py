@@ -113,17 +113,21 @@ def test_a_router_never_redirects() -> None:
 
 
 def test_what_is_counted_as_lost() -> None:
-    def judged(counted: int, seen: int, *faults: Fault) -> list[str]:
+    def judged(counted: int, seen: int, *faults: Fault, log: str = "") -> list[str]:
         findings = Findings()
         findings.lost_keys["job-1"] = seen
-        judge_losses({"job-1": counted}, list(faults), findings)
+        judge_losses({"job-1": counted}, list(faults), [log], findings)
         return findings.violations
 
     assert not judged(0, 0)
     assert not judged(7, 5, death(1, 2, "s"))
     assert judged(1, 0)
     assert judged(0, 3, death(1, 2, "s"))
-    assert not judged(0, 3, death(1, 2, "s", Kind.KILL_BOTH))
+    both = death(1, 2, "s", Kind.KILL_BOTH)
+    assert judged(0, 3, both)
+    told = "ERROR controller data lost job={} server=s keys=unknown reason=it"
+    assert not judged(0, 3, both, log=told.format("job-1"))
+    assert judged(0, 3, both, log=told.format("job-2"))
     assert judged(1_000, 3, death(1, 2, "s"))
 
 

@@ -8,14 +8,17 @@ from pocketkv.controller.errors import RefusedError
 from pocketkv.controller.members import JobUsage, Report
 from pocketkv.controller.messages import (
     DrainCancelled,
+    Ended,
     JobDeregistered,
     JobRegistered,
     JobRetains,
     JobRetired,
     Joined,
     Left,
+    Log,
     ProcessDied,
     Reported,
+    SendUpdate,
     ServerDrained,
     SlotsMoved,
     StartServer,
@@ -185,6 +188,25 @@ def test_one_that_ends_before_it_is_empty_has_lost_the_rest() -> None:
     cluster.tick_until(1_500)
     assert cluster.slots() == {"b": SLOT_COUNT}
     assert cluster.state.tenants["default"].lost_keys == 10
+
+
+def test_one_whose_time_is_over_tells_what_it_has_and_is_out_at_once() -> None:
+    cluster = two_servers()
+    cluster(Reported("a", holding(GIB // 2, "default")))
+    # Who was not told to end cannot say so.
+    assert not of(Log, cluster(Ended("a", Report())))
+    cluster(ServerDrained("a", leaves=True))
+    usage = JobUsage(used_bytes=1000, keys=3)
+    done = cluster(Ended("a", Report(jobs={"default": usage})))
+    (left,) = [log for log in of(Log, done) if log.event == "not everything was moved away in time"]
+    assert left.fields == {"job": "default", "server": "a", "keys": 3, "bytes": 1000}
+    assert cluster.slots() == {"b": SLOT_COUNT}
+    assert cluster.state.tenants["default"].lost_keys == 3
+    # Its process ends a little later, and nothing more comes of that.
+    assert not of(SendUpdate, cluster(Left("a")))
+    assert not of(SendUpdate, cluster(ProcessDied("a", "exit status 0")))
+    assert not of(SendUpdate, cluster(Ended("a", Report())))
+    assert cluster.state.tenants["default"].lost_keys == 3
 
 
 def test_what_ends_soon_goes_before_what_only_moves() -> None:

@@ -19,6 +19,7 @@ from pocketkv.controller.messages import (
     ProcessDied,
     Reported,
     SendUpdate,
+    ServerDrained,
     SlotsMoved,
     StartServer,
     Tick,
@@ -231,6 +232,43 @@ def test_a_target_that_keeps_refusing_is_replaced_by_another() -> None:
             else:
                 cluster(SlotsMoved(move.target, job_id, move.id))
     assert cluster.slots() == {"a": SLOT_COUNT // 2, "c": SLOT_COUNT // 2}
+
+
+def test_a_target_without_room_is_sent_half_as_much_and_more_again_when_it_has() -> None:
+    cluster = two_servers()
+    whole_bytes = 32 * MIB
+    usage = {"default": JobUsage(whole_bytes, 10, 10)}
+    cluster(Reported("a", Report(jobs=usage, used_bytes=whole_bytes)))
+    cluster(ServerDrained("a", leaves=True))
+
+    def only_size() -> int:
+        """What moves, in MiB, and nothing beside it."""
+        ((job_id, move),) = cluster.moves()
+        return round(cluster.state.orders[job_id, move.id].moved_bytes / MIB)
+
+    def fail() -> None:
+        ((job_id, move),) = cluster.moves()
+        cluster(MoveFailed("a", job_id, move.id, "no room", code=moving.NO_ROOM))
+        # Only what is as large is not tried at once.
+        assert not cluster.moves()
+        cluster(Tick(), moving.RETRY_MIN_MS)
+
+    def succeed() -> None:
+        ((job_id, move),) = cluster.moves()
+        moved_bytes = cluster.state.orders[job_id, move.id].moved_bytes
+        cluster(SlotsMoved("a", job_id, move.id, 1, moved_bytes))
+
+    assert only_size() == 32
+    fail()
+    assert only_size() == 16
+    fail()
+    assert only_size() == 8
+    succeed()
+    assert only_size() == 16
+    succeed()
+    assert only_size() == 8
+    succeed()
+    assert cluster.slots() == {"b": SLOT_COUNT}
 
 
 # --- deaths ------------------------------------------------------------------------------------

@@ -104,6 +104,57 @@ def test_a_server_that_died_is_replaced_and_its_slots_go_to_the_others() -> None
     assert start.server_id not in {dead, survivor}
 
 
+def test_what_died_together_with_the_controller_is_counted() -> None:
+    cluster = served({"dram": 2})
+    dead, survivor = sorted(cluster.slots())
+    for server in (dead, survivor):
+        cluster(Reported(server, Report(jobs={"default": JobUsage(100, 100, 9)})))
+    cluster(Tick(), 250)
+    cluster.restart()
+    cluster(Joined(joining(survivor)))
+    (lost,) = [
+        log
+        for log in of(Log, cluster(ProcessDied(dead, "it has ended")))
+        if log.event == "data lost"
+    ]
+    assert (lost.fields["keys"], lost.level) == (100, logging.ERROR)
+    assert cluster.state.tenants["default"].lost_keys == 100
+
+
+def test_counts_are_remembered_when_they_have_become_others() -> None:
+    cluster = served({"dram": 1})
+    (server,) = cluster.slots()
+
+    def written(keys: int, retained: int = 0) -> bool:
+        usage = JobUsage(100, keys, 9, retained)
+        cluster(Reported(server, Report(jobs={"default": usage})))
+        return server in of_servers(cluster(Tick(), 250))
+
+    def of_servers(done: list[Instruction]) -> set[str]:
+        return {name for persist in of(Persist, done) for name in persist.servers}
+
+    counts = [1, 1, 2, 1000, 1001, 1100, 1112, 1000, 0, 0]
+    changed = [True, False, True, True, False, False, True, True, True, False]
+    assert [written(keys) for keys in counts] == changed
+    assert written(0, 1)
+    assert not written(0, 1)
+    # Nothing is written where nobody reports.
+    assert not of(Persist, cluster(Tick(), 250))
+
+
+def test_what_nobody_has_counted_is_said_to_be_unknown() -> None:
+    cluster = served({"dram": 2})
+    dead, _ = sorted(cluster.slots())
+    cluster.restart()
+    (lost,) = [
+        log
+        for log in of(Log, cluster(ProcessDied(dead, "it has ended")))
+        if log.event == "data lost"
+    ]
+    assert (lost.fields["keys"], lost.level) == ("unknown", logging.ERROR)
+    assert cluster.state.tenants["default"].lost_keys == 0
+
+
 def test_the_next_to_die_gives_its_slots_to_the_replacement() -> None:
     cluster = served({"dram": 2})
     first, second = sorted(cluster.slots())

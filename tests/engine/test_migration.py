@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pocketkv.engine.migration import slots_migrated, slots_migrating
+from pocketkv.engine.migration import Numbers, slots_migrated, slots_migrating
 from pocketkv.placement import SlotMove
 from tests.engine.harness import NODE_ID, OTHER_ID, Engine
 from tests.replies import Error, Pushed
@@ -52,3 +52,14 @@ def test_ok_is_only_said_where_anything_will_be_told(engine: Engine) -> None:
     assert engine.connect(protocol=2)("CLIENT", "MAINT_NOTIFICATIONS", "ON") == REFUSAL
     engine.node.clustered = False
     assert engine.connect(protocol=3)("CLIENT", "MAINT_NOTIFICATIONS", "ON") == REFUSAL
+
+
+def test_numbers_grow_and_those_of_two_servers_differ() -> None:
+    servers = [Numbers("a" * 40), Numbers("b" * 40)]
+    times_ms = [1_796_000_000_000, 1_796_000_000_000, 1_795_999_999_000, 1_796_000_000_001]
+    found = [[numbers.next(now_ms) for now_ms in times_ms] for numbers in servers]
+    for row in found:
+        assert row == sorted(set(row))
+    assert not set(found[0]) & set(found[1])
+    # JavaScript knows all of them, for a century.
+    assert Numbers("a").next(4_000_000_000_000) < 2**53

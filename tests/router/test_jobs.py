@@ -39,6 +39,19 @@ async def test_jobs_with_the_same_keys_do_not_meet() -> None:
 
 
 @trio_test
+async def test_a_token_is_not_wrong_because_the_router_has_no_map_yet() -> None:
+    async with run_cluster(1, is_placed=False) as cluster:
+        client = await cluster.connect()
+        no_map = "CLUSTERDOWN The router has no map yet: it has not reached the controller"
+        assert await client.call("AUTH", JOB_A, job_token(SECRET, JOB_A)) == Error(no_map)
+        wrong = Error("WRONGPASS invalid username-password pair or user is disabled.")
+        assert await client.call("AUTH", JOB_A, job_token(SECRET, JOB_B)) == wrong
+        cluster.place({0: 1.0}, JOB_A)
+        assert await client.call("AUTH", JOB_B, job_token(SECRET, JOB_B)) == wrong
+        assert await client.call("AUTH", JOB_A, job_token(SECRET, JOB_A)) == "OK"
+
+
+@trio_test
 async def test_a_wrong_token_opens_nothing() -> None:
     async with run_cluster(2, require_auth=True) as cluster:
         cluster.place({0: 1.0, 1: 1.0}, JOB_A)
