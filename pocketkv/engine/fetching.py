@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from pocketkv import limits
-from pocketkv.engine.cold import Cold, NotResident
+from pocketkv.engine.cold import NO_STEPS, Cold, NotResident
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.pauses import complete_with
@@ -81,12 +81,11 @@ def fetch(
     session: Session,
     command: Command,
     request: list[bytes],
-    missing: NotResident,
+    reads: list[PendingRead],
     resume: Resume,
 ) -> Deferred:
     """Have values read and the command executed then; its reply, which is still to come."""
     waiting = Waiting(session, request, resume)
-    reads = missing.reads
     if (
         session.db.shelf is not None
         and not command.single_key
@@ -140,14 +139,21 @@ class Waiting(Deferred):
                 self.complete(ErrorReply(result.text))
                 return
         # What takes many steps is done between others' commands.
-        steps = chain.from_iterable([pending.prepare() for pending in self._reads])
-        stepper = self._session.node.stepper
-        if stepper is None:
-            for _ in steps:
-                pass
-            self._execute()
+        steps = [made for read in self._reads if (made := read.prepare()) is not NO_STEPS]
+        if steps:
+            self._take(chain.from_iterable(steps))
         else:
+            self._execute()
+
+    def _take(self, steps: Iterator[None]) -> None:
+        """Go through steps, then execute the command."""
+        stepper = self._session.node.stepper
+        if stepper is not None:
             stepper(steps, self._execute)
+            return
+        for _ in steps:
+            pass
+        self._execute()
 
     def _execute(self) -> None:
         if self._gone:

@@ -14,7 +14,7 @@ cdef class StoredRead:
 
 cdef class Shelf:
     cdef public object db, journal, keyspace, reading
-    cdef public bint durable
+    cdef public bint durable, is_cold
     cdef public long long index_bytes, spilled_bytes, spilled_keys
     cdef public dict chains, fetched, spilling, unwritten
 
@@ -28,4 +28,5 @@ cdef class Shelf:
     cdef _forget_cold(self, bytes key, Cold cold)
     cdef _forget_chain(self, bytes key)
     cpdef load(self, bytes key, Cold cold)
+    cpdef list missing_string(self, Cold cold)
     cpdef read_now(self, Cold cold)

@@ -17,6 +17,7 @@ from pocketkv.engine.cold import (
     CHANGED_STRING,
     FIRST_COLLECTION,
     LARGE,
+    NO_STEPS,
     SPILLED_BYTES,
     SPILLED_LARGE,
     STRING,
@@ -97,7 +98,7 @@ class StoredRead:
 
     def prepare(self) -> Iterator[None]:
         """Make the collection."""
-        return iter(()) if self.key is None else self.shelf.assembling(self.key, self.cold)
+        return NO_STEPS if self.key is None else self.shelf.assembling(self.key, self.cold)
 
     def forget(self) -> None:
         """It is not needed any more."""
@@ -128,6 +129,7 @@ class Shelf:
         "durable",
         "fetched",
         "index_bytes",
+        "is_cold",
         "journal",
         "keyspace",
         "reading",
@@ -149,6 +151,8 @@ class Shelf:
         self.spilling: dict[bytes, Victim] = {}
         self.spilled_keys = 0
         self.spilled_bytes = 0
+        # Whether the string that was asked for last was not in memory.
+        self.is_cold = False
         # Keys whose values in memory are not on the medium as they are.
         self.unwritten: dict[bytes, None] = {}
 
@@ -260,12 +264,27 @@ class Shelf:
         """
         if cold.kind in _STRINGS:
             payload = self.read_now(cold) if self.fetched else self.journal.read_now(cold)
+            self.is_cold = payload is None
             if payload is None:
                 raise NotResident([StoredRead(self, cold)])
             return payload if cold.kind == STRING else bytearray(payload)
         if cold.kind == SPILLED_LARGE:
             return self._load_large(cold)
         return self._load_collection(key, cold)
+
+    def missing_string(self, cold: Cold) -> list[PendingRead]:
+        """What has to be read before a string can be had, if the last one had to be as well.
+
+        To be told so costs less than to be refused by `load`; but where strings are in memory, it
+        would be one look more.
+
+        Raises:
+            CommandError: IOERR: it cannot be had, or is not what was written.
+        """
+        if not self.is_cold or self.fetched or cold.kind not in _STRINGS:
+            return []
+        self.is_cold = self.journal.read_now(cold) is None
+        return [StoredRead(self, cold)] if self.is_cold else []
 
     def _load_large(self, cold: Cold) -> LargeString:
         """A large string that was moved out of memory, when it was read."""

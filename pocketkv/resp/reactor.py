@@ -228,6 +228,11 @@ class Reactor:
         """Have the reactor wait for more by itself, or leave the thread at once to who works."""
         self._linger_ms = limits.LINGER_MS if allowed else 0
 
+    @property
+    def wake_fd(self) -> int:
+        """A descriptor for events (`os.eventfd`): each has a round served, and `poll` called."""
+        return self._wake_fd
+
     # --- serving -------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
