@@ -281,7 +281,8 @@ class Reactor:
                 self._look_at_clock()
                 if self._stalled:
                     return
-                self._round(ready)
+                if ready or self._scheduled:
+                    self._round(ready)
                 if self.poll is not None:
                     self._polling = self.poll()
                 if self.now_s - started_s > limits.BURST_S:
