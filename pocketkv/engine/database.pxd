@@ -24,7 +24,6 @@ cdef class Database:
     cpdef lookup(self, bytes key)
     cdef _loaded(self, bytes key, entry)
     cpdef find_stored(self, bytes key)
-    cpdef list missing_string(self, bytes key)
     @cython.locals(slot=cython.int, table=dict)
     cpdef find(self, bytes key)
     @cython.locals(expires=dict)

@@ -24,7 +24,6 @@ from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
     from pocketkv.engine.changes import Observer
-    from pocketkv.engine.cold import PendingRead
     from pocketkv.engine.frequency import FrequencySketch
     from pocketkv.engine.keyspace import JobSpace
     from pocketkv.engine.shelf import Shelf
@@ -128,18 +127,6 @@ class Database:
             self.exchange(key, entry, value)
             shelf.loaded(key, entry)
         return value
-
-    def missing_string(self, key: bytes) -> list[PendingRead]:
-        """What has to be read before a string can be had, as far as that is known beforehand.
-
-        Raises:
-            CommandError: IOERR: it cannot be had.
-        """
-        shelf = self.shelf
-        if shelf is None or not shelf.is_cold:
-            return []
-        entry = self.find_stored(key)
-        return shelf.missing_string(entry) if isinstance(entry, Cold) else []
 
     def value_of(self, key: bytes, entry: Entry) -> Value:
         """The value of an entry, which stays as it is, however long it takes to be read.

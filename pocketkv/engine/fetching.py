@@ -20,6 +20,7 @@ from pocketkv.resp.replies import Deferred, ErrorReply
 if TYPE_CHECKING:
     from pocketkv.engine.cold import PendingRead
     from pocketkv.engine.commands import Command
+    from pocketkv.engine.database import Database
     from pocketkv.engine.pauses import Resume
     from pocketkv.engine.session import Session
 
@@ -57,6 +58,19 @@ def forget(reads: list[PendingRead]) -> None:
     """What was kept for a command is not needed any more."""
     for read in reads:
         read.forget()
+
+
+def missing_string(db: Database, key: bytes) -> list[PendingRead]:
+    """What has to be read before a string can be had, as far as that is known beforehand.
+
+    Raises:
+        CommandError: IOERR: it cannot be had.
+    """
+    shelf = db.shelf
+    if shelf is None or not shelf.is_cold:
+        return []
+    entry = db.find_stored(key)
+    return shelf.missing_string(entry) if isinstance(entry, Cold) else []
 
 
 def _missing(

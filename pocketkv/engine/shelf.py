@@ -124,6 +124,7 @@ class Shelf:
     """
 
     __slots__ = (
+        "assemblies",
         "chains",
         "db",
         "durable",
@@ -148,6 +149,8 @@ class Shelf:
         self.chains: dict[bytes, list[Cold]] = {}
         self.fetched: dict[Cold, bytes | LargeString | Collection | CommandError] = {}
         self.reading: WeakValueDictionary[Cold, LargeRead] = WeakValueDictionary()
+        # Collections that are being made, by their first records.
+        self.assemblies: WeakValueDictionary[Cold, Iterator[None]] = WeakValueDictionary()
         self.spilling: dict[bytes, Victim] = {}
         self.spilled_keys = 0
         self.spilled_bytes = 0
@@ -324,7 +327,18 @@ class Shelf:
         ]
 
     def assembling(self, key: bytes, cold: Cold) -> Iterator[None]:
-        """Make a collection of what was read of it, step by step, and have it at hand."""
+        """Make a collection of what was read of it, step by step, and have it at hand.
+
+        Of several who wait for the same one, each goes on with what the others have begun.
+        """
+        shared = self.assemblies.get(cold)
+        if shared is None:
+            shared = self.assemblies[cold] = self._assembling(key, cold)
+        # One of them may give up, and the others go on.
+        for _ in shared:
+            yield
+
+    def _assembling(self, key: bytes, cold: Cold) -> Iterator[None]:
         if self.db.find_stored(key) is not cold:
             # Somebody else was first, or it was set anew.
             return
