@@ -28,5 +28,4 @@ cdef class Shelf:
     cdef _forget_cold(self, bytes key, Cold cold)
     cdef _forget_chain(self, bytes key)
     cpdef load(self, bytes key, Cold cold)
-    cpdef list missing_string(self, Cold cold)
     cpdef read_now(self, Cold cold)

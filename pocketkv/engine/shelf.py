@@ -275,20 +275,6 @@ class Shelf:
             return self._load_large(cold)
         return self._load_collection(key, cold)
 
-    def missing_string(self, cold: Cold) -> list[PendingRead]:
-        """What has to be read before a string can be had, if the last one had to be as well.
-
-        To be told so costs less than to be refused by `load`; but where strings are in memory, it
-        would be one look more.
-
-        Raises:
-            CommandError: IOERR: it cannot be had, or is not what was written.
-        """
-        if not self.is_cold or self.fetched or cold.kind not in _STRINGS:
-            return []
-        self.is_cold = self.journal.read_now(cold) is None
-        return [StoredRead(self, cold)] if self.is_cold else []
-
     def _load_large(self, cold: Cold) -> LargeString:
         """A large string that was moved out of memory, when it was read."""
         found = self.fetched.get(cold)

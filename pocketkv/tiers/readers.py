@@ -265,7 +265,10 @@ class Readers:
 
 def _are_coming(reads: list[PendingRead]) -> bool:
     """Whether the system may be reading all of them already."""
-    return all(read.is_coming for read in reads)
+    for read in reads:
+        if not read.is_coming:
+            return False
+    return True
 
 
 def depth_of(tier: str) -> int:
