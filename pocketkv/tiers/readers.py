@@ -265,10 +265,7 @@ class Readers:
 
 def _are_coming(reads: list[PendingRead]) -> bool:
     """Whether the system may be reading all of them already."""
-    for read in reads:
-        if not read.is_coming:
-            return False
-    return True
+    return all(read.is_coming for read in reads)
 
 
 def depth_of(tier: str) -> int:
