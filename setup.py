@@ -52,6 +52,7 @@ COMPILED = (
     "pocketkv/tiers/volume/pacing.py",
     "pocketkv/tiers/volume/file_sinks.py",
     "pocketkv/tiers/volume/file_pieces.py",
+    "pocketkv/tiers/volume/direct.py",
     "pocketkv/tiers/volume/file_string.py",
     "pocketkv/engine/cold.py",
     "pocketkv/engine/frequency.py",

@@ -6,10 +6,10 @@ Nothing here does I/O; a `Journal` is made by the plane, and told of every chang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from pocketkv.engine.errors import CommandError
@@ -167,6 +167,10 @@ class Store(Protocol):
             OSError: Some of it could not be; it is tried again by the next call.
         """
         ...
+
+
+NO_STEPS: Final[Iterator[None]] = iter(())
+"""What `PendingRead.prepare` answers where there is nothing to do."""
 
 
 class PendingRead(Protocol):

@@ -387,6 +387,7 @@ class Database:
             return
         self.space.account(-self.used_bytes())
         if self.shelf is not None and self.shelf.durable:
+            self.space.keyspace.changes += 1
             self.shelf.journal.clear(self.number)
         if self.marks is not None:
             self.marks.clear()

@@ -11,15 +11,17 @@ from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from pocketkv import limits
-from pocketkv.engine.cold import Cold, NotResident
+from pocketkv.engine.cold import CHANGED_STRING, NO_STEPS, STRING, Cold, NotResident
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.pauses import complete_with
+from pocketkv.engine.shelf import StoredRead
 from pocketkv.resp.replies import Deferred, ErrorReply
 
 if TYPE_CHECKING:
     from pocketkv.engine.cold import PendingRead
     from pocketkv.engine.commands import Command
+    from pocketkv.engine.database import Database
     from pocketkv.engine.pauses import Resume
     from pocketkv.engine.session import Session
 
@@ -59,6 +61,25 @@ def forget(reads: list[PendingRead]) -> None:
         read.forget()
 
 
+def missing_string(db: Database, key: bytes) -> list[PendingRead]:
+    """What has to be read before a string can be had, if the last one had to be read as well.
+
+    To be told so costs less than a command that is left (`NotResident`); but where strings are in
+    memory, it would be one look more.
+
+    Raises:
+        CommandError: IOERR: it cannot be had.
+    """
+    shelf = db.shelf
+    if shelf is None or not shelf.is_cold or shelf.fetched:
+        return []
+    entry = db.find_stored(key)
+    if not isinstance(entry, Cold) or (entry.kind != STRING and entry.kind != CHANGED_STRING):
+        return []
+    shelf.is_cold = shelf.journal.read_now(entry) is None
+    return [StoredRead(shelf, entry)] if shelf.is_cold else []
+
+
 def _missing(
     session: Session, command: Command, request: list[bytes], at_hand: list[PendingRead]
 ) -> list[PendingRead]:
@@ -81,12 +102,11 @@ def fetch(
     session: Session,
     command: Command,
     request: list[bytes],
-    missing: NotResident,
+    reads: list[PendingRead],
     resume: Resume,
 ) -> Deferred:
     """Have values read and the command executed then; its reply, which is still to come."""
     waiting = Waiting(session, request, resume)
-    reads = missing.reads
     if (
         session.db.shelf is not None
         and not command.single_key
@@ -140,14 +160,21 @@ class Waiting(Deferred):
                 self.complete(ErrorReply(result.text))
                 return
         # What takes many steps is done between others' commands.
-        steps = chain.from_iterable([pending.prepare() for pending in self._reads])
-        stepper = self._session.node.stepper
-        if stepper is None:
-            for _ in steps:
-                pass
-            self._execute()
+        steps = [made for read in self._reads if (made := read.prepare()) is not NO_STEPS]
+        if steps:
+            self._take(chain.from_iterable(steps))
         else:
+            self._execute()
+
+    def _take(self, steps: Iterator[None]) -> None:
+        """Go through steps, then execute the command."""
+        stepper = self._session.node.stepper
+        if stepper is not None:
             stepper(steps, self._execute)
+            return
+        for _ in steps:
+            pass
+        self._execute()
 
     def _execute(self) -> None:
         if self._gone:

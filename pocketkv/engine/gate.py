@@ -20,7 +20,7 @@ from pocketkv.engine.errors import (
     CommandError,
     discarded_because,
 )
-from pocketkv.engine.fetching import fetch, forget, require_resident
+from pocketkv.engine.fetching import fetch, forget, missing_string, require_resident
 from pocketkv.engine.guard import check_allowed
 from pocketkv.engine.monitor import show
 from pocketkv.engine.moving import Held
@@ -222,6 +222,8 @@ def run(session: Session, request: list[bytes]) -> Reply:
     try:
         if command.is_write and session.db.shelf is not None:
             at_hand = require_resident(session, command, request)
+        elif command.name == "get" and (reads := missing_string(session.db, request[1])):
+            return fetch(session, command, request, reads, run)
         if session.attended:
             reply = call_attended(session, command, request)
         else:
@@ -288,7 +290,7 @@ def _wait(
         return _hold_for_room(session, request, reason)
     assert command is not None  # Without one, nothing was looked for.
     try:
-        return fetch(session, command, request, reason, run)
+        return fetch(session, command, request, reason.reads, run)
     except NoRoom as no_room:
         return _hold_for_room(session, request, no_room)
 

@@ -33,6 +33,7 @@ class MediumFigures:
         waits: Look-ups that found a record not in memory, so that its client had to wait.
         reads_waiting: Reads that workers were given and have not done.
         reads_given: Reads that workers were given so far, those of large values among them.
+        reads_direct: Those of them that were read past the page cache.
         corrupt_records: Places where there should have been a good record, found without a client.
         read_errors: Reads for clients that failed, or found damage.
         torn_bytes: Cut off the ends of journals when the server started.
@@ -60,6 +61,7 @@ class MediumFigures:
     waits: int
     reads_waiting: int
     reads_given: int
+    reads_direct: int
     corrupt_records: int
     read_errors: int
     torn_bytes: int

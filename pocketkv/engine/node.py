@@ -310,8 +310,8 @@ class Node:
             Why it cannot: IOERR, or OOM if it is full. What was changed is tried again next time.
         """
         changes = self.keyspace.changes
-        if changes == self._changes_seen and self.write_error is not None:
-            # Nothing of it is the concern of whoever only reads.
+        if changes == self._changes_seen:
+            # Nothing of what may have failed is the concern of whoever only reads.
             if self.unsettled:
                 self._settle(None)
             return None

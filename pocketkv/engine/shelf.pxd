@@ -13,8 +13,8 @@ cdef class StoredRead:
 
 
 cdef class Shelf:
-    cdef public object db, journal, keyspace, reading
-    cdef public bint durable
+    cdef public object assemblies, db, journal, keyspace, reading
+    cdef public bint durable, is_cold
     cdef public long long index_bytes, spilled_bytes, spilled_keys
     cdef public dict chains, fetched, spilling, unwritten
 

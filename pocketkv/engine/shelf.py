@@ -17,6 +17,7 @@ from pocketkv.engine.cold import (
     CHANGED_STRING,
     FIRST_COLLECTION,
     LARGE,
+    NO_STEPS,
     SPILLED_BYTES,
     SPILLED_LARGE,
     STRING,
@@ -97,7 +98,7 @@ class StoredRead:
 
     def prepare(self) -> Iterator[None]:
         """Make the collection."""
-        return iter(()) if self.key is None else self.shelf.assembling(self.key, self.cold)
+        return NO_STEPS if self.key is None else self.shelf.assembling(self.key, self.cold)
 
     def forget(self) -> None:
         """It is not needed any more."""
@@ -123,11 +124,13 @@ class Shelf:
     """
 
     __slots__ = (
+        "assemblies",
         "chains",
         "db",
         "durable",
         "fetched",
         "index_bytes",
+        "is_cold",
         "journal",
         "keyspace",
         "reading",
@@ -146,9 +149,13 @@ class Shelf:
         self.chains: dict[bytes, list[Cold]] = {}
         self.fetched: dict[Cold, bytes | LargeString | Collection | CommandError] = {}
         self.reading: WeakValueDictionary[Cold, LargeRead] = WeakValueDictionary()
+        # Collections that are being made, by their first records.
+        self.assemblies: WeakValueDictionary[Cold, Iterator[None]] = WeakValueDictionary()
         self.spilling: dict[bytes, Victim] = {}
         self.spilled_keys = 0
         self.spilled_bytes = 0
+        # Whether the string that was asked for last was not in memory.
+        self.is_cold = False
         # Keys whose values in memory are not on the medium as they are.
         self.unwritten: dict[bytes, None] = {}
 
@@ -260,6 +267,7 @@ class Shelf:
         """
         if cold.kind in _STRINGS:
             payload = self.read_now(cold) if self.fetched else self.journal.read_now(cold)
+            self.is_cold = payload is None
             if payload is None:
                 raise NotResident([StoredRead(self, cold)])
             return payload if cold.kind == STRING else bytearray(payload)
@@ -305,7 +313,18 @@ class Shelf:
         ]
 
     def assembling(self, key: bytes, cold: Cold) -> Iterator[None]:
-        """Make a collection of what was read of it, step by step, and have it at hand."""
+        """Make a collection of what was read of it, step by step, and have it at hand.
+
+        Of several who wait for the same one, each goes on with what the others have begun.
+        """
+        shared = self.assemblies.get(cold)
+        if shared is None:
+            shared = self.assemblies[cold] = self._assembling(key, cold)
+        # One of them may give up, and the others go on.
+        for _ in shared:
+            yield
+
+    def _assembling(self, key: bytes, cold: Cold) -> Iterator[None]:
         if self.db.find_stored(key) is not cold:
             # Somebody else was first, or it was set anew.
             return

@@ -235,6 +235,11 @@ class Reactor:
         """Have the reactor wait for more by itself, or leave the thread at once to who works."""
         self._linger_ms = limits.LINGER_MS if allowed else 0
 
+    @property
+    def wake_fd(self) -> int:
+        """A descriptor for events (`os.eventfd`): each has a round served, and `poll` called."""
+        return self._wake_fd
+
     # --- serving -------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -283,7 +288,8 @@ class Reactor:
                 self._look_at_clock()
                 if self._stalled:
                     return
-                self._round(ready)
+                if ready or self._scheduled:
+                    self._round(ready)
                 if self.poll is not None:
                     self._polling = self.poll()
                 if self.now_s - started_s > limits.BURST_S:

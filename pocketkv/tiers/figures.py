@@ -60,6 +60,9 @@ WAITS: Final = _name(
 READS_GIVEN: Final = _name(
     "worker_reads_total", "counter", "Reads done by workers, those of large values among them."
 )
+READS_DIRECT: Final = _name(
+    "reads_direct_total", "counter", "Reads of large values that went past the page cache."
+)
 LARGE_WRITTEN: Final = _name(
     "large_written_bytes_total", "counter", "Bytes of large values written."
 )
@@ -99,6 +102,7 @@ _READERS: Final[tuple[tuple[Name, Callable[[MediumFigures], int]], ...]] = (
     (READS, lambda f: f.reads),
     (WAITS, lambda f: f.waits),
     (READS_GIVEN, lambda f: f.reads_given),
+    (READS_DIRECT, lambda f: f.reads_direct),
     (LARGE_WRITTEN, lambda f: f.large_written_bytes),
     (PUNCHED, lambda f: f.punched_bytes),
     (COLLECTED, lambda f: f.collected_bytes),
@@ -168,6 +172,7 @@ class FileMedium:
             waits=state.waits,
             reads_waiting=self._readers.waiting,
             reads_given=self._readers.given,
+            reads_direct=self._readers.given_direct,
             corrupt_records=state.corrupt_records,
             read_errors=state.read_errors,
             torn_bytes=state.torn_bytes,

@@ -168,6 +168,10 @@ class FileStore:
         """Where large arguments of a session's requests go."""
         return FileSinks(session, self.large, self._warm)
 
+    def read_directly(self) -> None:
+        """From now on there is somebody who reads large values past the page cache."""
+        self._descriptors.reads_directly = True
+
     # --- after a restart -----------------------------------------------------------------------
 
     def restore(self, keyspace: Keyspace) -> None:

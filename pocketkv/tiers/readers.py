@@ -21,6 +21,7 @@ from pocketkv.engine.cold import PendingRead
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.fetching import Done
 from pocketkv.resp.replies import FileRange, StoredOwner
+from pocketkv.tiers.volume.direct import DirectPart, DirectReads
 
 Read: TypeAlias = "Callable[[], bytes]"
 
@@ -64,12 +65,21 @@ class Readers:
         depth: How many reads may be under way.
         log: Where defects are told.
         polls: Whether it is worth while to look for what is being read.
+        direct: Reads past the page cache, if there is somebody who does.
 
     Attributes:
         given: How many reads were asked for so far.
+        given_direct: How many of them were begun past the page cache.
     """
 
-    def __init__(self, depth: int, log: logging.Logger, *, polls: bool = True) -> None:
+    def __init__(
+        self,
+        depth: int,
+        log: logging.Logger,
+        *,
+        polls: bool = True,
+        direct: DirectReads | None = None,
+    ) -> None:
         self._log = log
         self._depth = depth
         self._queue: SimpleQueue[tuple[_Batch, int, Read] | None] = SimpleQueue()
@@ -77,9 +87,11 @@ class Readers:
         self._threads: list[threading.Thread] = []
         self._token = trio.lowlevel.current_trio_token()
         self._polls = polls
+        self._direct = direct
         self._coming: deque[_Coming] = deque()
         self._waiting = 0
         self.given = 0
+        self.given_direct = 0
 
     @property
     def waiting(self) -> int:
@@ -104,7 +116,7 @@ class Readers:
         a thread; what takes longer is left to one.
         """
         if not self._polls or not _are_coming(reads):
-            self.read([read.read for read in reads], done)
+            self._fetch_each(reads, done)
             return
         batch = _Batch(len(reads), done)
         self._waiting += len(reads)
@@ -112,6 +124,21 @@ class Readers:
         now_s = time.monotonic()
         for index, read in enumerate(reads):
             self._coming.append(_Coming(batch, index, read, now_s))
+
+    def _fetch_each(self, reads: list[PendingRead], done: Done) -> None:
+        """Have each read past the page cache if it can be, and the others by threads."""
+        direct = self._direct
+        if direct is None or not reads:
+            self.read([read.read for read in reads], done)
+            return
+        batch = _Batch(len(reads), done)
+        self._waiting += len(reads)
+        self.given += len(reads)
+        for index, read in enumerate(reads):
+            if isinstance(read, DirectPart) and direct.begin(read, (batch, index, read)):
+                self.given_direct += 1
+            else:
+                self._give((batch, index, read.read))
 
     def fetch_part(
         self, part: FileRange, start: int, size: int, done: Callable[[Exception | None], None]
@@ -131,9 +158,10 @@ class Readers:
 
     def poll(self) -> bool:
         """Look for what was asked for; whether there is more to look for."""
+        found_direct = self._direct is not None and self._poll_direct()
         coming = self._coming
         if not coming:
-            return False
+            return found_direct
         now_s = time.monotonic()
         commands = 0
         for _ in range(_LOOKS_PER_POLL):
@@ -154,7 +182,22 @@ class Readers:
                 continue
             coming.popleft()
             commands += self._take(first.batch, first.index, result)
-        return bool(coming)
+        return found_direct or bool(coming)
+
+    def _poll_direct(self) -> bool:
+        """Pass on one of the reads past the page cache that are done; false if there was none."""
+        direct = self._direct
+        assert direct is not None  # The caller has looked.
+        taken = direct.take()
+        if taken is None:
+            return False
+        (batch, index, read), is_good = taken
+        if is_good:
+            self._take(batch, index, b"")
+        else:
+            # A thread finds out what is wrong.
+            self._give((batch, index, read.read))
+        return True
 
     def _give(self, item: tuple[_Batch, int, Read]) -> None:
         if len(self._threads) < min(self._waiting, self._depth):
@@ -205,12 +248,19 @@ class Readers:
             batch, index, result = finished.popleft()
             self._take(batch, index, result)
 
+    def trim(self) -> None:
+        """Give memory back that is not needed; to be called now and then."""
+        if self._direct is not None:
+            self._direct.buffers.trim()
+
     def close(self) -> None:
-        """End the threads, each after the read that it is at."""
+        """End the threads, each after the read that it is at, and what is read directly."""
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join(1.0)
+        if self._direct is not None:
+            self._direct.close()
 
 
 def _are_coming(reads: list[PendingRead]) -> bool:

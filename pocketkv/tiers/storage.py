@@ -53,6 +53,7 @@ from pocketkv.tiers.readers import Readers, depth_of
 from pocketkv.tiers.retire import Retirer
 from pocketkv.tiers.spill_setup import SpillWork, open_spill
 from pocketkv.tiers.upkeep import Upkeep
+from pocketkv.tiers.volume.direct import DirectReads, buffers_for
 from pocketkv.tiers.volume.volume import VolumeError
 
 __all__ = ["handlers", "run_storage"]
@@ -80,6 +81,7 @@ class StorageServer:
         )
         keyspace.capacity_bytes = config.capacity_bytes
         self.upkeep: Upkeep | None = None
+        self._direct: DirectReads | None = None
         self.medium: FileMedium | None = None
         self.retirer: Retirer | None = None
         self.mover: Mover | None = None
@@ -161,7 +163,8 @@ class StorageServer:
         """Have connections write to the store and read from it."""
         # A disk that turns takes longer than anybody should look for.
         polls = self.config.tier != "hdd"
-        readers = Readers(depth_of(self.config.tier), self.log, polls=polls)
+        direct = self._direct_reads(shell, store) if polls else None
+        readers = Readers(depth_of(self.config.tier), self.log, polls=polls, direct=direct)
         shell.reactor.poll = readers.poll
         self.upkeep = Upkeep(
             self.node, store, shell.reactor, readers, release_free_memory, self.log
@@ -173,6 +176,20 @@ class StorageServer:
         shell.reactor.commit = self.node.commit
         shell.reactor.fetch = readers.fetch_part
         shell.sinks_of = store.sinks_of
+
+    def _direct_reads(self, shell: Shell, store: FileStore) -> DirectReads | None:
+        """Who reads past the page cache; ``None`` where the system does not let us."""
+        try:
+            depth = buffers_for(self.config.memory_bytes)
+            direct = DirectReads(depth, shell.reactor.wake_fd)
+        except OSError as error:
+            self.log.info(
+                "large values are read through the page cache only", extra={"error": str(error)}
+            )
+            return None
+        store.read_directly()
+        self._direct = direct
+        return direct
 
     async def keep_up(self, shell: Shell) -> None:
         """The background work of a file store, if there is one."""
@@ -325,6 +342,8 @@ class StorageServer:
             self.spill.close()
         if self.kept is not None:
             self.kept.close()
+        if self._direct is not None:
+            self._direct.close()
         if self.store is not None:
             try:
                 self.store.close()

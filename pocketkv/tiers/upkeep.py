@@ -90,6 +90,7 @@ class Upkeep:
         released: list[tuple[LargeFile, list[Range]]] = []
         while True:
             await trio.sleep(_SYNC_INTERVAL_S)
+            self._readers.trim()
             error = self._node.retry_commit()
             if error is None:
                 released += self._store.take_released()

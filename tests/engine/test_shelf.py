@@ -473,18 +473,51 @@ def test_a_huge_set_is_made_in_steps_between_other_commands(*, is_slow: bool) ->
     engine.node.stepper = lambda steps, done: waiting.append((steps, done))
     assert client("SCARD", "huge") is BLOCKED
     ((steps, done),) = waiting
-    count = 0
-    for _ in steps:
-        # Others are served meanwhile, even if they change the very key.
-        if count == 5:
-            assert other("SET", "hot", "value") == "OK"
-            engine.node.stepper = None
-            assert other("SREM", "huge", "new:0") == 1
-        count += 1
-    assert count > 20
+    for _ in range(20):
+        # Others are served meanwhile.
+        assert next(steps, "none") is None
+        assert other("SET", "hot", "value") == "OK"
+    # Even if they change the very key; what was begun is ended for them.
+    engine.node.stepper = None
+    assert other("SREM", "huge", "new:0") == 1
+    assert next(steps, "none") == "none"
     done()
     assert client.result() == len(members) - 1
     engine.validate()
     shelf = client.db.shelf
     assert shelf is not None
     assert not shelf.fetched
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_huge_set_that_several_wait_for_is_made_once(*, is_slow: bool) -> None:
+    engine = Engine(store=MemoryStore(is_slow=is_slow))
+    clients = [engine.connect() for _ in range(3)]
+    members = huge_set(clients[0], engine)
+    waiting: list[tuple[Iterator[None], Callable[[], None]]] = []
+    engine.node.stepper = lambda steps, done: waiting.append((steps, done))
+
+    def steps_for(count: int) -> int:
+        """How many steps are taken in turns until so many clients have their reply."""
+        evict_all(engine)
+        for client in clients[:count]:
+            assert client("SCARD", "huge") is BLOCKED
+        taken = 0
+        while waiting:
+            steps, done = waiting.pop(0)
+            if next(steps, "none") == "none":
+                done()
+            else:
+                taken += 1
+                waiting.append((steps, done))
+        assert [client.result() for client in clients[:count]] == [len(members)] * count
+        return taken
+
+    alone = steps_for(1)
+    assert alone > 20
+    assert steps_for(3) == alone
+    engine.validate()
+    shelf = clients[0].db.shelf
+    assert shelf is not None
+    assert not shelf.fetched
+    assert not shelf.assemblies

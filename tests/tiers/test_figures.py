@@ -46,7 +46,7 @@ class Parts:
             topology=Topology(),
             timer_ns=lambda: 0,
         )
-        self.readers = stand_in(waiting=3, given=17)
+        self.readers = stand_in(waiting=3, given=17, given_direct=5)
         self.upkeep = stand_in(failure="")
         self.medium = FileMedium(self.node, self.store, self.readers, self.upkeep)
 
@@ -78,7 +78,7 @@ def test_what_is_written_and_read_is_counted(parts: Parts, tmp_path: Path) -> No
     assert after.written_bytes > 1000
     assert after.read_bytes == after.live_bytes == cold.record_bytes
     assert (after.segments, after.open_files) == (1, 1)
-    assert (after.reads_waiting, after.reads_given) == (3, 17)
+    assert (after.reads_waiting, after.reads_given, after.reads_direct) == (3, 17, 5)
     assert (after.directory, after.capacity_bytes) == (str(tmp_path / "d"), None)
     assert (after.used_bytes, after.large_bytes) == (after.journal_bytes, 0)
     assert after.free_bytes > 0

@@ -18,7 +18,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -41,6 +41,9 @@ DELETED_AT_ONCE_MAX: Final = 1000
 """S3 deletes no more objects with one request."""
 
 _TEXT_CHARACTERS_MAX: Final = 300
+# Of whoever asks whether S3 is there at all.
+_REACH_TIMEOUT_S: Final = 4.0
+_REACH_ATTEMPTS: Final = 2
 _BODY_WAIT_S: Final = 0.1
 # A worker thread of the server and each of our own may need a connection at the same time.
 _CONNECTIONS_BESIDE_TRANSFERS: Final = 32
@@ -93,6 +96,7 @@ class Client:
 
     def __init__(self, bucket: str, options: S3Options, counters: Counters) -> None:
         self.bucket = bucket
+        self._options = options
         self._attempts_max = options.attempts_max
         self._counters = counters
         self._closing = threading.Event()
@@ -110,6 +114,27 @@ class Client:
     def endpoint(self) -> str:
         """Where requests go."""
         return str(self._s3.meta.endpoint_url)
+
+    def reach(self) -> None:
+        """See whether S3 answers, and knows us and the bucket, sooner than other calls tell.
+
+        Whoever starts a server waits for that; so an outage is told after some ten seconds.
+
+        Raises:
+            S3Error: It does not.
+        """
+        options = replace(
+            self._options,
+            read_timeout_s=min(self._options.read_timeout_s, _REACH_TIMEOUT_S),
+            attempts_max=min(self._options.attempts_max, _REACH_ATTEMPTS),
+        )
+        client = _connect(options, options.attempts_max)
+        try:
+            client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+        except (failures.BotoCoreError, failures.ClientError, OSError) as error:
+            raise self._failure("ListObjectsV2", error) from error
+        finally:
+            client.close()
 
     def close(self) -> None:
         """End the waits and close the connections. Nobody may call any more."""

@@ -140,6 +140,7 @@ class S3Store:
         """
         name = f"{self.prefix}checks/{self._writer}"
         try:
+            self._client.reach()
             for _ in self._client.list_objects(name):
                 pass
             self._client.put(name, _CHECK)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # A file's length grows in steps, ahead of what is written to it.
 _LENGTH_STEP_BYTES: Final = 64 * limits.MIB
 _OPEN_FILES_MAX: Final = 256
+_NOT_OPEN: Final = -2
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -31,12 +32,14 @@ class Descriptors:
     Attributes:
         lock: What all threads agree by. It may be taken again by who has it, since an object that
             is freed meanwhile may need it.
+        reads_directly: Whether there is somebody who reads past the page cache.
     """
 
     def __init__(self, open_max: int = _OPEN_FILES_MAX) -> None:
         self._open_max = open_max
         self._open: OrderedDict[DataFile, None] = OrderedDict()
         self.lock = threading.RLock()
+        self.reads_directly = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -72,6 +75,7 @@ class DataFile:
     """
 
     __slots__ = (
+        "_direct_fd",
         "_length",
         "end",
         "fd",
@@ -91,6 +95,7 @@ class DataFile:
         self.number = number
         self.path = owner.directory / f"large-{number:06}.dat"
         self.fd = -1
+        self._direct_fd = _NOT_OPEN
         self.pins = 0
         self.end = 0
         self._length = 0
@@ -102,6 +107,15 @@ class DataFile:
     def is_recovering(self) -> bool:
         """Whether it is not known yet what is claimed."""
         return self.owner.is_recovering
+
+    @property
+    def reads_directly(self) -> bool:
+        """Whether there is somebody who reads past the page cache."""
+        return self.owner.descriptors.reads_directly
+
+    def is_synced(self, region: Region) -> bool:
+        """Whether the device has all that was written to a region."""
+        return self.owner.is_synced(self, region)
 
     # --- its descriptor ------------------------------------------------------------------------
 
@@ -147,6 +161,24 @@ class DataFile:
                 raise
             return self.fd
 
+    def direct_fd(self) -> int:
+        """A descriptor to read past the page cache, good while it is pinned; -1: there is none."""
+        with self.lock:
+            if self._direct_fd == _NOT_OPEN:
+                try:
+                    self._direct_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+                except OSError:
+                    # The file system has no such thing, or it is gone: who reads it will see.
+                    self._direct_fd = -1
+            return self._direct_fd
+
+    def refuse_direct(self) -> None:
+        """It cannot be read past the page cache."""
+        with self.lock:
+            if self._direct_fd >= 0:
+                os.close(self._direct_fd)
+            self._direct_fd = -1
+
     def unpin(self) -> None:
         """End one `pin`."""
         with self.lock:
@@ -157,6 +189,9 @@ class DataFile:
     def close_now(self) -> None:
         """Close the descriptor. The caller has the lock, and nobody needs it."""
         fd, self.fd = self.fd, -1
+        if self._direct_fd >= 0:
+            os.close(self._direct_fd)
+        self._direct_fd = _NOT_OPEN
         self.owner.descriptors.closed(self)
         if fd >= 0:
             os.close(fd)

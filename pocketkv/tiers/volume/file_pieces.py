@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pocketkv import limits
+from pocketkv.engine.cold import NO_STEPS
 from pocketkv.engine.errors import CommandError
 from pocketkv.resp.replies import FileRange
 from pocketkv.tiers.volume.large_region import PAGE_BYTES, Region, RegionHold
@@ -78,7 +79,7 @@ class PendingPart:
 
     def prepare(self) -> Iterator[None]:
         """There is nothing to do."""
-        return iter(())
+        return NO_STEPS
 
     def forget(self) -> None:
         """There is nothing to forget."""

@@ -22,7 +22,8 @@ from pocketkv import limits
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
 from pocketkv.resp.replies import FileBulk, FileRange
-from pocketkv.tiers.volume.file_pieces import ZERO_OWNER, FilePiece, PendingPart
+from pocketkv.tiers.volume.direct import pending_parts
+from pocketkv.tiers.volume.file_pieces import ZERO_OWNER, FilePiece
 from pocketkv.tiers.volume.large_region import (
     BLOCK_BYTES,
     REGION_BYTES_MAX,
@@ -186,8 +187,8 @@ class FileString(LargeString):
     def ranges(self, start: int, stop: int) -> list[FileRange]:
         """The bytes from `start` up to `stop` where they are, kept as they are.
 
-        The owner of each is a `RegionHold` or a `ZeroOwner`, which also says what of it can be had
-        without waiting.
+        The owner of each that is in a file is a `RegionHold`, which also says what of it can be had
+        without waiting; those that are in memory have no descriptor.
 
         Raises:
             CommandError: IOERR: a file cannot be opened.
@@ -197,9 +198,7 @@ class FileString(LargeString):
             if piece.region is None:
                 found.append(FileRange(-1, 0, size, ZERO_OWNER))
             else:
-                hold = RegionHold(piece.region)
-                offset = piece.region.offset + piece.offset + within
-                found.append(FileRange(hold.fd, offset, size, hold))
+                found += _ranges_of(piece.region, piece.offset + within, size)
         return found
 
     def is_ready(self, start: int, stop: int) -> bool:
@@ -221,7 +220,7 @@ class FileString(LargeString):
             for piece, within, size in self._slices(start, stop):
                 region = piece.region
                 if region is not None and region.ready(piece.offset + within, size) < size:
-                    found.append(PendingPart(region, piece.offset + within, size))
+                    found += pending_parts(region, piece.offset + within, size)
         except OSError as error:
             raise io_error(error) from None
         return found
@@ -525,6 +524,18 @@ class FileString(LargeString):
                 assert piece.offset + piece.size <= region.used <= region.backed
                 assert len(region.sums) == -(-region.used // BLOCK_BYTES)
         assert self._device_bytes == sum(piece.device_bytes() for piece in self._chain)
+
+
+def _ranges_of(region: Region, start: int, size: int) -> list[FileRange]:
+    """Where a part of a region is: in its file, or in memory if it was read past the page cache."""
+    found: list[FileRange] = []
+    for begin, count, loaded in region.spans(start, size):
+        if loaded is not None:
+            found.append(FileRange(-1, begin, count, loaded))
+        else:
+            hold = RegionHold(region)
+            found.append(FileRange(hold.fd, region.offset + begin, count, hold))
+    return found
 
 
 def _record_of(piece: FilePiece) -> PieceRecord:

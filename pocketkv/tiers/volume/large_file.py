@@ -175,6 +175,13 @@ class LargeFile:
         if self.pacer is not None:
             self.pacer.wrote(region, offset, size)
 
+    def is_synced(self, file: DataFile, region: Region) -> bool:
+        """Whether the device has all that was written to a region."""
+        with file.lock:
+            return not any(
+                region in regions.get(file, ()) for regions in (self._dirty, self._syncing)
+            )
+
     # --- taking back ---------------------------------------------------------------------------
 
     def release(self, file: DataFile, offset: int, size: int) -> None:

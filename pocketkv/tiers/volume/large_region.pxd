@@ -4,7 +4,9 @@ cimport cython
 cdef class Region:
     cdef object __weakref__
     cdef public object file, sums, unverified
-    cdef object _running, _cut, _given_up
+    cdef object _running, _cut, _given_up, _passed
+    cdef list _loaded
+    cdef long _passed_in
     cdef public long long backed, offset, size, used
     cdef public long holds
     cdef public bint is_kept, is_shared

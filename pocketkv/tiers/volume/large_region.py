@@ -26,7 +26,10 @@ from pocketkv.tiers.volume import page_cache
 from pocketkv.tiers.volume.checksums import RunningChecksum, checksum
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pocketkv.tiers.volume.data_file import DataFile
+    from pocketkv.tiers.volume.direct import Loaded
 
 BLOCK_BYTES: Final = 256 * limits.KIB
 # Regions begin and end with a page, so that they can be made holes.
@@ -86,6 +89,9 @@ class Region:
         "__weakref__",
         "_cut",
         "_given_up",
+        "_loaded",
+        "_passed",
+        "_passed_in",
         "_running",
         "backed",
         "file",
@@ -116,6 +122,11 @@ class Region:
         self._cut: dict[int, int] | None = None
         # Blocks that can be given back when the last reply was sent, as a bit each.
         self._given_up = 0
+        # What commands wait for, and was read past the page cache.
+        self._loaded: list[Loaded] | None = None
+        # Blocks that were lately, as a bit each, and in which era.
+        self._passed = 0
+        self._passed_in = 0
 
     def __del__(self) -> None:
         if not self.is_kept:
@@ -220,7 +231,7 @@ class Region:
         begun = self.used % PAGE_BYTES
         if not begun:
             return True
-        return self.ready(self.used - begun, begun) == begun
+        return self.cached(self.used - begun, begun) == begun
 
     # --- giving parts of it back ---------------------------------------------------------------
 
@@ -309,6 +320,69 @@ class Region:
     def ready(self, start: int, size: int) -> int:
         """How many bytes from `start` on, at most `size`, can be had now: no waiting, verified.
 
+        For the serving thread.
+
+        Raises:
+            OSError: The file cannot be asked.
+        """
+        if not self._loaded:
+            return self.cached(start, size)
+        found = 0
+        for begin, count, loaded in self.spans(start, size):
+            there = count if loaded is not None else self.cached(begin, count)
+            found += there
+            if there < count:
+                break
+        return found
+
+    def spans(self, start: int, size: int) -> Iterator[tuple[int, int, Loaded | None]]:
+        """The parts of a part: where from, how many bytes, and in what, if not in the file."""
+        stop = start + size
+        while start < stop:
+            found = None
+            end = stop
+            for loaded in self._loaded or ():
+                if loaded.start <= start < loaded.stop:
+                    found, end = loaded, min(loaded.stop, stop)
+                    break
+                if start < loaded.start < end:
+                    end = loaded.start
+            yield start, end - start, found
+            start = end
+
+    def passes_cache(self, start: int, stop: int, era: int) -> bool:
+        """Whether a part may be read past the page cache: what is wanted again belongs there.
+
+        Args:
+            start: Where the part begins.
+            stop: Where it ends.
+            era: A number that grows; what was read in this era or the one before is remembered.
+        """
+        first, last = start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)
+        blocks = ((1 << (last - first)) - 1) << first
+        if era > self._passed_in + 1:
+            self._passed = 0
+        self._passed_in = era
+        if self._passed & blocks:
+            self._passed &= ~blocks
+            return False
+        self._passed |= blocks
+        return True
+
+    def keep(self, loaded: Loaded) -> None:
+        """Have bytes of it at hand that were read past the page cache."""
+        if self._loaded is None:
+            self._loaded = []
+        self._loaded.append(loaded)
+
+    def let_loaded_go(self, loaded: Loaded) -> None:
+        """End one `keep`, if there was one."""
+        if self._loaded and loaded in self._loaded:
+            self._loaded.remove(loaded)
+
+    def cached(self, start: int, size: int) -> int:
+        """`ready`, of what stands in the page cache alone; for any thread.
+
         Raises:
             OSError: The file cannot be asked.
         """
@@ -358,7 +432,7 @@ class Region:
             with self.file.lock:
                 used = min(stop * BLOCK_BYTES, self.used)
                 sums = self.sums[first:stop]
-            if self.ready(begin, used - begin) < used - begin:
+            if self.cached(begin, used - begin) < used - begin:
                 self._read_and_verify(fd, first, used - begin, sums)
             first = stop
 
@@ -366,7 +440,7 @@ class Region:
         """Have the device begin to read blocks that are not there."""
         begin = first * BLOCK_BYTES
         size = min(stop * BLOCK_BYTES, self.used) - begin
-        if self.ready(begin, size) < size:
+        if self.cached(begin, size) < size:
             self._distrust(first, stop)
             # It is given all of it at once, instead of one part after the other.
             os.posix_fadvise(fd, self.offset + begin, size, os.POSIX_FADV_WILLNEED)
@@ -396,10 +470,21 @@ class Region:
         Raises:
             CommandError: IOERR: it cannot be read, or is not what was written.
         """
+        if not self._loaded:
+            return self._read_cached(start, size)
+        # A view is good only as long as somebody refers to what it is of.
+        spans = list(self.spans(start, size))
+        parts = [
+            self._read_cached(begin, count) if loaded is None else loaded.view(begin, count)
+            for begin, count, loaded in spans
+        ]
+        return b"".join(parts)
+
+    def _read_cached(self, start: int, size: int) -> bytes:
         try:
             fd = self.file.pin()
             try:
-                if self.ready(start, size) < size:
+                if self.cached(start, size) < size:
                     self._fetch(fd, start, size)
                 data = bytearray(size)
                 if read_into(fd, self.offset + start, memoryview(data)) < size:
@@ -470,7 +555,7 @@ class RegionHold:
         Raises:
             OSError: The file cannot be asked.
         """
-        return self._region.ready(offset - self._region.offset, size)
+        return self._region.cached(offset - self._region.offset, size)
 
     def fetch(self, offset: int, size: int) -> None:
         """Make a part of it `resident`. For a worker: it waits for the device.

@@ -263,6 +263,19 @@ def test_nobody_listens(make_store: MakeStore) -> None:
     assert address in text
 
 
+def test_nobody_answers(make_store: MakeStore) -> None:
+    """Whoever starts a server is told soon: calls are repeated more often than this check."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        store = make_store(endpoint_url=address, attempts_max=6, read_timeout_s=0.2)
+        assert address in refused_check(store, "unavailable")
+        silent.setblocking(False)
+        for _ in range(2):
+            silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
 def test_an_endpoint_that_is_no_address(make_store: MakeStore) -> None:
     with pytest.raises(S3Error) as caught:
         make_store(endpoint_url="not an address")
