@@ -29,6 +29,13 @@ _NOT_INT32: Final = b"ERR value is out of range, value must between %d and %d" %
 )
 # Characters of the longest 64-bit integer, the sign included.
 _INT64_CHARACTERS: Final = 20
+# So many digits are a number of 64 bits in any case.
+_PLAIN_DIGITS_MAX: Final = 18
+# So many digits (and a point) are a whole number that a double holds as it is.
+_PLAIN_DECIMAL_MAX: Final = 15
+_POWERS: Final = tuple(10.0**n for n in range(_PLAIN_DECIMAL_MAX))
+_ZERO: Final = 48
+_POINT: Final = 46
 # Redis copies a number that it parses as a float into a buffer of 5 KiB.
 FLOAT_CHARACTERS_MAX: Final = 5 * 1024 - 1
 _PLAIN_FLOAT: Final = b"0123456789.+-eE"
@@ -48,6 +55,10 @@ _C_DOUBLE: Final = re.compile(
 
 def canonical_integer(text: bytes | bytearray) -> int | None:
     """The 64-bit integer that `text` is, written as Redis writes it; ``None`` if it is none."""
+    if type(text) is bytes and 0 < len(text) <= _PLAIN_DIGITS_MAX:
+        small = _plain_digits(text)
+        if small >= 0:
+            return small
     if len(text) > _INT64_CHARACTERS:
         return None
     try:
@@ -58,6 +69,41 @@ def canonical_integer(text: bytes | bytearray) -> int | None:
     if b"%d" % number != text or not INT64_MIN <= number <= INT64_MAX:
         return None
     return number
+
+
+def _plain_digits(text: bytes) -> int:
+    """The number that some digits are, if that is its one spelling; -1: see for yourself."""
+    end = len(text)
+    if text[0] == _ZERO and end > 1:
+        return -1
+    number = 0
+    for i in range(end):
+        digit = text[i] - _ZERO
+        if digit < 0 or digit > 9:
+            return -1
+        number = number * 10 + digit
+    return number
+
+
+def _plain_decimal(text: bytes) -> float:
+    """A number with few digits, and perhaps a point within them; -1: see for yourself.
+
+    Digits without the point, and the power of ten, are whole numbers that a double holds as they
+    are, so what comes out is what C rounds to.
+    """
+    end = len(text)
+    number = 0
+    places = -1
+    for i in range(end):
+        digit = text[i] - _ZERO
+        if digit == _POINT - _ZERO and places < 0 < i < end - 1:
+            places = end - 1 - i
+        elif digit < 0 or digit > 9:
+            return -1.0
+        else:
+            number = number * 10 + digit
+    value = number * 1.0
+    return value / _POWERS[places] if places > 0 else value
 
 
 def parse_int(text: bytes | bytearray, error: bytes = NOT_INTEGER) -> int:
@@ -99,6 +145,10 @@ def parse_double(text: bytes | bytearray, error: bytes = NOT_FLOAT) -> float:
     Raises:
         CommandError: `error`, if it is none.
     """
+    if type(text) is bytes and 0 < len(text) <= _PLAIN_DECIMAL_MAX:
+        plain = _plain_decimal(text)
+        if plain >= 0:
+            return plain
     if len(text) > FLOAT_CHARACTERS_MAX:
         raise CommandError(error)
     if not text.translate(None, _PLAIN_FLOAT):
@@ -109,6 +159,11 @@ def parse_double(text: bytes | bytearray, error: bytes = NOT_FLOAT) -> float:
             raise CommandError(error) from None
         if number != 0 and abs(number) != _INFINITY:
             return number
+    return _rare_double(text, error)
+
+
+def _rare_double(text: bytes | bytearray, error: bytes) -> float:
+    """`parse_double` of what is spelt unusually, or at the limits of doubles."""
     try:
         spelling = text.decode("ascii")
         number = float.fromhex(spelling) if "x" in spelling.lower() else float(spelling)

@@ -9,7 +9,7 @@ cdef class Command:
     cdef public object flags, categories, keys, key_flags, route, merge
     cdef public object group, since, complexity, summary, usage, tips
     cdef public dict subcommands
-    cdef public bint blocks, is_local, is_write, needs_values, denies_oom, no_auth, single_key
+    cdef public bint blocks, is_local, is_write, needs_values, denies_oom, no_auth, no_script, single_key
     cdef public Py_ssize_t arity, arity_min, arity_max, first_key, value_at, value_step
 
     cpdef bint takes_large(self, Py_ssize_t position) except -1

@@ -100,8 +100,9 @@ class Command:
         group, since, complexity, summary, usage: For COMMAND DOCS; `usage` is Redis's syntax line
             without the command's name, e.g. ``key value [NX | XX] [EX seconds]``.
         subcommands: By upper-case name, for a container.
-        blocks, is_local, is_write, needs_values, denies_oom, no_auth, arity_min, arity_max,
-            first_key, single_key: Derived, because the hot path asks for them with every request.
+        blocks, is_local, is_write, needs_values, denies_oom, no_auth, no_script, arity_min,
+            arity_max, first_key, single_key: Derived, because the hot path asks for them with every
+            request.
     """
 
     __slots__ = (
@@ -124,6 +125,7 @@ class Command:
         "name",
         "needs_values",
         "no_auth",
+        "no_script",
         "route",
         "since",
         "single_key",
@@ -180,6 +182,7 @@ class Command:
         self.needs_values = "RW" in key_flags or "access" in key_flags
         self.denies_oom = "denyoom" in flags
         self.blocks = "blocking" in flags
+        self.no_script = "noscript" in flags
         self.no_auth = "no_auth" in flags
         self.arity_min = abs(arity)
         self.arity_max = arity if arity > 0 else _ARITY_UNLIMITED

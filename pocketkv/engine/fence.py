@@ -40,7 +40,7 @@ class FencedHandler(RequestHandler):
         if self._is_up:
             return self._execute_behind(request)
         reply = run(self.session, request)
-        if type(reply) is ErrorReply:
+        if isinstance(reply, ErrorReply):
             self._look_at(reply)
         elif isinstance(reply, Deferred):
             deferred = reply
@@ -49,7 +49,7 @@ class FencedHandler(RequestHandler):
 
     def _look_at(self, reply: Reply) -> None:
         """Refuse what comes next, if this was refused."""
-        if isinstance(reply, ErrorReply) and reply.text.startswith(REFUSALS):
+        if type(reply) is ErrorReply and reply.text.startswith(REFUSALS):
             self._is_up = True
 
     def _execute_behind(self, request: list[bytes]) -> Reply:

@@ -106,7 +106,7 @@ class Libraries:
         """Have a library's code register its functions."""
         scripts = self._scripts
         # Made before the time counts, if it is the first one.
-        interpreter = scripts.interpreter
+        interpreter = scripts.interpreter()
         calls = scripts.calls
         calls.registry = library.register
         calls.load_until_ns = scripts.node.stopwatch.now_ns() + limits.LIBRARY_LOAD_MS * 1_000_000

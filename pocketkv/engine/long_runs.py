@@ -7,7 +7,6 @@ are told -BUSY instead, but for what ends the script. The clock stands still for
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pocketkv import limits
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.node import Node
     from pocketkv.engine.pauses import Resume
     from pocketkv.engine.session import Session
-    from pocketkv.lua.slices import Worker, Workers
+    from pocketkv.lua.slices import Work, Worker, Workers
 
 BUSY_SCRIPT: Final = (
     b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
@@ -193,7 +192,7 @@ def go_on(run: LongRun) -> bool:
     return run.worker.go_on()
 
 
-def run_sliced(run: LongRun, work: Callable[[], Reply]) -> Reply:
+def run_sliced(run: LongRun, work: Work) -> Reply:
     """Do work that may take long; its reply, which may be still to come.
 
     Raises:

@@ -4,6 +4,7 @@ from pocketkv.engine.commands cimport Command
 from pocketkv.engine.keyspace cimport Clock, Keyspace
 from pocketkv.engine.session cimport Session
 from pocketkv.engine.stats cimport CommandStats, SlowLog
+from pocketkv.resp.replies cimport ErrorReply, ScriptErrorReply
 from pocketkv.stopwatch cimport Stopwatch
 
 

@@ -23,7 +23,7 @@ from pocketkv.engine.stats import LATENCY_BUCKETS, CommandStats, SlowLog, shown
 from pocketkv.engine.timers import Timer, Timers
 from pocketkv.engine.topology import Topology
 from pocketkv.lua.slices import Workers
-from pocketkv.resp.replies import Deferred, ErrorReply, Reply
+from pocketkv.resp.replies import Deferred, ErrorReply, Reply, ScriptErrorReply
 from pocketkv.stopwatch import Stopwatch
 from pocketkv.tokens import verify_job_token, verify_password
 
@@ -47,6 +47,8 @@ REDIS_VERSION: Final = "7.0.15"
 # What is in a transaction is logged by itself; the others may hold passwords.
 _NEVER_SLOW: Final = frozenset(("auth", "exec", "hello"))
 _LAST_BUCKET: Final = LATENCY_BUCKETS - 1
+# Within so many bytes a code must end, or Redis counts the error as ERR.
+_CODE_BYTES_MAX: Final = 31
 
 
 @dataclass(slots=True)
@@ -377,7 +379,7 @@ class Node:
         stats.buckets[bucket] += 1
         self.commands_processed += 1
         session.space.stats.commands += 1
-        if type(reply) is ErrorReply:
+        if isinstance(reply, ErrorReply):
             stats.failed += 1
             self._count_error(reply)
         if 0 < self.latency_threshold_ns <= duration_ns:
@@ -440,7 +442,10 @@ class Node:
         self._count_error(reply)
 
     def _count_error(self, reply: ErrorReply) -> None:
-        """Count an error reply by its code, as INFO errorstats does."""
-        code = reply.text.split(b" ", 1)[0].decode("ascii", "replace")[:64]
+        """Count an error reply by its code, as INFO errorstats does, unless it has been."""
+        if isinstance(reply, ScriptErrorReply) and reply.is_counted:
+            return
+        end = reply.text.find(b" ", 0, _CODE_BYTES_MAX)
+        code = reply.text[:end].decode("ascii", "replace") if end >= 0 else "ERR"
         if code in self.error_stats or len(self.error_stats) < limits.ERROR_CODES_MAX:
             self.error_stats[code] = self.error_stats.get(code, 0) + 1

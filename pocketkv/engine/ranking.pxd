@@ -4,6 +4,7 @@ cimport cython
 cdef class Ranking:
     cdef public list _scores, _members
     cdef public long long[::1] _index
+    cdef public double[::1] _tops
     cdef public Py_ssize_t size
     cdef public long long size_bytes
 
@@ -16,6 +17,7 @@ cdef class Ranking:
         other=double,
         scores=list,
         members=list,
+        tops="double[::1]",
     )
     cdef Py_ssize_t _find(self, double score, bytes member) except -1
     cpdef Py_ssize_t rank(self, double score, bytes member) except -1
@@ -27,6 +29,7 @@ cdef class Ranking:
         end=Py_ssize_t,
         other=double,
         scores=list,
+        tops="double[::1]",
     )
     cpdef Py_ssize_t rank_of_score(self, double score, bint is_after) except -1
     @cython.locals(
@@ -56,6 +59,11 @@ cdef class Ranking:
     cdef _sum_up(self, Py_ssize_t count)
     @cython.locals(index="long long[::1]", count=Py_ssize_t, number=Py_ssize_t)
     cdef _count(self, Py_ssize_t chunk, Py_ssize_t change)
+    @cython.locals(tops="double[::1]", count=Py_ssize_t, number=Py_ssize_t)
+    cdef _make_tops(self)
+    cdef _set_top(self, Py_ssize_t chunk)
+    @cython.locals(tops="double[::1]", count=Py_ssize_t, number=Py_ssize_t)
+    cdef _move_tops(self, Py_ssize_t chunk, Py_ssize_t more)
 
     @cython.locals(
         position=Py_ssize_t, chunk=Py_ssize_t, offset=Py_ssize_t, scores=list, members=list

@@ -1,8 +1,9 @@
 """Pairs of a score and a member in order, with their ranks: what a sorted set is sorted by.
 
 The pairs are in chunks of a few hundred: a list of scores, and a list of the members that have
-them. Finding a place takes a binary search over the chunks and one within a chunk, and putting
-something there moves a part of two short arrays, so no step takes longer than a chunk. Ranks
+them. Finding a place takes a binary search over the chunks' last scores, which stand side by side,
+and one within a chunk. Putting something there moves a part of two short arrays, so no step takes
+longer than a chunk. Ranks
 come from an index of the chunks' sizes (a Fenwick tree), which is made when a rank is first asked
 for, kept up to date by each change, and made anew after chunks were split or merged.
 
@@ -36,13 +37,16 @@ _OFFSET_MASK: Final = (1 << _OFFSET_BITS) - 1
 _SHED_CHUNKS: Final = 16
 _SURVEYED_CHUNKS: Final = 8
 
+# Of so many chunks the last scores are moved; those of more are a region of memory by themselves.
+_TOPS_MOVED_MAX: Final = 4096
+
 # The object by itself, and its attributes that are numbers.
 _OBJECT_BYTES: Final = 80
 _NUMBERS: Final = ("size", "size_bytes")
 # The object, its numbers, its two lists of chunks.
 _BASE_BYTES: Final = 384
-# Two lists, their places in the lists of chunks.
-_CHUNK_BYTES: Final = 160
+# Two lists, their places in the lists of chunks, a last score.
+_CHUNK_BYTES: Final = 172
 # A float, and two places in a chunk, with the room that lists keep to grow.
 PAIR_BYTES: Final = 32 + 18
 # The same for the compiled hot path, as a C number.
@@ -62,7 +66,7 @@ class Ranking:
         size_bytes: What they cost, without the members.
     """
 
-    __slots__ = ("_index", "_members", "_scores", "size", "size_bytes")
+    __slots__ = ("_index", "_members", "_scores", "_tops", "size", "size_bytes")
 
     def __init__(self) -> None:
         # There is always a chunk, and none is empty unless it is the only one.
@@ -70,6 +74,8 @@ class Ranking:
         self._members: list[list[bytes]] = [[]]
         # A Fenwick tree of the chunks' sizes, its first number unused; ``None``: to be made.
         self._index: array[int] | None = None
+        # The last score of each chunk, and room for more; ``None`` while there is one chunk.
+        self._tops: array[float] | None = None
         self.size = 0
         self.size_bytes = _BASE_BYTES + _CHUNK_BYTES
 
@@ -78,6 +84,7 @@ class Ranking:
         copied = Ranking()
         copied._scores = [scores[:] for scores in self._scores]
         copied._members = [members[:] for members in self._members]
+        copied._make_tops()
         copied.size = self.size
         copied.size_bytes = self.size_bytes
         return copied
@@ -88,10 +95,11 @@ class Ranking:
         """The position of the first pair that is not less than this one."""
         low = 0
         high = len(self._scores) - 1
+        tops = self._tops
         while low < high:
+            assert tops is not None  # There are several chunks.
             middle = (low + high) >> 1
-            scores = self._scores[middle]
-            other = scores[-1]
+            other = tops[middle]
             if other < score:
                 low = middle + 1
             elif other > score:
@@ -125,10 +133,11 @@ class Ranking:
         """How many pairs have a lower score; with `is_after`, how many have no higher one."""
         low = 0
         high = len(self._scores) - 1
+        tops = self._tops
         while low < high:
+            assert tops is not None  # There are several chunks.
             middle = (low + high) >> 1
-            scores = self._scores[middle]
-            other = scores[-1]
+            other = tops[middle]
             if other < score or (is_after and other == score):
                 low = middle + 1
             else:
@@ -233,6 +242,37 @@ class Ranking:
             index[number] += change
             number += number & -number
 
+    # --- last scores ---------------------------------------------------------------------------
+
+    def _make_tops(self) -> None:
+        """Note the last score of each chunk, and reserve room for some more."""
+        count = len(self._scores)
+        if count == 1:
+            self._tops = None
+            return
+        tops = array("d", bytes(8 * (count + (count >> 2) + 2)))
+        self._tops = tops
+        for number in range(count):
+            tops[number] = self._scores[number][-1]
+
+    def _set_top(self, chunk: int) -> None:
+        """The end of a chunk, which is not empty, has changed."""
+        if self._tops is not None:
+            self._tops[chunk] = self._scores[chunk][-1]
+
+    def _move_tops(self, chunk: int, more: int) -> None:
+        """So many chunks came in before this one, which is where it is now; negative: went."""
+        count = len(self._scores)
+        tops = self._tops
+        if tops is None or count > len(tops):
+            self._make_tops()
+        elif more > 0:
+            for number in range(count - 1, chunk - 1, -1):
+                tops[number] = tops[number - more]
+        else:
+            for number in range(chunk, count):
+                tops[number] = tops[number - more]
+
     # --- changing ------------------------------------------------------------------------------
 
     def add(self, score: float, member: bytes) -> None:
@@ -248,11 +288,15 @@ class Ranking:
             scores.insert(offset, score)
             members.insert(offset, member)
             self._count(chunk, 1)
+            if offset == len(scores) - 1:
+                self._set_top(chunk)
         elif offset == len(scores) and chunk + 1 == len(self._scores):
             # In ascending order, as times come: no chunk stays half full.
             self._scores.append([score])
             self._members.append([member])
             self._chunks_changed(1)
+            self._move_tops(chunk + 2, 1)
+            self._set_top(chunk + 1)
         else:
             scores.insert(offset, score)
             members.insert(offset, member)
@@ -292,6 +336,8 @@ class Ranking:
         self.size -= 1
         self.size_bytes -= _PAIR_BYTES
         self._count(chunk, -1)
+        if offset == len(scores) > 0:
+            self._set_top(chunk)
         if len(scores) < _CHUNK_MIN and len(self._scores) > 1:
             self._shrunk(chunk)
         return member
@@ -303,6 +349,7 @@ class Ranking:
             del self._scores[chunk]
             del self._members[chunk]
             self._chunks_changed(-1)
+            self._move_tops(chunk, -1)
             return
         first = chunk if chunk + 1 < len(self._scores) else chunk - 1
         if len(self._scores[first]) + len(self._scores[first + 1]) > _MERGED_MAX:
@@ -310,6 +357,8 @@ class Ranking:
         self._scores[first].extend(self._scores.pop(first + 1))
         self._members[first].extend(self._members.pop(first + 1))
         self._chunks_changed(-1)
+        self._move_tops(first + 1, -1)
+        self._set_top(first)
 
     def _split(self, chunk: int) -> None:
         scores = self._scores[chunk]
@@ -321,6 +370,9 @@ class Ranking:
         self._scores.insert(chunk + 1, scores[half:])
         self._members.insert(chunk + 1, members[half:])
         self._chunks_changed(1)
+        self._move_tops(chunk + 1, 1)
+        self._set_top(chunk)
+        self._set_top(chunk + 1)
 
     def _chunks_changed(self, more: int) -> None:
         self._index = None
@@ -347,6 +399,9 @@ class Ranking:
         self.size -= count
         self.size_bytes -= count * _PAIR_BYTES
         self._chunks_changed(-gone)
+        self._move_tops(chunk + 1, -gone)
+        if self._scores[chunk]:
+            self._set_top(chunk)
         if len(self._scores[chunk]) < _CHUNK_MIN and len(self._scores) > 1:
             self._shrunk(chunk)
         return removed
@@ -366,6 +421,7 @@ class Ranking:
         self._scores = [scores[first : first + half] for first in firsts]
         self._members = [members[first : first + half] for first in firsts]
         self._index = None
+        self._make_tops()
         self.size = len(scores)
         self.size_bytes = _BASE_BYTES + len(firsts) * _CHUNK_BYTES + self.size * _PAIR_BYTES
 
@@ -430,6 +486,7 @@ class Ranking:
         renewed._scores = self._scores
         renewed._members = self._members
         renewed._index = None
+        renewed._tops = self._tops
         renewed.size = self.size
         renewed.size_bytes = self.size_bytes
         return renewed
@@ -442,6 +499,8 @@ class Ranking:
             before the attempts are used up.
         """
         self._index = None
+        if len(self._scores) <= _TOPS_MOVED_MAX:
+            self._make_tops()
         moved = self
         while evacuation.concerns(moved):
             if evacuation.attempts <= 0:
@@ -520,6 +579,10 @@ class Ranking:
 
     def validate(self) -> None:
         """Check what must always hold; tests call it."""
+        if len(self._scores) > 1:
+            assert self._tops is not None
+            tops = list(self._tops[: len(self._scores)])
+            assert tops == [scores[-1] for scores in self._scores]
         pairs = [
             pair for scores, members in self.chunks() for pair in zip(scores, members, strict=True)
         ]

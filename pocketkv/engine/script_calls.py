@@ -36,9 +36,8 @@ from pocketkv.resp.replies import (
 
 if TYPE_CHECKING:
     from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.long_runs import LongRun
     from pocketkv.engine.node import Node
-    from pocketkv.engine.script_flags import Flags
-    from pocketkv.engine.scripts import Scripts
     from pocketkv.engine.tracking import TrackingClient
     from pocketkv.engine.users import User
     from pocketkv.resp.handler import RequestHandler
@@ -68,6 +67,7 @@ _DENIED: Final = {
     ),
 }
 _LOAD_TIMEOUT: Final = b"ERR FUNCTION LOAD timeout"
+_TABLE: Final = COMMANDS
 _EXACT_MAX: Final = 10**17
 # What an item of a reply takes in Lua beside its bytes.
 _ITEM_BYTES: Final = 64
@@ -113,16 +113,37 @@ class ScriptCalls:
     """The server, for one job's scripts.
 
     Attributes:
-        has_written: Whether the script that runs has executed a write.
+        long_run: How the script that runs takes turns with others; ``None``: none runs.
+        has_written: Whether it has executed a write.
         defect: What went wrong in the server itself.
         table: Makes a table of Lua of a list or a dict.
     """
 
-    def __init__(self, scripts: Scripts, node: Node, space: JobSpace) -> None:
-        self._scripts = scripts
+    __slots__ = (
+        "_allows_oom",
+        "_node",
+        "_outbox",
+        "_reads_only",
+        "_session",
+        "_sinks",
+        "_space",
+        "_tracking",
+        "_user",
+        "defect",
+        "has_written",
+        "load_until_ns",
+        "long_run",
+        "registry",
+        "table",
+    )
+
+    def __init__(self, node: Node, space: JobSpace) -> None:
         self._node = node
         self._space = space
-        self._session = Session(node, 0, _NoTransport(), "", "")
+        transport = _NoTransport()
+        # Has the version of the protocol in which the script is answered.
+        self._outbox = transport.outbox
+        self._session = Session(node, 0, transport, "", "")
         self._session.authenticated = True
         self._session.denies_blocking = True
         self._session.in_script = True
@@ -132,6 +153,7 @@ class ScriptCalls:
         self._sinks = ExtentSinks(self._session)
         self._reads_only = False
         self._allows_oom = False
+        self.long_run: LongRun | None = None
         self.has_written = False
         self.defect: Exception | None = None
         self.table: Any = None
@@ -139,7 +161,7 @@ class ScriptCalls:
         self.registry: Any = None
         self.load_until_ns = 0
 
-    def begin(self, session: Session, flags: Flags, *, reads_only: bool) -> None:
+    def begin(self, session: Session, allows_oom: bool, reads_only: bool) -> None:
         """A script begins, for this client."""
         own = self._session
         own.space = session.space
@@ -150,27 +172,26 @@ class ScriptCalls:
         self._user = session.user
         self._tracking = session.tracking
         own.name = session.name
-        own.protocol = 2
+        self._outbox.protocol = 2
         self._reads_only = reads_only
-        self._allows_oom = flags.allow_oom
+        self._allows_oom = allows_oom
         self.has_written = False
 
     def raise_defect(self) -> None:
         """Raise what went wrong in the server while a script was executed."""
-        defect, self.defect = self.defect, None
-        if defect is not None:
+        if self.defect is not None:
+            defect, self.defect = self.defect, None
             raise defect
 
     # --- what Lua calls ------------------------------------------------------------------------
 
     def tick(self) -> bytes | None:
         """As `Host.tick`."""
-        run = self._scripts.run
-        if run is None:
+        long_run = self.long_run
+        if long_run is None:
             if self.load_until_ns and self._node.stopwatch.now_ns() > self.load_until_ns:
                 return _LOAD_TIMEOUT
             return None
-        long_run = run.long_run
         if long_run.kill_text is None:
             long_run.rest()
         return long_run.kill_text
@@ -190,7 +211,7 @@ class ScriptCalls:
 
     def setresp(self, version: int) -> None:
         """As `Host.setresp`."""
-        self._session.protocol = version
+        self._outbox.protocol = version
 
     def acl_check_cmd(self, *arguments: Any) -> Any:
         """As `Host.acl_check_cmd`."""
@@ -222,9 +243,8 @@ class ScriptCalls:
     def _stop(self, error: Exception) -> bytes:
         """Have a script end in which a defect was met."""
         self.defect = error
-        run = self._scripts.run
-        if run is not None:
-            run.long_run.kill(_DEFECT)
+        if self.long_run is not None:
+            self.long_run.kill(_DEFECT)
         return _DEFECT
 
     def _invoke(self, request: list[Any]) -> Any:
@@ -241,7 +261,8 @@ class ScriptCalls:
         if command is None:
             return None, _UNKNOWN
         if not command.arity_min <= len(request) <= command.arity_max:
-            return None, _WRONG_ARITY
+            self._node.record_refusal(ErrorReply(_WRONG_ARITY), command)
+            return None, _WRONG_ARITY, None, True
         refusal = self._refusal(command, request)
         if refusal is not None:
             self._node.record_refusal(ErrorReply(refusal), command)
@@ -265,7 +286,7 @@ class ScriptCalls:
 
     def _refusal(self, command: Command, request: list[bytes]) -> bytes | None:
         """Why a script may not execute a command now."""
-        if "noscript" in command.flags and not self._node.settings.scripts_may_all:
+        if command.no_script and not self._node.settings.scripts_may_all:
             return _NOT_ALLOWED
         if self._user is not None:
             reason = self._user.denial(command, request)[0]
@@ -342,7 +363,7 @@ class ScriptCalls:
     def _value(self, reply: Reply) -> Any:
         """A reply as Lua's value; only small ones, and arrays."""
         if reply is None or reply is NULL_ARRAY:
-            return None if self._session.protocol == 3 else False
+            return None if self._outbox.protocol == 3 else False
         if isinstance(reply, list | tuple):
             return self.table([self._item(item) for item in reply])
         return self._item(reply)
@@ -352,7 +373,7 @@ class ScriptCalls:
         kind = type(reply)
         if kind is bytes or kind is int:
             return reply
-        resp3 = self._session.protocol == 3
+        resp3 = self._outbox.protocol == 3
         if reply is None or reply is NULL_ARRAY:
             return None if resp3 else False
         if isinstance(reply, list | tuple):
@@ -395,8 +416,7 @@ class ScriptCalls:
 
     def _awaited(self, deferred: Deferred) -> Reply:
         """A reply that is still to come; other jobs are served meanwhile."""
-        run = self._scripts.run
-        if run is None or not run.long_run.wait(deferred):
+        if self.long_run is None or not self.long_run.wait(deferred):
             raise CommandError(_NO_ANSWER)
         return deferred.reply
 
@@ -413,9 +433,9 @@ class ScriptCalls:
 def _find(request: list[bytes]) -> Command | None:
     """The record of a request, its subcommand's if it has one."""
     name = request[0]
-    record = COMMANDS.get(name)
+    record = _TABLE.get(name)
     if record is None:
-        record = COMMANDS.get(name.upper())
+        record = _TABLE.get(name.upper())
         if record is None:
             return None
     if record.subcommands and len(request) > 1:

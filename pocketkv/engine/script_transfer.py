@@ -53,4 +53,4 @@ def take(scripts: Scripts, received: list[bytes]) -> None:
         scripts.libraries = Libraries(scripts)
     scripts.libraries.restore(received[1 : 1 + count], flushes=True, replaces=True)
     for code in received[1 + count :]:
-        scripts.load(code, is_kept=True)
+        scripts.keep(code)

@@ -8,18 +8,19 @@ script's commands come from a session of its own, so that what a script does to 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
+from pocketkv.engine.arguments import parse_int
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.long_runs import BUSY_FUNCTION, BUSY_SCRIPT, LongRun, run_sliced
 from pocketkv.engine.node import REDIS_VERSION
 from pocketkv.engine.script_calls import ScriptCalls
 from pocketkv.engine.script_flags import Flags, parse_shebang
 from pocketkv.lua.interpreter import Encoded as EncodedByScript
-from pocketkv.lua.interpreter import Interpreter, ScriptError
-from pocketkv.resp.replies import Encoded, Reply
+from pocketkv.lua.interpreter import Failure, Interpreter, ScriptError, Status
+from pocketkv.lua.slices import Work
+from pocketkv.resp.replies import OK, Encoded, Reply, ScriptErrorReply, Simple
 
 if TYPE_CHECKING:
     from pocketkv.engine.functions import Libraries
@@ -51,46 +52,107 @@ class Script:
         code: Its text.
         body: What the interpreter made of it.
         flags: What its first line says.
+        is_declared: Whether its first line says anything.
         is_kept: Whether it stays until SCRIPT FLUSH.
     """
 
-    __slots__ = ("body", "code", "flags", "is_kept", "sha")
+    __slots__ = ("body", "code", "flags", "is_declared", "is_kept", "sha")
 
     def __init__(self, sha: bytes, code: bytes, body: Any, flags: Flags) -> None:
         self.sha = sha
         self.code = code
         self.body = body
         self.flags = flags
+        self.is_declared = flags.is_declared
         self.is_kept = False
 
 
-class Run:
-    """A script or function that is executed now.
+class Run(Work):
+    """A script or function that is executed for a client.
 
     Attributes:
         name: The script's SHA1, or the function's name.
         request: What its client sent.
         is_function: Whether it is a function.
-        long_run: How it takes turns with others; ``None`` for a library that is being loaded.
+        long_run: How it takes turns with others.
     """
 
-    __slots__ = ("is_function", "long_run", "name", "request")
+    __slots__ = (
+        "_allows_oom",
+        "_body",
+        "_reads_only",
+        "_scripts",
+        "_session",
+        "is_function",
+        "long_run",
+        "name",
+        "request",
+    )
 
     def __init__(
-        self, name: bytes, request: list[bytes], long_run: LongRun, *, is_function: bool
+        self,
+        scripts: Scripts,
+        session: Session,
+        request: list[bytes],
+        name: bytes,
+        body: Any,
+        long_run: LongRun,
     ) -> None:
-        self.name = name
+        self._scripts = scripts
+        self._session = session
         self.request = request
+        self.name = name
+        self._body = body
         self.long_run = long_run
-        self.is_function = is_function
+        self.is_function = False
+        self._reads_only = False
+        self._allows_oom = False
+
+    def allow(self, flags: Flags, reads_only: bool) -> None:
+        """Say what it may do; at first, it may write while there is memory."""
+        self._reads_only = reads_only or flags.no_writes
+        self._allows_oom = flags.allow_oom
+
+    def do(self) -> object:
+        """Execute it; its reply.
+
+        Raises:
+            Exception: What went wrong in the server itself.
+        """
+        scripts = self._scripts
+        interpreter = scripts.interpreter()
+        calls = scripts.calls
+        session = self._session
+        given = self.request[3:]
+        key_count = parse_int(self.request[2])
+        protocol = session.protocol
+        calls.begin(session, self._allows_oom, self._reads_only)
+        calls.long_run = self.long_run
+        reply: Reply
+        try:
+            if self.is_function:
+                value = interpreter.call(self._body, protocol, given, key_count)
+            else:
+                value = interpreter.run(self._body, protocol, given, key_count)
+            reply = _reply(value)
+        except ScriptError as error:
+            text = _failure(error, self.name)
+            reply = ScriptErrorReply(text, is_counted=error.is_counted)
+        finally:
+            scripts.run = None
+            calls.long_run = None
+            calls.raise_defect()
+        return reply
 
 
 class Scripts:
     """The scripts and functions of one job on this node."""
 
     __slots__ = (
+        "_by_code",
         "_from_eval",
         "_interpreter",
+        "_last",
         "calls",
         "known",
         "libraries",
@@ -105,15 +167,17 @@ class Scripts:
         self.space = space
         self.known: dict[bytes, Script] = {}
         # Those of `known` that EVAL brought, the one that was used least lately first.
-        self._from_eval: dict[bytes, None] = {}
+        self._from_eval: dict[bytes, Script] = {}
+        self._by_code: dict[bytes, Script] = {}
+        # The last one of them, if it was used since something else happened to them.
+        self._last: Script | None = None
         self.run: Run | None = None
-        self.calls = ScriptCalls(self, node, space)
+        self.calls = ScriptCalls(node, space)
         self._interpreter: Interpreter | None = None
         self.libraries: Libraries | None = None
         # Goes up with each change of what SCRIPT LOAD has loaded.
         self.version = 0
 
-    @property
     def interpreter(self) -> Interpreter:
         """The interpreter, made when it is first needed."""
         if self._interpreter is None:
@@ -140,44 +204,66 @@ class Scripts:
             if script is None:
                 raise CommandError(NO_SCRIPT)
         if not script.is_kept:
-            del self._from_eval[script.sha]
-            self._from_eval[script.sha] = None
+            self._used(script)
         return script
 
-    def load(self, code: bytes, *, is_kept: bool) -> Script:
+    def load(self, code: bytes) -> Script:
         """The script of a text, compiled if it is new.
 
         Raises:
             CommandError: It cannot be compiled.
         """
-        sha = hashlib.sha1(code).hexdigest().encode()
-        script = self.known.get(sha)
+        script = self._by_code.get(code)
         if script is None:
-            flags, compiled = parse_shebang(code)
-            try:
-                body = self.interpreter.compile(compiled)
-            except ScriptError as error:
-                text = b"ERR Error compiling script (new function): " + error.text
-                raise CommandError(text) from None
-            script = self.known[sha] = Script(sha, code, body, flags)
-            self._from_eval[sha] = None
-        if is_kept and not script.is_kept:
+            script = self._compile(code)
+        if not script.is_kept:
+            self._used(script)
+        return script
+
+    def keep(self, code: bytes) -> Script:
+        """`load`, until `flush`.
+
+        Raises:
+            CommandError: As `load`.
+        """
+        script = self._by_code.get(code)
+        if script is None:
+            script = self._compile(code)
+        if not script.is_kept:
             script.is_kept = True
             self.version += 1
-            del self._from_eval[sha]
-        elif not script.is_kept:
-            del self._from_eval[sha]
-            self._from_eval[sha] = None
-            if len(self._from_eval) > limits.SCRIPTS_FROM_EVAL_MAX:
-                oldest = next(iter(self._from_eval))
-                del self._from_eval[oldest], self.known[oldest]
+            del self._from_eval[script.sha]
         return script
+
+    def _compile(self, code: bytes) -> Script:
+        flags, compiled = parse_shebang(code)
+        try:
+            body = self.interpreter().compile(compiled)
+        except ScriptError as error:
+            text = b"ERR Error compiling script (new function): " + error.text
+            raise CommandError(text) from None
+        sha = hashlib.sha1(code).hexdigest().encode()
+        script = Script(sha, code, body, flags)
+        self.known[sha] = self._by_code[code] = self._from_eval[sha] = script
+        return script
+
+    def _used(self, script: Script) -> None:
+        """Note that a script which EVAL brought was used last."""
+        if self._last is not script:
+            self._last = script
+            del self._from_eval[script.sha]
+            self._from_eval[script.sha] = script
+            if len(self._from_eval) > limits.SCRIPTS_FROM_EVAL_MAX:
+                oldest = self._from_eval.pop(next(iter(self._from_eval)))
+                del self.known[oldest.sha], self._by_code[oldest.code]
 
     def flush(self) -> None:
         """Forget all scripts; functions stay."""
         self.version += 1
         self.known.clear()
+        self._by_code.clear()
         self._from_eval.clear()
+        self._last = None
         if self._interpreter is not None and self.libraries is None:
             # With it goes whatever they left behind.
             self._interpreter = None
@@ -185,18 +271,21 @@ class Scripts:
     # --- execution -----------------------------------------------------------------------------
 
     def eval(
-        self, session: Session, request: list[bytes], script: Script, *, reads_only: bool
+        self, session: Session, request: list[bytes], script: Script, reads_only: bool
     ) -> Reply:
-        """Execute a script for a client.
+        """Execute a script for a client; `request` has a number of keys that is right.
 
         Raises:
-            CommandError: It failed, or is not to be executed.
+            CommandError: It is not to be executed.
         """
-        body = script.body
-        run = self.interpreter.run
-        return self._execute(
-            session, request, script.sha, script.flags, run, body, reads_only, is_function=False
-        )
+        run = self._begin(session, request, script.sha, script.body, BUSY_SCRIPT)
+        flags = script.flags
+        if script.is_declared:
+            self._check_flags(flags, reads_only)
+            run.allow(flags, reads_only)
+        elif reads_only:
+            run.allow(flags, reads_only)
+        return self._execute(run)
 
     def fcall(
         self,
@@ -205,52 +294,31 @@ class Scripts:
         name: bytes,
         body: Any,
         flags: Flags,
-        *,
         reads_only: bool,
     ) -> Reply:
         """Execute a function for a client; as `eval`."""
-        call = self.interpreter.call
-        return self._execute(
-            session, request, name, flags, call, body, reads_only, is_function=True
-        )
+        run = self._begin(session, request, name, body, BUSY_FUNCTION)
+        run.is_function = True
+        self._check_flags(flags, reads_only)
+        run.allow(flags, reads_only)
+        return self._execute(run)
 
-    def _execute(
-        self,
-        session: Session,
-        request: list[bytes],
-        name: bytes,
-        flags: Flags,
-        run: Callable[[Any, int, list[bytes], list[bytes]], Any],
-        body: Any,
-        reads_only: bool,
-        *,
-        is_function: bool,
-    ) -> Reply:
-        keys_end = 3 + int(request[2])
-        if flags.is_declared:
-            self._check_flags(flags, reads_only=reads_only)
-        protocol = session.protocol
-        keys, arguments = request[3:keys_end], request[keys_end:]
-
-        def work() -> Reply:
-            self.calls.begin(session, flags, reads_only=reads_only or flags.no_writes)
-            try:
-                return _reply(run(body, protocol, keys, arguments))
-            except ScriptError as error:
-                raise CommandError(self._failure(error, name)) from None
-            finally:
-                self.run = None
-                self.calls.raise_defect()
-
-        outer = session.long_run
-        long_run = outer
+    def _begin(
+        self, session: Session, request: list[bytes], name: bytes, body: Any, busy_text: bytes
+    ) -> Run:
+        long_run = session.long_run
         if long_run is None:
-            busy_text = BUSY_FUNCTION if is_function else BUSY_SCRIPT
             long_run = LongRun(session, request, busy_text)
-        self.run = Run(name, request, long_run, is_function=is_function)
-        return work() if outer is not None else run_sliced(long_run, work)
+        return Run(self, session, request, name, body, long_run)
 
-    def _check_flags(self, flags: Flags, *, reads_only: bool) -> None:
+    def _execute(self, run: Run) -> Reply:
+        self.run = run
+        if run.long_run.worker is not None:
+            # In a transaction, which takes turns as a whole.
+            return run.do()  # type: ignore[return-value]
+        return run_sliced(run.long_run, run)
+
+    def _check_flags(self, flags: Flags, reads_only: bool) -> None:
         """Refuse a script that says what it needs, and cannot have it.
 
         Raises:
@@ -264,11 +332,6 @@ class Scripts:
             raise CommandError(_ONLY_READS)
         if not flags.allow_oom and self.space.refuses_write(0):
             raise CommandError(_NO_OOM_FLAG)
-
-    def _failure(self, error: ScriptError, name: bytes) -> bytes:
-        if not error.where:
-            return error.text
-        return b"%b script: %b, on %b." % (error.text, name, error.where)
 
     # --- the end of it -------------------------------------------------------------------------
 
@@ -296,10 +359,22 @@ def scripts_of(session: Session) -> Scripts:
     return space.scripts
 
 
+def _failure(error: ScriptError, name: bytes) -> bytes:
+    if not error.where:
+        return error.text
+    return b"%b script: %b, on %b." % (error.text, name, error.where)
+
+
 def _reply(value: Any) -> Reply:
     """The reply that a script's answer is."""
     if type(value) is bytes or value is None:
         return value
+    if isinstance(value, Status):
+        text = value.text
+        # It may hold what would end the line.
+        return OK if text == b"OK" else Simple(text.replace(b"\r", b" ").replace(b"\n", b" "))
+    if isinstance(value, Failure):
+        return ScriptErrorReply(value.text, is_counted=value.is_counted)
     if isinstance(value, EncodedByScript):
         return Encoded(value.raw)
     if type(value) is float:

@@ -26,7 +26,9 @@ _MASK: Final = UINT64_MAX
 
 def format_id(entry_id: int) -> bytes:
     """An id as clients read it."""
-    return b"%d-%d" % (entry_id >> _SHIFT, entry_id & _MASK)
+    ms = entry_id >> _SHIFT
+    seq = entry_id & _MASK
+    return f"{ms}-{seq}".encode()
 
 
 def make_id(ms: int, seq: int) -> int:

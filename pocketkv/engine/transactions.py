@@ -14,6 +14,7 @@ from pocketkv.engine.errors import CommandError, discarded_because
 from pocketkv.engine.fetching import forget
 from pocketkv.engine.long_runs import BUSY_SCRIPT, LongRun, run_sliced
 from pocketkv.engine.sinks import charged_bytes
+from pocketkv.lua.slices import Work
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.replies import (
     NULL_ARRAY,
@@ -148,8 +149,23 @@ def execute_all(session: Session, queue: Queue) -> Reply:
     if any(command.group == "scripting" for command, _ in queue):
         # They may take long, and nothing of the job may come in between.
         session.long_run = LongRun(session, [b"EXEC"], BUSY_SCRIPT)
-        return run_sliced(session.long_run, lambda: _execute_queue(session, queue, at_hand))
+        return run_sliced(session.long_run, _Execution(session, queue, at_hand))
     return _execute_queue(session, queue, at_hand)
+
+
+class _Execution(Work):
+    """The execution of a transaction, as work that may take long."""
+
+    __slots__ = ("_at_hand", "_queue", "_session")
+
+    def __init__(self, session: Session, queue: Queue, at_hand: list[PendingRead]) -> None:
+        self._session = session
+        self._queue = queue
+        self._at_hand = at_hand
+
+    def do(self) -> object:
+        """The replies."""
+        return _execute_queue(self._session, self._queue, self._at_hand)
 
 
 def _execute_queue(session: Session, queue: Queue, at_hand: list[PendingRead]) -> Reply:

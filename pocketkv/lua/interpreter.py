@@ -17,7 +17,8 @@ from pocketkv.lua.bytecode import without_tail_calls
 
 # So many arguments are passed on Lua's stack; more take a table.
 _STACK_ARGUMENTS_MAX: Final = 200
-_VALUE, _ENCODED, _ERROR = 0, 1, 2
+# How what a script came to is taken, unless it is a value as it is.
+_ENCODED, _STATUS, _ERROR_REPLY = 1, 3, 4
 # Pieces of the sandbox, made while Lua's own functions are still there.
 _PARTS: Final = ("replies", "registering")
 _MODULES: Final = ("bit", "struct", "cmsgpack", "cjson")
@@ -64,12 +65,14 @@ class ScriptError(Exception):
     Attributes:
         text: The error line.
         where: Where it failed, as ``@source:line``; empty if nobody knows.
+        is_counted: Whether it is a command's, which has been counted.
     """
 
-    def __init__(self, text: bytes, where: bytes = b"") -> None:
+    def __init__(self, text: bytes, where: bytes = b"", *, is_counted: bool = False) -> None:
         super().__init__(text)
         self.text = text
         self.where = where
+        self.is_counted = is_counted
 
 
 class Encoded:
@@ -79,6 +82,30 @@ class Encoded:
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
+
+
+class Status:
+    """A script answered with a status; its text may hold anything."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+
+class Failure:
+    """A script answered with an error, which it did not raise.
+
+    Attributes:
+        text: The error line; it may hold anything.
+        is_counted: Whether it is a command's, which has been counted.
+    """
+
+    __slots__ = ("is_counted", "text")
+
+    def __init__(self, text: bytes, *, is_counted: bool) -> None:
+        self.text = text
+        self.is_counted = is_counted
 
 
 def _no_attributes(*_: object) -> str:
@@ -140,11 +167,12 @@ class Interpreter:
         self._call, self._call_tables = made[b"call"], made[b"call_tables"]
         self._load_library = made[b"load_library"]
         self.table = self._lua.table_from
+        self._memory_used = self._lua.get_memory_used
 
     @property
     def used_bytes(self) -> int:
         """Memory that it takes."""
-        return int(self._lua.get_memory_used())
+        return int(self._memory_used())
 
     def compile(self, code: bytes) -> Any:
         """A script, to be given to `run`.
@@ -161,20 +189,26 @@ class Interpreter:
             raise ScriptError(made[1])
         return made
 
-    def run(self, script: Any, protocol: int, keys: list[bytes], arguments: list[bytes]) -> Any:
+    def run(self, script: Any, protocol: int, given: list[bytes], key_count: int) -> Any:
         """Execute a script.
 
+        Args:
+            script: As `compile` made it.
+            protocol: The version in which an answer is encoded.
+            given: Keys, and then arguments.
+            key_count: How many are keys.
+
         Returns:
-            What it answered: a value of Python, or `Encoded` for this version of the protocol.
+            What it answered: a value of Python, `Encoded`, `Status` or `Failure`.
 
         Raises:
             ScriptError: It failed.
         """
-        return self._execute(self._run, self._run_tables, script, protocol, keys, arguments)
+        return self._execute(self._run, self._run_tables, script, protocol, given, key_count)
 
-    def call(self, body: Any, protocol: int, keys: list[bytes], arguments: list[bytes]) -> Any:
+    def call(self, body: Any, protocol: int, given: list[bytes], key_count: int) -> Any:
         """Execute a function of a library; otherwise as `run`."""
-        return self._execute(self._call, self._call_tables, body, protocol, keys, arguments)
+        return self._execute(self._call, self._call_tables, body, protocol, given, key_count)
 
     def _execute(
         self,
@@ -182,35 +216,27 @@ class Interpreter:
         run_tables: Any,
         code: Any,
         protocol: int,
-        keys: list[bytes],
-        arguments: list[bytes],
+        given: list[bytes],
+        key_count: int,
     ) -> Any:
         size = 0
-        for argument in keys:
+        for argument in given:
             size += len(argument)
-        for argument in arguments:
-            size += len(argument)
-        count = len(keys) + len(arguments)
-        self._require_room(size + 64 * count)
+        self._require_room(size + 64 * len(given))
         try:
-            if count <= _STACK_ARGUMENTS_MAX:
-                result = run(code, protocol, len(keys), *keys, *arguments)
+            if len(given) <= _STACK_ARGUMENTS_MAX:
+                result = run(code, protocol, key_count, *given)
             else:
-                result = run_tables(code, protocol, self.table(keys), self.table(arguments))
+                keys, arguments = self.table(given[:key_count]), self.table(given[key_count:])
+                result = run_tables(code, protocol, keys, arguments)
         except LuaMemoryError:
             self._lua.gccollect()
             raise ScriptError(b"ERR not enough memory") from None
         except LuaError as error:
             raise ScriptError(_text(error)) from None
-        if self._lua.get_memory_used() > limits.SCRIPT_MEMORY_IDLE_BYTES:
+        if self._memory_used() > limits.SCRIPT_MEMORY_IDLE_BYTES:
             self._lua.gccollect()
-        kind, value = result[0], result[1]
-        if kind == _VALUE:
-            return value
-        if kind == _ENCODED:
-            return Encoded(value)
-        where = b"%b:%d" % (result[2], result[3]) if len(result) > 3 and result[2] else b""
-        raise ScriptError(value, where)
+        return _answer(result) if type(result) is tuple else result
 
     def load_library(self, code: bytes) -> None:
         """Execute a library's code, which registers its functions.
@@ -227,10 +253,28 @@ class Interpreter:
             raise ScriptError(failure)
 
     def _require_room(self, size: int) -> None:
-        if self._lua.get_memory_used() + size > limits.SCRIPT_MEMORY_BYTES:
+        if self._memory_used() + size > limits.SCRIPT_MEMORY_BYTES:
             self._lua.gccollect()
-            if self._lua.get_memory_used() + size > limits.SCRIPT_MEMORY_BYTES:
+            if self._memory_used() + size > limits.SCRIPT_MEMORY_BYTES:
                 raise ScriptError(b"OOM scripts of this job take more memory than they may")
+
+
+def _answer(result: tuple[Any, ...]) -> Any:
+    """What a script answered that is no value as it is.
+
+    Raises:
+        ScriptError: It failed.
+    """
+    kind, value = result[0], result[1]
+    if kind == _STATUS:
+        return Status(value)
+    if kind == _ENCODED:
+        return Encoded(value)
+    is_counted = bool(result[2])
+    if kind == _ERROR_REPLY:
+        return Failure(value, is_counted=is_counted)
+    where = b"%b:%d" % (result[3], result[4]) if len(result) > 4 and result[3] else b""
+    raise ScriptError(value, where, is_counted=is_counted)
 
 
 def _text(error: LuaError) -> bytes:

@@ -336,6 +336,8 @@ local modules = {bit = bits, struct = structs, cmsgpack = packs, cjson = jsons}
 -- --- the API ------------------------------------------------------------------------------------
 
 local set_script_protocol
+-- Whether this script has.
+local has_set_protocol = false
 local redis = {
   LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
   REPL_NONE = 0, REPL_AOF = 1, REPL_SLAVE = 2, REPL_REPLICA = 2, REPL_ALL = 3,
@@ -351,13 +353,13 @@ end
 -- More would not fit on the way to Python, where they take room on Lua's stack twice.
 local ARGUMENTS_MAX = 200
 local function invoke_all(...)
+  if gcinfo() > soft_kib then check_room() end
   local count = select('#', ...)
   if count <= ARGUMENTS_MAX then return invoke(...) end
   return host.invoke_many({...}, count)
 end
 
 function redis.call(...)
-  if collectgarbage('count') > soft_kib then check_room() end
   local reply, failure, status, counted = invoke_all(...)
   if failure then error({err = failure, ignore_error_stats_update = counted or nil}, 0) end
   if status then return {ok = status} end
@@ -365,7 +367,6 @@ function redis.call(...)
 end
 
 function redis.pcall(...)
-  if collectgarbage('count') > soft_kib then check_room() end
   return answer(invoke_all(...))
 end
 
@@ -415,6 +416,7 @@ function redis.setresp(...)
   if version ~= 2 and version ~= 3 then fail('RESP version must be 2 or 3.') end
   host.setresp(version)
   set_script_protocol(version)
+  has_set_protocol = true
 end
 
 function redis.set_repl(...)
@@ -439,22 +441,36 @@ function redis.debug() end
 local encoded, set_protocol = host.replies(real_of)
 set_script_protocol = set_protocol
 
--- What a run came to: how to take it (0: a value, 1: an encoded reply, 2: an error), and the result.
+-- What a run came to: a value as it is; or how to take it, and the result.
+local ENCODED, ERROR, STATUS, ERROR_REPLY = 1, 2, 3, 4
+
+local function is_counted(failure)
+  return rawget(failure, 'ignore_error_stats_update') == true
+end
+
 local function finished(protocol, ok, value)
   if ok then
     local kind = type(value)
-    if kind == 'string' or kind == 'number' then return 0, value end
-    if kind ~= 'table' and kind ~= 'boolean' then return 0, nil end
+    if kind == 'string' or kind == 'number' then return value end
+    if kind ~= 'table' and kind ~= 'boolean' then return nil end
+    if kind == 'table' then
+      -- What scripts answer most. A protected table has neither of its own.
+      local text = rawget(value, 'err')
+      if type(text) == 'string' then return ERROR_REPLY, text, is_counted(value) end
+      text = rawget(value, 'ok')
+      if type(text) == 'string' then return STATUS, text end
+    end
     check_room()
     ok, value = xpcall(function() return encoded(value, protocol) end, on_error)
-    if ok then return 1, value end
+    if ok then return ENCODED, value end
   end
   if type(value) ~= 'table' then
     -- Not even the handler of errors had room.
-    return 2, 'ERR ' .. tostring(value)
+    return ERROR, 'ERR ' .. tostring(value), false
   end
   local text = value.err
-  return 2, type(text) == 'string' and text or 'ERR unknown error', value.source, value.line
+  text = type(text) == 'string' and text or 'ERR unknown error'
+  return ERROR, text, is_counted(value), value.source, value.line
 end
 
 -- --- environments -------------------------------------------------------------------------------
@@ -488,7 +504,10 @@ end
 
 local function begin()
   nested = 0
-  set_script_protocol(2)
+  if has_set_protocol then
+    set_script_protocol(2)
+    has_set_protocol = false
+  end
   if stopped then
     stopped = nil
     sethook(on_count, '', INSTRUCTIONS)
@@ -497,10 +516,13 @@ end
 
 function out.compile(code) return compile(code, '@user_script', shown) end
 
+local function split_first(key, ...) return {key}, {...} end
+
 local function split(key_count, ...)
+  if key_count == 1 then return split_first(...) end
+  if key_count == 0 then return {}, {...} end
   local count = select('#', ...)
   if key_count == count then return {...}, {} end
-  if key_count == 0 then return {}, {...} end
   local keys, rest = {...}, {select(key_count + 1, ...)}
   for i = count, key_count + 1, -1 do keys[i] = nil end
   return keys, rest

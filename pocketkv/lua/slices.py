@@ -6,13 +6,22 @@ can be left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from greenlet import getcurrent, greenlet
 
 _IDLE_MAX: Final = 4
 _DONE: Final = object()
+
+
+class Work:
+    """Base of what workers do."""
+
+    __slots__ = ()
+
+    def do(self) -> object:
+        """Do all of it; what it comes to."""
+        raise NotImplementedError  # An interface: workers only know subclasses.
 
 
 class Worker:
@@ -22,19 +31,20 @@ class Worker:
         work: What it is to do, or does.
     """
 
-    __slots__ = ("_failure", "_greenlet", "_result", "work")
+    __slots__ = ("_failure", "_greenlet", "_result", "_switch", "work")
 
     def __init__(self) -> None:
-        self.work: Callable[[], object] | None = None
+        self.work: Work | None = None
         self._result: object = None
         self._failure: BaseException | None = None
         self._greenlet = greenlet(self._loop)
+        self._switch = self._greenlet.switch
 
     def _loop(self) -> None:
         while True:
             assert self.work is not None  # Who takes a worker gives it some.
             try:
-                self._result = self.work()
+                self._result = self.work.do()
             except Exception as error:  # noqa: BLE001 - `take_result` raises it
                 self._failure = error
             self.work = None
@@ -44,7 +54,7 @@ class Worker:
         """Work until it is done or leaves off; whether it is done."""
         # Whoever calls is who is returned to.
         self._greenlet.parent = getcurrent()
-        return self._greenlet.switch() is _DONE
+        return self._switch() is _DONE
 
     def leave(self) -> None:
         """Called by the work itself: leave it here, until `go_on`."""
@@ -56,9 +66,10 @@ class Worker:
         Raises:
             Exception: What it raised.
         """
-        result, self._result = self._result, None
-        failure, self._failure = self._failure, None
-        if failure is not None:
+        result = self._result
+        self._result = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
             raise failure
         return result
 

@@ -10,6 +10,10 @@ cdef class ErrorReply:
     cdef public bytes text
 
 
+cdef class ScriptErrorReply(ErrorReply):
+    cdef public bint is_counted
+
+
 cdef class FileRange:
     cdef public int fd
     cdef public long long offset

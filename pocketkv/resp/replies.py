@@ -57,6 +57,20 @@ class ErrorReply:
         return f"ErrorReply({self.text!r})"
 
 
+class ScriptErrorReply(ErrorReply):
+    """An error that a script answered; whatever its text, it says nothing of this server.
+
+    Attributes:
+        is_counted: Whether it is that of a command which the script called, and counted as such.
+    """
+
+    __slots__ = ("is_counted",)
+
+    def __init__(self, text: bytes, *, is_counted: bool) -> None:
+        self.text = text
+        self.is_counted = is_counted
+
+
 class SetReply:
     """A set whose members, any replies, are already in a sequence, without duplicates."""
 

@@ -84,3 +84,58 @@ def test_dumps_of_functions_go_both_ways(redis_target: SocketTarget) -> None:
         theirs = decode(redis_target.run([[b"FUNCTION", b"DUMP"]])[0])
         assert other("FUNCTION", "RESTORE", theirs) == "OK"
         assert other("FCALL", f"f{number}", 0) == rest.encode()
+
+
+# Scripts that err, each with what is counted of it besides: the command that it calls.
+ERRING: list[tuple[str, list[Request]]] = [
+    ("select", [[b"EVAL", b"return redis.call('select', 99)", b"0"]]),
+    ("select", [[b"EVAL", b"return redis.pcall('select', 99)", b"0"]]),
+    ("select", [[b"EVAL", b"redis.pcall('select', 99) return 1", b"0"]]),
+    ("set", [[b"EVAL_RO", b"return redis.call('set', 'x', 'y')", b"1", b"x"]]),
+    ("set", [[b"EVAL_RO", b"return redis.pcall('set', 'x', 'y')", b"1", b"x"]]),
+    ("set", [[b"EVAL", b"return redis.call('set')", b"0"]]),
+    ("set", [[b"EVAL", b"return redis.pcall('nosuch')", b"0"]]),
+    ("set", [[b"EVAL", b"return redis.error_reply('MY OWN')", b"0"]]),
+    ("set", [[b"EVAL", b"return redis.error_reply('alone')", b"0"]]),
+    ("set", [[b"EVAL", b"return {err = 'BARE'}", b"0"]]),
+    ("set", [[b"EVAL", b"error({err = 'RAISED it'})", b"0"]]),
+    ("set", [[b"EVAL", b"error('words')", b"0"]]),
+    ("set", [[b"EVAL", b"return {ok = 'a\r\nb'}", b"0"]]),
+    ("lpush", [[b"SET", b"s", b"1"], [b"EVAL", b"return redis.call('lpush', 's', 1)", b"0"]]),
+    (
+        "lpush",
+        [
+            [b"SET", b"s", b"1"],
+            [b"MULTI"],
+            [b"EVAL", b"return redis.call('lpush', 's', 1)", b"0"],
+            [b"EVAL", b"return redis.error_reply('MY OWN')", b"0"],
+            [b"EXEC"],
+        ],
+    ),
+]
+
+
+def counts(target: EngineTarget | SocketTarget, commands: set[str]) -> list[str]:
+    """What is counted of errors by code, and of some commands."""
+    (errors,), (stats,) = (
+        target.run([[b"INFO", section]]) for section in (b"errorstats", b"commandstats")
+    )
+    found = [line for line in errors.decode().split() if line.startswith("errorstat_")]
+    for line in stats.decode().split():
+        name, _, values = line.removeprefix("cmdstat_").partition(":")
+        if name in commands:
+            found.append(name + ":" + ",".join(v for v in values.split(",") if "usec" not in v))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("called", "requests"), ERRING)
+def test_errors_of_scripts_are_counted_as_redis_does(
+    redis_target: SocketTarget, called: str, requests: list[Request]
+) -> None:
+    told = []
+    for target in (EngineTarget(), redis_target):
+        target.begin(2, 1_700_000_000_000)
+        target.run([*BEFORE, [b"FLUSHALL"], [b"CONFIG", b"RESETSTAT"]])
+        replies = target.run(requests)
+        told.append((replies, counts(target, {"eval", "eval_ro", called})))
+    assert told[0] == told[1]

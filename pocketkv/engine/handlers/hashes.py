@@ -25,7 +25,8 @@ from pocketkv.engine.gate import require_memory
 from pocketkv.engine.handlers.collections import COUNT_OUT_OF_RANGE, TOO_MANY_DRAWS, scan_options
 from pocketkv.engine.hash_value import HashValue, pair_cost
 from pocketkv.engine.long_double import add_long_doubles, format_long_double, parse_long_double
-from pocketkv.engine.notifications import GENERIC, HASH
+from pocketkv.engine.notifications import HASH
+from pocketkv.engine.shrinking import shrunk
 from pocketkv.resp.replies import OK, Reply
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ _NAN_OR_INFINITE: Final = b"ERR value is NaN or Infinity"
 _OUT_OF_RANGE: Final = b"ERR value is out of range"
 # Arguments from which on HSET looks at what its fields will cost before it sets them.
 _MANY_ARGUMENTS: Final = 64
+# The same for the compiled hot path, as a C number.
+_HASH: Final = HASH
 
 
 def _read_hash(session: Session, key: bytes) -> HashValue | None:
@@ -122,7 +125,7 @@ def _set_fields(session: Session, request: list[bytes]) -> int:
         if value.set(request[i], request[i + 1], entries_max, value_max):
             added += 1
     _keep(db, key, value, before_bytes, is_new)
-    db.notify(HASH, b"hset", key)
+    db.notify(_HASH, b"hset", key)
     return added
 
 
@@ -166,7 +169,7 @@ def hsetnx(session: Session, request: list[bytes]) -> Reply:
     if value is not None and value.get(request[2]) is not None:
         return 0
     _set_one(session, key, value, request[2], request[3])
-    session.db.notify(HASH, b"hset", key)
+    session.db.notify(_HASH, b"hset", key)
     return 1
 
 
@@ -195,7 +198,7 @@ def hincrby(session: Session, request: list[bytes]) -> Reply:
     if not INT64_MIN <= total <= INT64_MAX:
         raise CommandError(OVERFLOW)
     _set_one(session, key, value, request[2], b"%d" % total)
-    session.db.notify(HASH, b"hincrby", key)
+    session.db.notify(_HASH, b"hincrby", key)
     return total
 
 
@@ -225,7 +228,7 @@ def hincrbyfloat(session: Session, request: list[bytes]) -> Reply:
         raise CommandError(_VALUE_NOT_FLOAT) from None
     text = format_long_double(add_long_doubles(number, increment))
     _set_one(session, key, value, request[2], text)
-    session.db.notify(HASH, b"hincrbyfloat", key)
+    session.db.notify(_HASH, b"hincrbyfloat", key)
     return text
 
 
@@ -253,13 +256,8 @@ def hdel(session: Session, request: list[bytes]) -> Reply:
     for i in range(2, len(request)):
         if value.discard(request[i]):
             removed += 1
-    if not removed:
-        return 0
-    db.modified(key, value.size_bytes - before_bytes)
-    db.notify(HASH, b"hdel", key)
-    if len(value) == 0:
-        db.remove(key)
-        db.notify(GENERIC, b"del", key)
+    if removed:
+        shrunk(db, key, value, before_bytes, _HASH, b"hdel")
     return removed
 
 

@@ -1,4 +1,5 @@
 from pocketkv.engine.database cimport Database
+from pocketkv.engine.shrinking cimport shrunk
 from pocketkv.engine.list_value cimport ListValue
 from pocketkv.engine.session cimport Session
 

@@ -19,6 +19,7 @@ from pocketkv.engine.gate import require_memory
 from pocketkv.engine.list_chunks import index_of, item_cost, positions_from_end, positions_of
 from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.notifications import GENERIC, LIST
+from pocketkv.engine.shrinking import shrunk
 from pocketkv.resp.replies import NULL_ARRAY, OK, Reply
 
 if TYPE_CHECKING:
@@ -55,15 +56,6 @@ def _read_list(session: Session, key: bytes) -> ListValue | None:
     if value is None or type(value) is ListValue:
         return value
     raise CommandError(WRONG_TYPE)
-
-
-def removed(db: Database, key: bytes, value: ListValue, before_bytes: int, event: bytes) -> None:
-    """Account for elements that were removed, and tell of it; an empty list does not exist."""
-    db.modified(key, value.size_bytes - before_bytes)
-    db.notify(_LIST, event, key)
-    if len(value) == 0:
-        db.remove(key)
-        db.notify(_GENERIC, b"del", key)
 
 
 # --- pushing -----------------------------------------------------------------------------------
@@ -285,7 +277,7 @@ def pop_one(db: Database, key: bytes, value: ListValue, left: bool) -> bytes:
     """Remove and return an element of a list that is not empty."""
     before_bytes = value.size_bytes
     item = value.pop_left() if left else value.pop_right()
-    removed(db, key, value, before_bytes, b"lpop" if left else b"rpop")
+    shrunk(db, key, value, before_bytes, _LIST, b"lpop" if left else b"rpop")
     return item
 
 
@@ -297,7 +289,7 @@ def pop_many(db: Database, key: bytes, value: ListValue, left: bool, count: int)
         popped: list[Reply] = [value.pop_left() for _ in range(count)]
     else:
         popped = [value.pop_right() for _ in range(count)]
-    removed(db, key, value, before_bytes, b"lpop" if left else b"rpop")
+    shrunk(db, key, value, before_bytes, _LIST, b"lpop" if left else b"rpop")
     return popped
 
 
@@ -324,7 +316,7 @@ def lrem(session: Session, request: list[bytes]) -> Reply:
     before_bytes = value.size_bytes
     gone = value.remove(request[3], count)
     if gone:
-        removed(db, key, value, before_bytes, b"lrem")
+        shrunk(db, key, value, before_bytes, _LIST, b"lrem")
     return gone
 
 
@@ -353,7 +345,7 @@ def ltrim(session: Session, request: list[bytes]) -> Reply:
     dropped = value.trim(start, count)
     if dropped is not None:
         session.node.keyspace.shedding.append(dropped)
-    removed(db, key, value, before_bytes, b"ltrim")
+    shrunk(db, key, value, before_bytes, _LIST, b"ltrim")
     return OK
 
 

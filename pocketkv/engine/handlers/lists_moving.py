@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 from pocketkv.engine.arguments import canonical_integer
 from pocketkv.engine.commands import TWO_KEYS, KeySpec, command
 from pocketkv.engine.errors import SYNTAX, CommandError
-from pocketkv.engine.handlers.lists import lookup_list, pop_many, removed
+from pocketkv.engine.handlers.lists import lookup_list, pop_many
 from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.notifications import LIST
+from pocketkv.engine.shrinking import shrunk
 from pocketkv.resp.replies import NULL_ARRAY, Reply
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def move(
     if target is source:
         _push(source, item, to_left)
         db.notify(LIST, pushed, target_key)
-        removed(db, source_key, source, before_bytes, popped)
+        shrunk(db, source_key, source, before_bytes, LIST, popped)
         return item
     if target is None:
         target = ListValue()
@@ -68,7 +69,7 @@ def move(
         _push(target, item, to_left)
         db.modified(target_key, target.size_bytes - target_bytes)
     db.notify(LIST, pushed, target_key)
-    removed(db, source_key, source, before_bytes, popped)
+    shrunk(db, source_key, source, before_bytes, LIST, popped)
     return item
 
 

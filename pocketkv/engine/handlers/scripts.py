@@ -73,8 +73,8 @@ def eval_(session: Session, request: list[bytes]) -> Reply:
     """What the script returns."""
     check_key_count(request)
     scripts = scripts_of(session)
-    script = scripts.load(request[1], is_kept=False)
-    return scripts.eval(session, request, script, reads_only=False)
+    script = scripts.load(request[1])
+    return scripts.eval(session, request, script, False)
 
 
 @_eval(
@@ -88,8 +88,8 @@ def eval_ro(session: Session, request: list[bytes]) -> Reply:
     """As EVAL, but writes are refused."""
     check_key_count(request)
     scripts = scripts_of(session)
-    script = scripts.load(request[1], is_kept=False)
-    return scripts.eval(session, request, script, reads_only=True)
+    script = scripts.load(request[1])
+    return scripts.eval(session, request, script, True)
 
 
 @_eval("EVALSHA", "sha1", "Executes a script that is loaded, by its SHA1.", since="2.6.0")
@@ -97,7 +97,7 @@ def evalsha(session: Session, request: list[bytes]) -> Reply:
     """As EVAL, or NOSCRIPT."""
     scripts = scripts_of(session)
     script = _find(scripts, request)
-    return scripts.eval(session, request, script, reads_only=False)
+    return scripts.eval(session, request, script, False)
 
 
 @_eval(
@@ -111,7 +111,7 @@ def evalsha_ro(session: Session, request: list[bytes]) -> Reply:
     """As EVALSHA, but writes are refused."""
     scripts = scripts_of(session)
     script = _find(scripts, request)
-    return scripts.eval(session, request, script, reads_only=True)
+    return scripts.eval(session, request, script, True)
 
 
 def _find(scripts: Scripts, request: list[bytes]) -> Script:
@@ -181,7 +181,7 @@ _script = partial(subcommand_of, "SCRIPT", since="2.6.0")
 )
 def script_load(session: Session, request: list[bytes]) -> Reply:
     """Its SHA1, by which EVALSHA finds it."""
-    return scripts_of(session).load(request[2], is_kept=True).sha
+    return scripts_of(session).keep(request[2]).sha
 
 
 @_script(

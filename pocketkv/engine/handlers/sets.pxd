@@ -1,2 +1,3 @@
 from pocketkv.engine.database cimport Database
+from pocketkv.engine.shrinking cimport shrunk
 from pocketkv.engine.session cimport Session

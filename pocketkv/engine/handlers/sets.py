@@ -19,6 +19,7 @@ from pocketkv.engine.handlers.set_algebra import lookup_set
 from pocketkv.engine.notifications import GENERIC, SET
 from pocketkv.engine.segments import member_cost
 from pocketkv.engine.set_value import SetValue
+from pocketkv.engine.shrinking import shrunk
 from pocketkv.resp.replies import Reply, SetReply
 
 if TYPE_CHECKING:
@@ -99,17 +100,8 @@ def srem(session: Session, request: list[bytes]) -> Reply:
         if value.discard(request[i]):
             removed += 1
     if removed:
-        _shrunk(session, key, value, before_bytes, b"srem")
+        shrunk(session.db, key, value, before_bytes, SET, b"srem")
     return removed
-
-
-def _shrunk(session: Session, key: bytes, value: SetValue, before_bytes: int, event: bytes) -> None:
-    """Account for removed members, and tell of it; an empty set does not exist."""
-    session.db.modified(key, value.size_bytes - before_bytes)
-    session.db.notify(SET, event, key)
-    if len(value) == 0:
-        session.db.remove(key)
-        session.db.notify(GENERIC, b"del", key)
 
 
 @command(
@@ -212,7 +204,7 @@ def smove(session: Session, request: list[bytes]) -> Reply:
     before_bytes = source.size_bytes
     if not source.discard(member):
         return 0
-    _shrunk(session, source_key, source, before_bytes, b"srem")
+    shrunk(session.db, source_key, source, before_bytes, SET, b"srem")
     integers_max = session.node.settings.set_max_intset_entries
     if target is None:
         db.put(target_key, SetValue.of([member], integers_max))
@@ -253,7 +245,7 @@ def spop(session: Session, request: list[bytes]) -> Reply:
         return None
     before_bytes = value.size_bytes
     member = value.pop_random(session.node.keyspace.randomness)
-    _shrunk(session, key, value, before_bytes, b"spop")
+    shrunk(session.db, key, value, before_bytes, SET, b"spop")
     return member
 
 

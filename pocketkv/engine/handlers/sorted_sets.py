@@ -9,6 +9,7 @@ from pocketkv.engine.commands import ONE_KEY, command
 from pocketkv.engine.errors import SYNTAX, WRONG_TYPE, CommandError
 from pocketkv.engine.gate import require_memory
 from pocketkv.engine.notifications import GENERIC, SORTED_SET
+from pocketkv.engine.shrinking import shrunk
 from pocketkv.engine.sorted_set_value import ADDED, CHANGED, SortedSetValue, pair_cost
 from pocketkv.resp.replies import Reply
 
@@ -33,6 +34,10 @@ INCR: Final = 32
 _OPTIONS: Final = {b"NX": NX, b"XX": XX, b"GT": GT, b"LT": LT, b"CH": CH, b"INCR": INCR}
 # Those for which it matters what a member's score is.
 _CONDITIONAL: Final = NX | XX | GT | LT | INCR
+# The same for the compiled hot path, as C numbers.
+_ADDED: Final = ADDED
+_CHANGED: Final = CHANGED
+_SORTED_SET: Final = SORTED_SET
 
 
 def lookup_sorted_set(session: Session, key: bytes) -> SortedSetValue | None:
@@ -53,18 +58,6 @@ def read_sorted_set(session: Session, key: bytes) -> SortedSetValue | None:
     if value is None or type(value) is SortedSetValue:
         return value
     raise CommandError(WRONG_TYPE)
-
-
-def shrunk(
-    session: Session, key: bytes, value: SortedSetValue, before_bytes: int, event: bytes
-) -> None:
-    """Account for and tell of removed members; an empty sorted set does not exist."""
-    db = session.db
-    db.modified(key, value.size_bytes - before_bytes)
-    db.notify(SORTED_SET, event, key)
-    if len(value) == 0:
-        db.remove(key)
-        db.notify(GENERIC, b"del", key)
 
 
 def store(session: Session, key: bytes, scores: dict[bytes, float], event: bytes) -> Reply:
@@ -171,7 +164,7 @@ def put_scores(
     if len(members) > _MANY_MEMBERS:
         # Short members cost far more than their bytes, which are what the gate has looked at.
         require_memory(session, sum(map(pair_cost, members)))
-    value: SortedSetValue | None = lookup_sorted_set(session, key)
+    value = lookup_sorted_set(session, key)
     is_new = value is None
     if value is None:
         if options & XX:
@@ -181,25 +174,26 @@ def put_scores(
     added = 0
     changed = 0
     answer: Reply = None
+    is_conditional = bool(options & _CONDITIONAL)
     for i in range(len(members)):
         member = members[i]
         score = scores[i]
-        if options & _CONDITIONAL:
+        if is_conditional:
             wanted = _new_score(value.score(member), score, options)
             if wanted is None:
                 continue
             score = answer = wanted
         done = value.put(member, score, entries_max, value_max)
-        if done == ADDED:
+        if done == _ADDED:
             added += 1
-        elif done == CHANGED:
+        elif done == _CHANGED:
             changed += 1
     if is_new:
         db.put(key, value)
     elif added or changed:
         db.modified(key, value.size_bytes - before_bytes)
     if added or changed:
-        db.notify(SORTED_SET, b"zincr" if options & INCR else b"zadd", key)
+        db.notify(_SORTED_SET, b"zincr" if options & INCR else b"zadd", key)
     if options & INCR:
         return answer
     return added + changed if options & CH else added
@@ -244,7 +238,7 @@ def zrem(session: Session, request: list[bytes]) -> Reply:
         if value.remove(request[i]):
             removed += 1
     if removed:
-        shrunk(session, key, value, before_bytes, b"zrem")
+        shrunk(session.db, key, value, before_bytes, SORTED_SET, b"zrem")
     return removed
 
 

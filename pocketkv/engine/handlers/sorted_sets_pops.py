@@ -8,7 +8,9 @@ from pocketkv.engine.arguments import canonical_integer, parse_int
 from pocketkv.engine.blocking import parse_timeout_s
 from pocketkv.engine.commands import ONE_KEY, KeySpec, command
 from pocketkv.engine.errors import NOT_POSITIVE, SYNTAX, CommandError
-from pocketkv.engine.handlers.sorted_sets import lookup_sorted_set, pairs_reply, shrunk
+from pocketkv.engine.handlers.sorted_sets import lookup_sorted_set, pairs_reply
+from pocketkv.engine.notifications import SORTED_SET
+from pocketkv.engine.shrinking import shrunk
 from pocketkv.engine.sorted_set_value import SortedSetValue
 from pocketkv.engine.waiters import wait_for_keys
 from pocketkv.resp.replies import NULL_ARRAY, PENDING, Marker, Reply
@@ -40,7 +42,7 @@ def _pop(
         if from_max:
             members.reverse()
             scores.reverse()
-    shrunk(session, key, value, before_bytes, b"zpopmax" if from_max else b"zpopmin")
+    shrunk(session.db, key, value, before_bytes, SORTED_SET, b"zpopmax" if from_max else b"zpopmin")
     return members, scores
 
 
@@ -93,10 +95,10 @@ def _pop_outermost(session: Session, key: bytes, from_max: bool) -> Reply:
     before_bytes = value.size_bytes
     if from_max:
         popped = value.pop_last()
-        shrunk(session, key, value, before_bytes, b"zpopmax")
+        shrunk(session.db, key, value, before_bytes, SORTED_SET, b"zpopmax")
     else:
         popped = value.pop_first()
-        shrunk(session, key, value, before_bytes, b"zpopmin")
+        shrunk(session.db, key, value, before_bytes, SORTED_SET, b"zpopmin")
     return popped
 
 

@@ -12,9 +12,10 @@ from pocketkv.engine.handlers.sorted_sets import (
     lookup_sorted_set,
     pairs_reply,
     read_sorted_set,
-    shrunk,
     store,
 )
+from pocketkv.engine.notifications import SORTED_SET
+from pocketkv.engine.shrinking import shrunk
 from pocketkv.engine.sorted_set_value import SortedSetValue
 from pocketkv.resp.replies import Reply
 
@@ -237,7 +238,7 @@ def _remove(
     if ranks:
         before_bytes = value.size_bytes
         value.remove_between(ranks.start, ranks.stop)
-        shrunk(session, key, value, before_bytes, event)
+        shrunk(session.db, key, value, before_bytes, SORTED_SET, event)
     return len(ranks)
 
 

@@ -186,13 +186,10 @@ class _Trimming:
 )
 def xadd(session: Session, request: list[bytes]) -> Reply:
     """Answers the entry's id; null if the stream does not exist and must not be created."""
-    settings = session.node.settings
-    entries_max = settings.stream_node_max_entries
-    trimming = None
-    at = 2
-    if request[2] != b"*":
-        trimming = _Trimming()
-        at = trimming.parse(request, 2, adds=True)
+    if request[2] == b"*":
+        return _add_entry(session, request, 2, -1, None, None)
+    trimming = _Trimming()
+    at = trimming.parse(request, 2, adds=True)
     # Without an id, what is wrong with the options is told first.
     text = request[at] if at < len(request) else b"*"
     ms = None
@@ -201,9 +198,21 @@ def xadd(session: Session, request: list[bytes]) -> Reply:
         ms = parse_milliseconds(text)
         if ms is None:
             entry_id = parse_id(text)
-    if trimming is not None:
-        trimming.check(entries_max, adds=True)
-    if len(request) - at < 3 or (len(request) - at) % 2 == 0:
+    trimming.check(session.node.settings.stream_node_max_entries, adds=True)
+    return _add_entry(session, request, at, entry_id, ms, trimming)
+
+
+def _add_entry(
+    session: Session,
+    request: list[bytes],
+    at: int,
+    entry_id: int,
+    ms: int | None,
+    trimming: _Trimming | None,
+) -> Reply:
+    """Add the entry whose fields stand behind argument `at`, with an id, or one to be made."""
+    count = len(request) - at
+    if count < 3 or count % 2 == 0:
         raise wrong_arity("xadd")
     if entry_id == 0:
         raise CommandError(_ID_IS_ZERO)
@@ -221,8 +230,9 @@ def xadd(session: Session, request: list[bytes]) -> Reply:
         raise CommandError(_ID_TOO_SMALL)
     pairs = request[at + 1 :]
     _check_size(pairs)
+    settings = session.node.settings
     before_bytes = stream.size_bytes
-    stream.append(entry_id, pairs, entries_max, settings.stream_node_max_bytes)
+    stream.append(entry_id, pairs, settings.stream_node_max_entries, settings.stream_node_max_bytes)
     trimmed = trimming is not None and trimming.apply(stream) > 0
     if value is None:
         db.put(key, stream)
@@ -243,11 +253,11 @@ def _next_id(stream: StreamValue, now_ms: int, ms: int | None) -> int:
     last_id = stream.last_id
     if last_id == ID_MAX:
         raise CommandError(_NO_MORE_IDS)
+    following = last_id + 1
     if ms is None:
-        return max(now_ms << 64, last_id + 1)
+        return max(now_ms << 64, following)
     if ms != last_id >> 64:
         return ms << 64
-    following = last_id + 1
     if following >> 64 != ms:
         raise CommandError(_ID_TOO_SMALL)
     return following
