@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_they_hold_everywhere_and_survive_whoever_dies(tmp_path: Path) -> None:
         eventually(lambda: cluster.client().execute_command("TIER.SCALE", "dram", 3))
         eventually(lambda: len(cluster.client().execute_command("SERVER.LIST")) == 3)
         for port in eventually(lambda: ports(cluster)):
-            client = eventually(lambda port=port: as_user(cluster, port, alice, "secret"))
+            client = eventually(partial(as_user, cluster, port, alice, "secret"))
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.flushall()
             shown = client.config_get("notify-keyspace-events")

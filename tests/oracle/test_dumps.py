@@ -85,7 +85,7 @@ def fields_of(texts: st.SearchStrategy[bytes]) -> st.SearchStrategy[Request]:
     )
 
 
-# An entry must not be over the length that we still compress (`lzf.LENGTH_MAX`): Redis has no limit.
+# An entry must not be over the length that is compressed here (`lzf.LENGTH_MAX`).
 longer_texts = st.sampled_from([b"c" * 4095, b"c" * 4096, b"abc" * 3000])
 entries = st.one_of(
     st.lists(fields_of(st.one_of(short_texts, longer_texts)), min_size=1, max_size=20),
