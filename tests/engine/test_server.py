@@ -194,3 +194,12 @@ def test_no_file_is_waited_for(client: Client) -> None:
         "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."
     )
     assert client("WAITAOF", 2, 0, 0) == Error("ERR value is not an integer or out of range")
+
+
+def test_debug_listpack_tells_who_would_have_one(client: Client) -> None:
+    client("HSET", "h", "a", "b")
+    client("SET", "s", "x")
+    assert client("DEBUG", "LISTPACK", "h") == "Listpack structure printed on stdout"
+    assert client("DEBUG", "LISTPACK", "s") == Error("ERR Not a listpack encoded object.")
+    assert client("DEBUG", "LISTPACK", "none") == Error("ERR no such key")
+    assert client("DEBUG", "PAUSE-CRON", 1) == "OK"

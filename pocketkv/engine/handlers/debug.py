@@ -359,6 +359,30 @@ def debug_quicklist_packed_threshold(session: Session, request: list[bytes]) -> 
     return OK
 
 
+@_debug("PAUSE-CRON", "Does nothing: there is no cron, each task has its own time.", "<0 | 1>")
+def debug_pause_cron(session: Session, request: list[bytes]) -> Reply:
+    """OK."""
+    _expect(request, 3)
+    return OK
+
+
+@_debug(
+    "LISTPACK",
+    "Tells whether Redis would keep a key's value in a listpack.",
+    "key",
+    KeySpec(2, 2, 1),
+)
+def debug_listpack(session: Session, request: list[bytes]) -> Reply:
+    """Redis's words, which prints it where nobody sees it; an error for other values."""
+    _expect(request, 3)
+    value = session.db.peek(request[2])
+    if value is None:
+        raise CommandError(NO_SUCH_KEY)
+    if encoding_of(value) != "listpack":
+        raise CommandError(b"ERR Not a listpack encoded object.")
+    return Simple(b"Listpack structure printed on stdout")
+
+
 # --- replies -----------------------------------------------------------------------------------
 
 
