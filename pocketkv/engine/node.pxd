@@ -17,7 +17,7 @@ cdef class Node:
     cdef public object id, role, tier, topology, timer_ns, secret, admin_password, host, medium
     cdef public SlowLog slow_log
     cdef public object entropy, latency, settings, timers, idle_sweep, process, defragmenter
-    cdef public object fetcher, forwarder, listening, moves, stepper, retaining, write_error, medium_figures, last_write_error
+    cdef public object fetcher, forwarder, listening, moves, stepper, retaining, term_keeper, write_error, medium_figures, last_write_error
     cdef public object workers, script_log
     cdef public long long latency_threshold_ns, saved_ms, write_errors, last_write_error_ms
     cdef public Keyspace keyspace
