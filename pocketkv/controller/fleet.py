@@ -52,12 +52,15 @@ class BackendTraits:
         restart_grace_ms: So long members need to find a controller that has just begun.
         is_ours: Whether a server that joins unasked is the backend's, so that it belongs to the
             plan.
+        count_interval_ms: So often, at most, what is remembered of servers' keys is brought up to
+            date for its own sake.
     """
 
     restarts_in_place: bool = False
     start_timeout_ms: int = START_TIMEOUT_MS
     restart_grace_ms: int = RESTART_GRACE_MS
     is_ours: Callable[[str], bool] = lambda server_id: False
+    count_interval_ms: int = 0
 
 
 @dataclass(frozen=True)

@@ -313,19 +313,21 @@ class Autoscaler:
             for server in view.above(self.rules.grow_above):
                 hot[server.id] = memory.hot.get(server.id, 0) + 1
         memory.hot = hot
-        if memory.relieved_ms:
-            known = {server.id for server in staying}
-            memory.relieved_ms = {n: ms for n, ms in memory.relieved_ms.items() if n in known}
 
     def _relieve(self, view: TierView, memory: _Memory, now_ms: int) -> list[Decision]:
         """Return the relief of each server that has been hot for long enough."""
+        # Those that are as old say nothing, and their servers may be gone.
+        memory.relieved_ms = {
+            name: relieved_ms
+            for name, relieved_ms in memory.relieved_ms.items()
+            if now_ms - relieved_ms < RELIEF_INTERVAL_MS
+        }
         if not memory.hot:
             return []
         uses = view.uses
         found: list[Decision] = []
         for server in view.above(self.rules.grow_above):
-            last_ms = memory.relieved_ms.get(server.id)
-            is_due = last_ms is None or now_ms - last_ms >= RELIEF_INTERVAL_MS
+            is_due = server.id not in memory.relieved_ms
             if is_due and memory.hot.get(server.id, 0) >= self._votes(self.rules.up_after_s):
                 memory.relieved_ms[server.id] = now_ms
                 found.append(_relief(view, server, uses))

@@ -78,8 +78,8 @@ from pocketkv.terms import Terms, TermsError
 SILENCE_MS: Final = 3_000
 # Longer between two ticks means that the controller itself stood still (or its machine did).
 TICK_GAP_MAX_MS: Final = 1_000
-# So many servers' counts of keys are compared at a tick with what is remembered.
-COUNTED_SERVERS_MAX: Final = 64
+# So many servers' counts of keys are compared at a time with what is remembered.
+COUNTED_SERVERS_MAX: Final = 256
 # Jobs wait no longer than this for the servers of the plan when the cluster starts.
 START_GRACE_MS: Final = 5_000
 
@@ -127,6 +127,7 @@ class ClusterState(ElasticBooks):
         self.has_backend = plan is not None
         self.routers: dict[str, Router] = {}
         self._started_ms = self._ticked_ms = now_ms
+        self._counted_ms = now_ms
         try:
             if plan is not None:
                 is_known = snapshot.facts.get("plan_id") == plan_id
@@ -463,8 +464,10 @@ class ClusterState(ElasticBooks):
         for member in self.fleet.silent(now_ms, SILENCE_MS):
             self._on_silence(member, now_ms, changes)
         self._find_keepers(now_ms, changes)
-        # What is lost with a server is counted even if the controller dies with it.
-        changes.records.update(self.fleet.miscounted(COUNTED_SERVERS_MAX))
+        if now_ms - self._counted_ms >= self.fleet.traits.count_interval_ms:
+            # What is lost with a server is counted even if the controller dies with it.
+            self._counted_ms = now_ms
+            changes.records.update(self.fleet.miscounted(COUNTED_SERVERS_MAX))
         for server_id, tier in self.fleet.overdue(now_ms):
             changes.log(logging.ERROR, "server did not join", server=server_id, tier=tier)
             self._lose(server_id, "it did not join", now_ms, changes)

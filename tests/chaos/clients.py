@@ -72,7 +72,8 @@ class DirectClient:
     """A cluster-mode client, which talks to storage servers by the map that it has learnt.
 
     redis-py follows redirects by itself, which say that nothing was executed, and learns the map
-    anew after an error.
+    anew after an error. With its own settings it then tries again; here it does so only if nothing
+    was sent, since a server that it knew is not there any more, as after a drain.
     """
 
     kind: Final = "direct"
@@ -86,7 +87,12 @@ class DirectClient:
         if self._cluster is None:
             self._cluster = self._connected()
         try:
-            return self._cluster.execute_command(*request)
+            try:
+                return self._cluster.execute_command(*request)
+            except redis.ConnectionError as error:
+                if not is_refusal(error):
+                    raise
+                return self._cluster.execute_command(*request)
         except redis.exceptions.RedisClusterException:
             # None of the servers that it knew could be reached.
             self.close()

@@ -142,6 +142,24 @@ def test_counts_are_remembered_when_they_have_become_others() -> None:
     assert not of(Persist, cluster(Tick(), 250))
 
 
+def test_counts_are_remembered_as_often_as_the_backend_bears() -> None:
+    state = ClusterState(
+        CATALOG,
+        counted_ids(),
+        now_ms=0,
+        plan={},
+        traits=fleets.BackendTraits(count_interval_ms=1_000),
+    )
+    state.handle(Joined(joining("a")), 0)
+    written = []
+    for now_ms in range(0, 4_000, 250):
+        usage = JobUsage(100, 2 ** now_ms.bit_length(), 9)
+        state.handle(Reported("a", Report(jobs={"default": usage})), now_ms)
+        if of(Persist, state.handle(Tick(), now_ms)):
+            written.append(now_ms)
+    assert written == [1_000, 2_000, 3_000]
+
+
 def test_what_nobody_has_counted_is_said_to_be_unknown() -> None:
     cluster = served({"dram": 2})
     dead, _ = sorted(cluster.slots())

@@ -204,6 +204,9 @@ class _View:
         self.conditions: tuple[Condition, ...] = (
             (Condition.CLOSED,) if self.all_closed else _OPEN_OR_BUSY
         )
+        # A job is planned in several ways, each of which looks through thousands of servers.
+        self._candidates: dict[tuple[str, Condition], Sequence[Room]] = {}
+        self._parts: dict[tuple[str, Condition], list[float]] = {}
 
     def room(self, name: str) -> Room:
         """Return the room that a server has for this job."""
@@ -227,8 +230,26 @@ class _View:
             missing - ROUNDING
         ) and free_bytes_s >= self.need.throughput_bytes_s * (missing - ROUNDING)
 
+    def has_busy(self, tiers: Iterable[str]) -> bool:
+        """Return whether one of these tiers has servers that are to be given slots last."""
+        return any(self._rooms.has(tier, self.conditions[1:]) for tier in tiers)
+
     def candidates(self, tier: str, condition: Condition) -> Sequence[Room]:
         """Return the servers of a tier that the job holds nothing on, the least loaded first."""
+        found = self._candidates.get((tier, condition))
+        if found is None:
+            found = self._candidates[tier, condition] = self._found(tier, condition)
+        return found
+
+    def parts(self, tier: str, condition: Condition) -> list[float]:
+        """Return which part of the job fits on each of the `candidates`."""
+        found = self._parts.get((tier, condition))
+        if found is None:
+            found = shares(self.need, self.candidates(tier, condition))
+            self._parts[tier, condition] = found
+        return found
+
+    def _found(self, tier: str, condition: Condition) -> Sequence[Room]:
         rooms = self._rooms.ordered(tier, condition)
         if not self._mine:
             return rooms
@@ -318,7 +339,7 @@ def _plan(wish: _Wish, view: _View, tiers: Sequence[str], stays: _Stays) -> _Pla
         slots = _filled(found, stays)
         return _Plan(slots, _short(view, slots))
     missing = found.missing
-    if len(view.conditions) > 1:
+    if view.has_busy(tiers):
         with_busy = _chosen(wish, view, tiers, stays, view.conditions)
         if with_busy.missing <= ROUNDING:
             slots = _filled(with_busy, stays)
@@ -412,6 +433,8 @@ def _least_loaded(
     view: _View, tier: str, missing: float, conditions: Sequence[Condition]
 ) -> str | None:
     """Return the least loaded server of a tier that has room for the missing part of the job."""
+    if not view.may_take(tier, missing, conditions):
+        return None  # Nor has any of them.
     part = missing - ROUNDING
     need_bytes = view.need.capacity_bytes * part
     need_bytes_s = view.need.throughput_bytes_s * part
@@ -427,8 +450,7 @@ def _take_the_roomiest(
 ) -> None:
     """Add servers of a tier, those with most room first, and the least loaded that ends it."""
     for condition in conditions:
-        rooms = view.candidates(tier, condition)
-        parts = shares(view.need, rooms)
+        rooms, parts = view.candidates(tier, condition), view.parts(tier, condition)
         # Sorting keeps the order of what is equal: the least loaded comes first.
         order = sorted(range(len(parts)), key=parts.__getitem__, reverse=True)
         for at, i in enumerate(order):
@@ -463,7 +485,7 @@ def _as_far_as_it_goes(view: _View, tiers: Sequence[str], stays: _Stays) -> dict
     free, it makes no difference which server has no room.
     """
     rooms = [r for tier in tiers for c in view.conditions for r in view.candidates(tier, c)]
-    parts = shares(view.need, rooms)
+    parts = [part for tier in tiers for c in view.conditions for part in view.parts(tier, c)]
     order = sorted(range(len(parts)), key=parts.__getitem__, reverse=True)[:SHORT_SERVERS_MAX]
     limits = {**stays.limits, **{rooms[i].name: parts[i] for i in order}}
     slots = dict(stays.lows)

@@ -50,6 +50,13 @@ class Stalled:
         self.source("SADD", "set", *range(3000))
         self.move_id = running.move()
         assert self.between.stalled.wait(20)
+        if self.is_taken:
+            # It is on its way to the target: not before that has it is anything to be cut off.
+            eventually(lambda: bool(self.controller.messages("MEMBER.MOVED", self.move_id)))
+
+    @property
+    def is_taken(self) -> bool:
+        return self.phase == "taken, not answered"
 
     def kill(self, number: int) -> None:
         os.kill(self.running.servers[number].pid, signal.SIGKILL)
@@ -88,14 +95,12 @@ def test_the_target_ends(stalled: Stalled) -> None:
 
 
 def test_the_source_ends(stalled: Stalled) -> None:
-    if stalled.phase == "taken, not answered":
-        eventually(lambda: bool(stalled.controller.messages("MEMBER.MOVED", stalled.move_id)))
     stalled.kill(0)
     stalled.controller.forget_server(IDS[0])
     stalled.controller.place_job([(0, LAST_SLOT, IDS[1])])
     target = stalled.running.client(1)
     eventually(lambda: target("SET", "new", 1) == "OK")
-    if stalled.phase == "taken, not answered":
+    if stalled.is_taken:
         target("DEL", "new")
         check_whole(target)
     else:

@@ -39,6 +39,8 @@ from pocketkv.scaling_rules import TierRange
 _APPS: Final = "apis/apps/v1"
 # A pod may have to wait for a machine that is started for it.
 START_TIMEOUT_MS: Final = 900_000
+# Each time, it is a write of the state to the API.
+COUNT_INTERVAL_MS: Final = 5_000
 # A Service needs a while to lead members to another leader, and so do they to find that out.
 RESTART_GRACE_MS: Final = 15_000
 # Everything is looked at again after so long, also if nothing was heard.
@@ -134,6 +136,7 @@ class KubernetesBackend:
             start_timeout_ms=START_TIMEOUT_MS,
             restart_grace_ms=RESTART_GRACE_MS,
             is_ours=self.is_ours,
+            count_interval_ms=COUNT_INTERVAL_MS,
         )
 
     def servers_max(self, tier: str) -> int:
