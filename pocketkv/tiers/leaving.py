@@ -32,8 +32,8 @@ _POLL_S: Final = 0.02
 # Clients that know an old map are told where its slots are by now; whoever has a command on its way
 # when the connection closes would not know what became of it. So it ends when nobody has sent
 # anything for so long, or later at last: what started it waits for 3 s before it kills it.
-_QUIET_S: Final = 0.3
-_QUIET_TIMEOUT_S: Final = 1.5
+QUIET_S: Final = 0.3
+QUIET_TIMEOUT_S: Final = 1.5
 
 
 class Link(Protocol):
@@ -120,8 +120,8 @@ class Leaver:
 
     async def _fall_quiet(self) -> None:
         """Wait until no client sends anything any more, if the cluster goes on without this one."""
-        with trio.move_on_after(_QUIET_TIMEOUT_S):
-            while self._link.joined and self._silence_s() < _QUIET_S:  # noqa: ASYNC110 - as above
+        with trio.move_on_after(QUIET_TIMEOUT_S):
+            while self._link.joined and self._silence_s() < QUIET_S:  # noqa: ASYNC110 - as above
                 await trio.sleep(_POLL_S)
 
     def _silence_s(self) -> float:

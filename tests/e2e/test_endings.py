@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from pocketkv.tiers.leaving import QUIET_S, QUIET_TIMEOUT_S
 from tests.e2e.by_hand import Process, by_hand
 from tests.e2e.local import eventually
 
@@ -72,6 +76,47 @@ def test_what_does_not_fit_into_memory_goes_to_the_spill_medium(tmp_path: Path) 
         assert not big.log_lines("not everything could be moved away")
         assert {key: control.get(key) for key in VALUES} == VALUES
         assert control.execute_command("JOB.INFO", "default")["lost_keys"] == 0
+
+
+@pytest.mark.timeout(180)
+def test_an_empty_server_does_not_end_while_clients_with_an_old_map_ask_it(tmp_path: Path) -> None:
+    with by_hand(tmp_path) as cluster:
+        controller = cluster.start("controller")
+        address = ("--controller", f"127.0.0.1:{controller.port}")
+        router = cluster.start("router", *address)
+        first = cluster.start("storage", *address, "--memory", "32mb", "--server-id", BIG)
+        with redis.Redis(port=router.port, decode_responses=True, protocol=3) as control:
+            eventually(lambda: owners(control) == {BIG})
+            cluster.start("storage", *address, "--memory", "32mb", "--server-id", SMALL)
+            eventually(lambda: control.execute_command("SERVER.DRAIN", BIG))
+            eventually(lambda: owners(control) == {SMALL})
+            eventually(lambda: not control.execute_command("MOVE.LIST"))
+        direct = redis.Redis(
+            port=first.port, single_connection_client=True, retry=Retry(NoBackoff(), 0)
+        )
+        first.send_signal(signal.SIGTERM)
+        told_s = time.monotonic()
+        served_s = last_answered_s(direct)
+        refused_s = time.monotonic()
+        assert refused_s - served_s >= QUIET_S or refused_s - told_s >= QUIET_TIMEOUT_S
+        direct.close()
+        assert first.process.wait(60) == 0
+
+
+def last_answered_s(direct: Any) -> float:
+    """Ask a server that has nothing until it closes the connection.
+
+    Returns when that was asked which it answered last.
+    """
+    served_s = time.monotonic()
+    while True:
+        asked_s = time.monotonic()
+        try:
+            direct.get("key")
+        except redis.exceptions.MovedError:
+            served_s = asked_s
+        except redis.ConnectionError:
+            return served_s
 
 
 def owners(control: Any) -> set[str]:
