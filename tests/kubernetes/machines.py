@@ -23,6 +23,7 @@ from pathlib import Path
 from tests.kubernetes.apiserver import ApiServer
 from tests.kubernetes.connecting import NAMESPACE, RELEASE
 from tests.kubernetes.objects import Document, RefusalError
+from tests.kubernetes.sets import follow_sets, storage_pods
 
 SECRET = "07" * 32
 MEMORY = "64mb"
@@ -101,17 +102,14 @@ class Cluster:
 
     def pods(self) -> list[str]:
         """Storage pods that there are."""
-        return [one["metadata"]["name"] for one in self._storage_pods()]
-
-    def _storage_pods(self) -> list[Document]:
-        return self.server.objects.all(NAMESPACE, "pods", _is_storage)
+        return [one["metadata"]["name"] for one in storage_pods(self.server.objects)]
 
     # --- the loop ------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stop.wait(0.05):
             try:
-                self._follow_sets()
+                follow_sets(self.server.objects)
                 self._follow_pods()
             except RefusalError:
                 pass  # Something has changed meanwhile: the next look.
@@ -119,23 +117,9 @@ class Cluster:
                 self._errors.append(error)
                 raise
 
-    def _follow_sets(self) -> None:
-        objects = self.server.objects
-        for one in objects.all(NAMESPACE, "statefulsets"):
-            name, replicas = one["metadata"]["name"], one["spec"]["replicas"]
-            labels = one["spec"]["template"]["metadata"]["labels"]
-            for ordinal in range(replicas):
-                pod = f"{name}-{ordinal}"
-                if objects.find(NAMESPACE, "pods", pod) is None:
-                    objects.create(NAMESPACE, "pods", {"metadata": {"name": pod, "labels": labels}})
-            for pod in self.pods():
-                head, _, ordinal_text = pod.rpartition("-")
-                if head == name and int(ordinal_text) >= replicas:
-                    objects.delete(NAMESPACE, "pods", pod)
-
     def _follow_pods(self) -> None:
         objects = self.server.objects
-        known = {one["metadata"]["name"]: one for one in self._storage_pods()}
+        known = {one["metadata"]["name"]: one for one in storage_pods(objects)}
         for name, (uid, process) in list(self.processes.items()):
             pod = known.get(name)
             is_same = pod is not None and pod["metadata"]["uid"] == uid
@@ -184,10 +168,6 @@ class Cluster:
             arguments += ["--dir", str(self.folder / f"{name}-{time.monotonic_ns()}")]
             arguments += ["--capacity", "256mb"]
         return start("storage", arguments, self.folder / f"{name}.log")
-
-
-def _is_storage(one: Document) -> bool:
-    return (one["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "storage"
 
 
 def start(
