@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.kubernetes.connecting import NAMESPACE
 from tests.kubernetes.objects import Document, Objects
+from tests.kubernetes.remote import RemoteObjects
 
 NOW = {"gracePeriodSeconds": 0}
 
@@ -12,7 +13,7 @@ def is_storage(one: Document) -> bool:
     return (one["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "storage"
 
 
-def storage_pods(objects: Objects) -> list[Document]:
+def storage_pods(objects: Objects | RemoteObjects) -> list[Document]:
     """Pods of storage servers that there are."""
     return objects.all(NAMESPACE, "pods", is_storage)
 

@@ -19,7 +19,7 @@ from tests.controller.running import LOG, SECRET, Running, in_trio
 from tests.controller.running import running as controlling
 from tests.kubernetes.apiserver import ApiServer
 from tests.kubernetes.connecting import NAMESPACE, RELEASE, api_of
-from tests.kubernetes.objects import Document
+from tests.kubernetes.objects import Document, decoded
 
 WRITES = "(POST|PUT|PATCH|DELETE) .*(pocketjobs|secrets)"
 FAULTS = [
@@ -81,7 +81,7 @@ class Jobs:
         await until(lambda: self.status(name).get("secretName") == f"{name}-pocketkv")
         job_id = str(self.status(name)["id"])
         assert self.ids() == {job_id}
-        secret = self.objects.get(NAMESPACE, "secrets", f"{name}-pocketkv")["data"]
+        secret = decoded(self.objects.get(NAMESPACE, "secrets", f"{name}-pocketkv"))
         assert secret["id"] == job_id
         assert f"{job_id}:{secret['token']}@" in secret["url"]
         one = self.objects.get(NAMESPACE, "pocketjobs", name)
