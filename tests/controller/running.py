@@ -150,7 +150,7 @@ class Member:
 
 @asynccontextmanager
 async def running(
-    state: Path | None = None, admin_password: str | None = None
+    state: Path | None = None, admin_password: str | None = None, timeout_s: float = 20
 ) -> AsyncIterator[Running]:
     """A controller without a backend."""
     config = ControllerConfig(
@@ -195,7 +195,7 @@ async def running(
         )
 
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(timeout_s):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run)
                 await is_ready.wait()

@@ -239,15 +239,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        ends_s = time.monotonic() + float(query.get("timeoutSeconds") or 60)
+        try:
+            self._tell(namespace, kind, query, after)
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.close_connection = True  # Who watched has gone, or is to believe that we have.
+
+    def _tell(self, namespace: str, kind: str, query: dict[str, str], after: int) -> None:
+        """Send what happens, until the watch is over."""
+        objects = self.api.objects
         marked_s = time.monotonic()
+        ends_s = marked_s + float(query.get("timeoutSeconds") or 60)
         try:
             for event in objects.watch(namespace, kind, after, selected(query)):
                 if self.api.stopping.is_set() or time.monotonic() > ends_s:
-                    break
-                if self.api.fault_of(f"WATCHING {self.path}") is not None:
-                    self.close_connection = True
                     return
+                if self.api.fault_of(f"WATCHING {self.path}") is not None:
+                    raise ConnectionAbortedError
                 while self.api.stalled_watches.is_set() and not self.api.stopping.is_set():
                     time.sleep(0.02)
                 if event is not None:
@@ -258,10 +266,6 @@ class _Handler(BaseHTTPRequestHandler):
                     self._chunk({"type": "BOOKMARK", "object": {"metadata": metadata}})
         except RefusalError as refusal:
             self._chunk({"type": "ERROR", "object": refusal.body})
-        except OSError:
-            self.close_connection = True
-            return  # Who watched has gone.
-        self.wfile.write(b"0\r\n\r\n")
 
     def _chunk(self, event: Document) -> None:
         line = json.dumps(event).encode() + b"\n"

@@ -15,9 +15,8 @@ from typing import Any
 import redis
 
 from pocketkv.jobs import DEFAULT_JOB_ID
-from tests.kubernetes.apiserver import ApiServer
 from tests.kubernetes.connecting import NAMESPACE, RELEASE
-from tests.kubernetes.machines import Cluster, start
+from tests.kubernetes.machines import Cluster, Server, start, waiting_pod
 from tests.kubernetes.objects import Document
 
 TIMEOUT_S = 90.0
@@ -44,7 +43,7 @@ class Controllers:
         folder: For logs.
     """
 
-    def __init__(self, server: ApiServer, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, server: Server, cluster: Cluster, folder: Path) -> None:
         self._server = server
         self._cluster = cluster
         self._folder = folder
@@ -62,9 +61,13 @@ class Controllers:
             "app.kubernetes.io/component": "controller",
         }
         metadata = {"name": name, "labels": labels, "annotations": {"test/port": str(port)}}
-        self._server.objects.create(NAMESPACE, "pods", {"metadata": metadata})
+        self._server.objects.create(NAMESPACE, "pods", waiting_pod(metadata))
         arguments = ["--backend", "kubernetes", "--namespace", NAMESPACE, "--release", RELEASE]
-        arguments += ["--port", str(port), "--metrics-port", "off", *options]
+        arguments += ["--port", str(port), "--metrics-port", "off"]
+        # A test says itself how many servers there are to be; what is idle would be taken away.
+        arguments += ["--autoscale", "dram=0..8", "--scale-up-after", "3600"]
+        # The job `default` is over all of them, so that keys move whenever one comes or goes.
+        arguments += ["--scale-down-after", "3600", "--unhinted-servers", "64", *options]
         environment = {"POD_NAME": name, "KUBECONFIG": str(self._config)}
         self.processes[name] = start(
             "controller", arguments, self._folder / f"{name}.log", environment
@@ -122,6 +125,8 @@ class Controllers:
         """Wait until just these servers are in, and hold all of the job default."""
 
         def are_there() -> bool:
+            ended = [name for name, one in self.processes.items() if one.poll() is not None]
+            assert not ended, f"{ended} ended by themselves"
             servers = self.servers()
             job = self.call("JOB.INFO", DEFAULT_JOB_ID)
             return set(servers) == set(names) and bool(job["placement"])
@@ -146,7 +151,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    server: ApiServer, folder: Path, sets: list[Document], *names: str, pods_max: int = 100
+    server: Server, folder: Path, sets: list[Document], *names: str, pods_max: int = 100
 ) -> Iterator[tuple[Cluster, Controllers]]:
     """Run a cluster: StatefulSets, controllers and a router; logs are shown if a test fails."""
     for one in sets:

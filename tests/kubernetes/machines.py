@@ -19,17 +19,30 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from tests.kubernetes.apiserver import ApiServer
 from tests.kubernetes.connecting import NAMESPACE, RELEASE
+from tests.kubernetes.nodes import Node
 from tests.kubernetes.objects import Document, RefusalError
+from tests.kubernetes.remote import RealServer
+from tests.kubernetes.sets import follow_sets, storage_pods
 
 SECRET = "07" * 32
 MEMORY = "64mb"
+PAUSE = os.environ.get("POCKETKV_TEST_PAUSE_IMAGE", "registry.k8s.io/pause:3.9")
+
+Server: TypeAlias = ApiServer | RealServer
 
 
 def stateful_set(
-    entry: str, tier: str, replicas: int, least: int = 0, most: int = 8, machine_type: str = ""
+    entry: str,
+    tier: str,
+    replicas: int,
+    least: int = 0,
+    most: int = 8,
+    machine_type: str = "",
+    cpu: str = "1",
 ) -> Document:
     labels = {
         "app.kubernetes.io/name": "pocketkv",
@@ -46,8 +59,25 @@ def stateful_set(
             "labels": labels,
             "annotations": notes,
         },
-        "spec": {"replicas": replicas, "template": {"metadata": {"labels": labels}}},
+        "spec": {
+            "replicas": replicas,
+            "serviceName": f"{RELEASE}-storage",
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": labels},
+            "template": waiting_pod({"labels": labels}, cpu),
+        },
     }
+
+
+def waiting_pod(metadata: Document, cpu: str = "0") -> Document:
+    """A pod that only waits, where there is a kubelet at all."""
+    container = {
+        "name": "main",
+        "image": PAUSE,
+        "resources": {"requests": {"cpu": cpu, "memory": "4Mi"}},
+    }
+    spec = {"terminationGracePeriodSeconds": 30, "containers": [container]}
+    return {"metadata": metadata, "spec": spec}
 
 
 class Cluster:
@@ -61,7 +91,7 @@ class Cluster:
     """
 
     def __init__(
-        self, server: ApiServer, folder: Path, *, pods_max: int = 100, grace_s: float = 30.0
+        self, server: Server, folder: Path, *, pods_max: int = 100, grace_s: float = 30.0
     ) -> None:
         self.server = server
         self.folder = folder
@@ -71,6 +101,7 @@ class Cluster:
         self._ends: dict[str, float] = {}
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
+        self._node = Node(server) if isinstance(server, RealServer) else None
         self.service = Service(server)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -79,6 +110,8 @@ class Cluster:
         self._stop.set()
         self._thread.join(10)
         self.service.close()
+        if self._node is not None:
+            self._node.close()
         for _, process in self.processes.values():
             process.kill()
             process.wait(10)
@@ -101,17 +134,17 @@ class Cluster:
 
     def pods(self) -> list[str]:
         """Storage pods that there are."""
-        return [one["metadata"]["name"] for one in self._storage_pods()]
-
-    def _storage_pods(self) -> list[Document]:
-        return self.server.objects.all(NAMESPACE, "pods", _is_storage)
+        return [one["metadata"]["name"] for one in storage_pods(self.server.objects)]
 
     # --- the loop ------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stop.wait(0.05):
             try:
-                self._follow_sets()
+                if self._node is not None:
+                    self._node.beat(self.pods_max)
+                if isinstance(self.server, ApiServer):
+                    follow_sets(self.server.objects)
                 self._follow_pods()
             except RefusalError:
                 pass  # Something has changed meanwhile: the next look.
@@ -119,23 +152,9 @@ class Cluster:
                 self._errors.append(error)
                 raise
 
-    def _follow_sets(self) -> None:
-        objects = self.server.objects
-        for one in objects.all(NAMESPACE, "statefulsets"):
-            name, replicas = one["metadata"]["name"], one["spec"]["replicas"]
-            labels = one["spec"]["template"]["metadata"]["labels"]
-            for ordinal in range(replicas):
-                pod = f"{name}-{ordinal}"
-                if objects.find(NAMESPACE, "pods", pod) is None:
-                    objects.create(NAMESPACE, "pods", {"metadata": {"name": pod, "labels": labels}})
-            for pod in self.pods():
-                head, _, ordinal_text = pod.rpartition("-")
-                if head == name and int(ordinal_text) >= replicas:
-                    objects.delete(NAMESPACE, "pods", pod)
-
     def _follow_pods(self) -> None:
         objects = self.server.objects
-        known = {one["metadata"]["name"]: one for one in self._storage_pods()}
+        known = {one["metadata"]["name"]: one for one in storage_pods(objects)}
         for name, (uid, process) in list(self.processes.items()):
             pod = known.get(name)
             is_same = pod is not None and pod["metadata"]["uid"] == uid
@@ -161,6 +180,8 @@ class Cluster:
         if pod["metadata"].get("deletionTimestamp"):
             objects.delete(NAMESPACE, "pods", name, {"gracePeriodSeconds": 0})
             return
+        if self._node is not None and not pod["spec"].get("nodeName"):
+            return  # The scheduler says why.
         if len(self.processes) >= self.pods_max:
             condition = {
                 "type": "PodScheduled",
@@ -172,8 +193,8 @@ class Cluster:
         else:
             tier = pod["metadata"]["labels"]["pocketkv.io/tier"]
             self.processes[name] = (pod["metadata"]["uid"], self._start(name, tier))
-            ready = {"type": "PodScheduled", "status": "True"}
-            status = {"phase": "Running", "conditions": [ready], "podIP": "127.0.0.1"}
+            conditions = [{"type": name, "status": "True"} for name in ("PodScheduled", "Ready")]
+            status = {"phase": "Running", "conditions": conditions, "podIP": "127.0.0.1"}
         objects.patch(NAMESPACE, "pods", name, {"status": status}, "status")
 
     def _start(self, name: str, tier: str) -> subprocess.Popen[bytes]:
@@ -184,10 +205,6 @@ class Cluster:
             arguments += ["--dir", str(self.folder / f"{name}-{time.monotonic_ns()}")]
             arguments += ["--capacity", "256mb"]
         return start("storage", arguments, self.folder / f"{name}.log")
-
-
-def _is_storage(one: Document) -> bool:
-    return (one["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "storage"
 
 
 def start(
@@ -209,7 +226,7 @@ def start(
 class Service:
     """The Service of the controllers: connections go to the pod that is labelled as the leader."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(0.1)
@@ -242,7 +259,11 @@ class Service:
     def _forward(self, client: socket.socket) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(client.close)
-            for pod in self.leaders():
+            try:
+                leaders = self.leaders()
+            except RefusalError:
+                return  # The API is away.
+            for pod in leaders:
                 port = int(pod["metadata"]["annotations"]["test/port"])
                 try:
                     upstream = socket.create_connection(("127.0.0.1", port), 1)

@@ -6,6 +6,7 @@ access control, and one namespace is like another. Versions are of the whole sto
 
 from __future__ import annotations
 
+import base64
 import copy
 import threading
 import uuid
@@ -267,7 +268,14 @@ def merged(old: Any, patch: Any) -> Any:
 
 def _plain_secret(kind: str, one: Document) -> None:
     if kind == "secrets":
-        one.setdefault("data", {}).update(one.pop("stringData", {}))
+        told = one.pop("stringData", {}).items()
+        made = {name: base64.b64encode(text.encode()).decode() for name, text in told}
+        one["data"] = {**(one.get("data") or {}), **made}
+
+
+def decoded(secret: Document) -> dict[str, str]:
+    """Return what a Secret says."""
+    return {name: base64.b64decode(text).decode() for name, text in secret["data"].items()}
 
 
 def _now() -> str:

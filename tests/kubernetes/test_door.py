@@ -173,7 +173,7 @@ async def test_everything_is_listed_anew_now_and_then(server: ApiServer) -> None
     async with mirrored(server, lasts_s=1, resync_s=0.5) as seen:
         await seen.shows("a")
         await until(lambda: server.count(r"GET .*pods\?limit") >= 3)
-        assert seen.told.count(("a", True)) >= 3
+        await until(lambda: seen.told.count(("a", True)) >= 3)
 
 
 def test_what_the_api_says_is_told(server: ApiServer) -> None:

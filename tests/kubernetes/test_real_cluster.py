@@ -38,28 +38,35 @@ from pocketkv.controller.backends.kubernetes.store import KubernetesStore, Repla
 from pocketkv.controller.messages import Persist, ProcessDied, ServerWaits
 from tests.controller.running import in_trio
 from tests.kubernetes.connecting import RELEASE
+from tests.kubernetes.control_plane import VARIABLE, ControlPlane, folder_of_binaries
 from tests.kubernetes.machines import stateful_set
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="needs KUBECONFIG"),
+    pytest.mark.skipif(
+        not os.environ.get("KUBECONFIG") and folder_of_binaries() is None,
+        reason=f"needs KUBECONFIG, or {VARIABLE}",
+    ),
 ]
 
 LOG = logging.getLogger("pocketkv.tests")
-PAUSE = os.environ.get("POCKETKV_TEST_PAUSE_IMAGE", "registry.k8s.io/pause:3.9")
 TIMEOUT_S = 180.0
 SET = "pk-storage-memory"
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
+def api(request: pytest.FixtureRequest) -> Iterator[Api]:
     """The API, in a namespace that is removed afterwards."""
     name = f"pocketkv-test-{secrets.token_hex(4)}"
-    try:
-        found = Api.connected(name)
-    except NoClusterError as error:
-        pytest.fail(str(error))
+    if folder_of_binaries() is not None:
+        plane: ControlPlane = request.getfixturevalue("plane")
+        found = plane.api(name)
+    else:
+        try:
+            found = Api.connected(name)
+        except NoClusterError as error:
+            pytest.fail(str(error))
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     found.request("POST", "/api/v1/namespaces", body)
     try:
@@ -164,22 +171,9 @@ def test_a_version_that_never_was_is_too_old(api: Api) -> None:
 
 
 def waiting_set(replicas: int, cpu: str = "1m") -> Document:
-    one = stateful_set("memory", "dram", replicas)
-    one |= {"apiVersion": "apps/v1", "kind": "StatefulSet"}
-    labels = one["metadata"]["labels"]
-    container = {
-        "name": "storage",
-        "image": PAUSE,
-        "resources": {"requests": {"cpu": cpu, "memory": "4Mi"}},
-    }
-    pod = {"terminationGracePeriodSeconds": 5, "containers": [container]}
-    one["spec"] |= {
-        "serviceName": "pk-storage",
-        "podManagementPolicy": "Parallel",
-        "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": pod},
-    }
-    return one
+    one = stateful_set("memory", "dram", replicas, cpu=cpu)
+    one["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 5
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", **one}
 
 
 @in_trio

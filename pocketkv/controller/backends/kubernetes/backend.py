@@ -208,7 +208,9 @@ class KubernetesBackend:
         server = self._server(server_id)
         pod = self._pods.objects.get(server_id)
         server.is_wanted = False
-        server.force = server.force or force
+        if force and not server.force:
+            # Also if it was asked to go before.
+            server.force, server.deleted_uid = True, ""
         if not server.is_stopped:
             server.is_stopped = True
             server.uid = "" if pod is None else pods.uid_of(pod)
@@ -352,8 +354,10 @@ class KubernetesBackend:
             options["gracePeriodSeconds"] = 0
         try:
             await self._door.request("DELETE", self._path("api/v1", "pods", name), options)
-        except (NotFoundError, ConflictError):
-            pass  # It has gone, or there is another one already, which the watch tells.
+        except NotFoundError:
+            pass  # It has gone, which the watch tells.
+        except ConflictError:
+            return  # There is another one already, or it has changed: the next look tells.
         server.deleted_uid = uid
 
     async def _ask_for_missing(self, name: str, server: _Server) -> None:

@@ -157,7 +157,7 @@ class Mirror:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the collection until cancelled; started when it was listed once."""
-        backoff, started, listed_s = Backoff(), False, 0.0
+        backoff, started, listed_s, told = Backoff(), False, 0.0, ""
         while True:
             try:
                 now_s = trio.current_time()
@@ -177,8 +177,10 @@ class Mirror:
                 pause_s = backoff.next_s()
             except* ApiError as errors:
                 first = _first(errors)
-                if self.is_fresh:
-                    self._log.warning("the API is not heard", extra={"error": str(first)})
+                # Also when it has never been heard: rights, or a kind, may be missing.
+                if self.is_fresh or str(first) != told:
+                    told = str(first)
+                    self._log.warning("the API is not heard", extra={"error": told})
                 self.is_fresh = False
                 retry_s = first.retry_after_s if isinstance(first, ApiError) else None
                 pause_s = backoff.next_s(retry_s)

@@ -76,6 +76,8 @@ class PocketJobs:
         self._log = log
         self._known: dict[str, _Known] = {}
         self._dirty: dict[str, None] = {}
+        # What was done about jobs that have no object yet.
+        self._missing = _Known()
         self._wake = trio.Event()
         self._mirror = Mirror(door, self._path(), "", self._on_change, log)
 
@@ -127,7 +129,8 @@ class PocketJobs:
 
     async def _make_missing(self) -> None:
         """Make objects of jobs that clients registered."""
-        if not self._mirror.is_fresh:
+        now_s = trio.current_time()
+        if not self._mirror.is_fresh or self._missing.retry_s > now_s:
             return
         there = {self._job_id(one) for one in self._mirror.objects.values()}
         missing = [i for i in self._core.state.tenants if i not in there and i != DEFAULT_JOB_ID]
@@ -142,7 +145,10 @@ class PocketJobs:
                 pass  # The last leader has made it, and the watch has not told yet.
             except ApiError as error:
                 self._log.warning("no PocketJob for a job", extra={"error": str(error)})
+                pause_s = self._missing.backoff.next_s(error.retry_after_s)
+                self._missing.retry_s = now_s + pause_s
                 return
+        self._missing.backoff.reset()
 
     # --- one object ----------------------------------------------------------------------------
 
