@@ -312,6 +312,8 @@ def refuse(
     if session.transaction is not None:
         text = session.transaction.refused(session, request[0], text)
     elif command is None and request[0].upper() == b"EXEC":
+        # What is wrong with EXEC ends what it would have ended.
+        session.unwatch()
         text = discarded_because(text)
     reply = ErrorReply(text)
     if command is None and request[0].upper() in _HTTP_WORDS:
