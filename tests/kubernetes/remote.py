@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,6 +101,7 @@ class RemoteObjects:
     def __init__(self, api_of: Callable[[str], Api]) -> None:
         self._api_of = api_of
         self._apis: dict[str, Api] = {}
+        self._lock = threading.Lock()
 
     def get(self, namespace: str, kind: str, name: str) -> Document:
         return self._ask("GET", namespace, kind, name)
@@ -145,9 +147,11 @@ class RemoteObjects:
         version, _ = KINDS[kind]
         path = path_of(_root(version), namespace, kind, name, part)
         kind_of_body = MERGE_PATCH if method == "PATCH" else "application/json"
-        api = self._apis.setdefault(namespace, self._api_of(namespace))
+        with self._lock:
+            if namespace not in self._apis:
+                self._apis[namespace] = self._api_of(namespace)
         try:
-            return api.request(method, path, body, content_type=kind_of_body)
+            return self._apis[namespace].request(method, path, body, content_type=kind_of_body)
         except ApiError as error:
             raise RefusalError(error.status, "", str(error)) from error
 

@@ -23,7 +23,7 @@ from tests.kubernetes.controllers import Controllers, eventually, running
 from tests.kubernetes.machines import Server, stateful_set
 from tests.kubernetes.objects import decoded
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DRAM = "pk-storage-memory"
 
