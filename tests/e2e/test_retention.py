@@ -66,8 +66,15 @@ def test_marked_keys_stay_readable_and_everything_else_goes(cluster: Cluster, ur
     }
     assert set(cluster.owners(job.id)) == {nvme}
     eventually(lambda: job.info()["used_bytes"] > len(LARGE))
-    (listed,) = [one for one in cluster.client().execute_command("JOB.LIST") if one["id"] == job.id]
-    assert (listed["phase"], listed["keys"]) == ("retained", 4)
+
+    def is_listed() -> bool:
+        (listed,) = [
+            one for one in cluster.admin.execute_command("JOB.LIST") if one["id"] == job.id
+        ]
+        return (listed["phase"], listed["keys"]) == ("retained", 4)
+
+    # A report may have been made while they came.
+    eventually(is_listed)
     for is_cluster in (False, True):
         with client.connect(job, cluster=is_cluster) as storage:
             assert storage.get_buffer("large") == LARGE
