@@ -181,8 +181,12 @@ class RealServer:
                 applier.apply(one)
         jobs = path_of("apis/pocketkv.io/v1alpha1", NAMESPACE, "pocketjobs")
         eventually_done(lambda: api.list(jobs), "PocketJobs are served")
-        account = path_of("api/v1", NAMESPACE, "serviceaccounts", "default")
-        eventually_done(lambda: api.request("GET", account), "pods may be made")
+        pods = path_of("api/v1", NAMESPACE, "pods")
+        spec = {"containers": [{"name": "main", "image": "none"}]}
+        one = {"metadata": {"name": "tried"}, "spec": spec}
+        # Not before there is an account for them and, on older ones, its token.
+        dry = {"dryRun": "All"}
+        eventually_done(lambda: api.request("POST", pods, one, query=dry), "pods may be made")
 
     def token(self) -> str:
         """Of the controllers' ServiceAccount, as their pods would have it."""

@@ -82,8 +82,21 @@ def test_jobs_of_similar_names_have_objects_of_their_own() -> None:
 
 
 def test_a_condition_keeps_its_time_until_it_changes() -> None:
-    first = records.conditions((), records.registered(is_so=True, reason="Registered"), 1, "t1")
-    again = records.conditions(first, records.registered(is_so=True, reason="Registered"), 2, "t2")
-    other = records.conditions(again, records.registered(is_so=False, reason="Ended"), 2, "t3")
+    first = records.conditions(
+        (), records.registered(is_so=True, reason="Registered", message="it is"), 1, "t1"
+    )
+    again = records.conditions(
+        first, records.registered(is_so=True, reason="Registered", message="it is"), 2, "t2"
+    )
+    other = records.conditions(
+        again, records.registered(is_so=False, reason="Ended", message="it is over"), 2, "t3"
+    )
     times = [made[0]["lastTransitionTime"] for made in (first, again, other)]
     assert times == ["t1", "t1", "t3"]
+
+
+def test_no_condition_has_an_empty_message() -> None:
+    """Some API servers take an empty text for none, and refuse the whole status."""
+    for found in (records.satisfied(()), records.satisfied(("dram is full",))):
+        [one] = records.conditions((), found, 1, "t1")
+        assert one["message"]

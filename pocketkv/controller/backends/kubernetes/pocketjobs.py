@@ -265,7 +265,8 @@ class PocketJobs:
             # Without a router there is no URL yet; it is written when there is one.
             status["secretName"] = records.secret_name(name)
         short = [line.decode("utf-8", "replace") for line in _list(shown[b"short"])]
-        found = records.registered(is_so=True, reason="Registered") | records.satisfied(short)
+        found = records.registered(is_so=True, reason="Registered", message="it is registered")
+        found |= records.satisfied(short)
         await self._put_status(name, one, status, found)
 
     async def _write_invalid(self, name: str, one: Document, reason: str, message: str) -> None:

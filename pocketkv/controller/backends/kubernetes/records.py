@@ -189,7 +189,7 @@ def conditions(
     return made
 
 
-def registered(*, is_so: bool, reason: str, message: str = "") -> dict[str, tuple[bool, str, str]]:
+def registered(*, is_so: bool, reason: str, message: str) -> dict[str, tuple[bool, str, str]]:
     """Return the condition that tells whether there is a job."""
     return {_REGISTERED: (is_so, reason, message)}
 
@@ -197,5 +197,6 @@ def registered(*, is_so: bool, reason: str, message: str = "") -> dict[str, tupl
 def satisfied(short: Sequence[str]) -> dict[str, tuple[bool, str, str]]:
     """Return the condition that tells whether a job has what it was promised."""
     if not short:
-        return {_SATISFIED: (True, "AsPromised", "")}
+        # Some API servers take an empty text for none, and refuse the whole status.
+        return {_SATISFIED: (True, "AsPromised", "it has what it was promised")}
     return {_SATISFIED: (False, "Short", "; ".join(short))}
