@@ -200,7 +200,7 @@ class SortedSetValue(Collection):
             and (self._ranking.size >= entries_max or len(member) > value_max)
             and self._scores.get(member) is None
         ):
-            self._convert()
+            self.convert()
         return self._put(member, score)
 
     def _put(self, member: bytes, score: float) -> int:
@@ -223,8 +223,10 @@ class SortedSetValue(Collection):
             self.changes.append(_PUT + _SCORE.pack(score) + member)
         return done
 
-    def _convert(self) -> None:
+    def convert(self) -> None:
         """Be a skiplist from now on."""
+        if not self._is_listpack:
+            return
         self._is_listpack = False
         if self.changes is not None:
             self.changes.append(_CONVERTED)
@@ -334,7 +336,7 @@ class SortedSetValue(Collection):
         elif kind == _REMOVED:
             self.remove(change[1:])
         else:
-            self._convert()
+            self.convert()
 
     def shed(self) -> bool:
         """Free some of the map, then some of the order."""

@@ -79,3 +79,11 @@ def test_one_large_string_for_many_elements_must_fit_into_the_quota() -> None:
 def test_its_keys_are_found_among_its_arguments(client: Client) -> None:
     keys = client("COMMAND", "GETKEYS", "SORT", "a", "BY", "STORE", "STORE", "b", "STORE", "c")
     assert keys == [b"a", b"c"]
+
+
+def test_a_sorted_set_that_was_sorted_has_the_form_of_large_ones() -> None:
+    client = Engine().connect()
+    client("ZADD", "key", 1, "1")
+    assert client("OBJECT", "ENCODING", "key") == b"listpack"
+    client("SORT_RO", "key")
+    assert client("OBJECT", "ENCODING", "key") == b"skiplist"

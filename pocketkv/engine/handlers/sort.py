@@ -200,6 +200,9 @@ def _sorted_rows(session: Session, key: bytes, options: _Options) -> list[Reply]
     start = min(max(options.start, 0), size)
     stop = size if options.count < 0 else min(start + options.count, size)
     elements: list[bytes] = []
+    if isinstance(value, SortedSetValue):
+        # Redis does, for what it looks through; OBJECT ENCODING tells.
+        value.convert()
     if value is not None:
         elements = _in_order(session, value, options, start, stop)
     if not options.gets:

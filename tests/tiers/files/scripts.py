@@ -265,6 +265,7 @@ def databases() -> Iterator[Request]:
     yield words("FLUSHDB ASYNC")
     yield words("SELECT 0")
     yield [b"WAIT", b"0", b"0"]
+    yield [b"WAITAOF", b"0", b"0", b"0"]
     yield words("FLUSHALL")
     yield words("DBSIZE")
     yield from _set_all()
