@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Processes that tests start are interrupted by Ctrl-C, also where whoever started pytest ignores it
 # (a shell does for what it runs in the background).
@@ -16,6 +16,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # tells must not be a matter of luck: it searches the same examples each time, and new ones are
 # found by those who run the tests.
 settings.register_profile(
-    "pocketkv", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
+    "pocketkv",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+    derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("pocketkv")
