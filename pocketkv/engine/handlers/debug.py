@@ -105,6 +105,15 @@ def _expect(request: list[bytes], count: int) -> None:
         raise wrong_subcommand("debug", request[1])
 
 
+def _value_of_key(session: Session, request: list[bytes]) -> Value:
+    """The value of the one key that a request names; an error if it names no key that is there."""
+    _expect(request, 3)
+    value = session.db.peek(request[2])
+    if value is None:
+        raise CommandError(NO_SUCH_KEY)
+    return value
+
+
 # --- keys --------------------------------------------------------------------------------------
 
 
@@ -151,10 +160,7 @@ def debug_object(session: Session, request: list[bytes]) -> Reply:
 )
 def debug_htstats_key(session: Session, request: list[bytes]) -> Reply:
     """A line for each figure."""
-    _expect(request, 3)
-    value = session.db.peek(request[2])
-    if value is None:
-        raise CommandError(NO_SUCH_KEY)
+    value = _value_of_key(session, request)
     table = value.table() if isinstance(value, Collection) else None
     if table is None:
         raise CommandError(_NO_TABLE)
@@ -374,10 +380,7 @@ def debug_pause_cron(session: Session, request: list[bytes]) -> Reply:
 )
 def debug_listpack(session: Session, request: list[bytes]) -> Reply:
     """Redis's words, which prints it where nobody sees it; an error for other values."""
-    _expect(request, 3)
-    value = session.db.peek(request[2])
-    if value is None:
-        raise CommandError(NO_SUCH_KEY)
+    value = _value_of_key(session, request)
     if encoding_of(value) != "listpack":
         raise CommandError(b"ERR Not a listpack encoded object.")
     return Simple(b"Listpack structure printed on stdout")
