@@ -83,12 +83,13 @@ contracts: $(PYTHON_READY)  ## import-linter: who may import whom
 
 .PHONY: pytest
 pytest: setup  ## the tests alone; PYTEST_ARGS="-k word"
-	$(RUN) pytest $(IN_PARALLEL) $(PYTEST_ARGS)
+	@scripts/run-pytest.sh .venv/bin/python $(IN_PARALLEL) $(PYTEST_ARGS)
 
 # A copy of this tree with the hot path compiled. It is a copy, so that nothing compiled lies beside
 # what is being edited.
 COMPILED := build/compiled
-IN_COMPILED = cd $(COMPILED) && PYTHONPATH=$$PWD POCKETKV_TESTS=compiled ../../.venv/bin/python -m
+COMPILED_PYTHON := ../../.venv/bin/python
+IN_COMPILED = cd $(COMPILED) && PYTHONPATH=$$PWD POCKETKV_TESTS=compiled
 # All that the hot path can break: protocol, limits, fuzzing, back-pressure, fairness, commands, and
 # servers in processes of their own.
 HOT_PATH_TESTS := tests/compiled tests/resp tests/engine tests/oracle tests/serving tests/router \
@@ -101,7 +102,7 @@ compiled: $(PYTHON_READY)  ## build the compiled hot path, in a copy
 
 .PHONY: test-compiled
 test-compiled: setup compiled  ## the tests of the hot path, on the compiled one
-	$(IN_COMPILED) pytest $(IN_PARALLEL) $(HOT_PATH_TESTS) $(PYTEST_ARGS)
+	$(IN_COMPILED) scripts/run-pytest.sh $(COMPILED_PYTHON) $(IN_PARALLEL) $(HOT_PATH_TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-asan
 test-asan: setup  ## the same with AddressSanitizer: some minutes, not part of `make test`
@@ -109,8 +110,8 @@ test-asan: setup  ## the same with AddressSanitizer: some minutes, not part of `
 
 .PHONY: fuzz
 fuzz: compiled  ## fuzz the compiled codec for ten minutes; FUZZ_ARGS="--seconds 60 --seed 7"
-	$(IN_COMPILED) tests.resp.fuzz_parser $(FUZZ_ARGS)
-	$(IN_COMPILED) tests.compiled.fuzz_frames $(FUZZ_ARGS)
+	$(IN_COMPILED) $(COMPILED_PYTHON) -m tests.resp.fuzz_parser $(FUZZ_ARGS)
+	$(IN_COMPILED) $(COMPILED_PYTHON) -m tests.compiled.fuzz_frames $(FUZZ_ARGS)
 
 .PHONY: chaos
 chaos: setup  ## kill, halt, add and drain under load, for ten minutes; CHAOS_ARGS="--seconds 60 --seed 7"
@@ -127,11 +128,11 @@ format: $(PYTHON_READY)  ## mend what ruff can mend
 
 .PHONY: bench
 bench: setup $(FIO_READY) compiled  ## all benchmarks, with a real Redis beside: a quarter of an hour; BENCH_ARGS="..."
-	$(IN_COMPILED) benchmarks --json $(CURDIR)/build/bench.json $(BENCH_DOCS) $(BENCH_ARGS)
+	$(IN_COMPILED) $(COMPILED_PYTHON) -m benchmarks --json $(CURDIR)/build/bench.json $(BENCH_DOCS) $(BENCH_ARGS)
 
 .PHONY: bench-quick
 bench-quick: setup compiled  ## a minute's worth of the benchmarks
-	$(IN_COMPILED) benchmarks --quick --json $(CURDIR)/build/bench-quick.json $(BENCH_ARGS)
+	$(IN_COMPILED) $(COMPILED_PYTHON) -m benchmarks --quick --json $(CURDIR)/build/bench-quick.json $(BENCH_ARGS)
 
 .PHONY: manifests
 manifests: $(PYTHON_READY)  ## write deploy/kubectl anew from the Helm chart

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-_DROP: Final = Path("/proc/sys/vm/drop_caches")
-# Pages of files; not the names of files, which only make everything else slower.
-_PAGES: Final = "1\n"
+from pocketkv.tiers.volume import page_cache
+
+# A page that somebody is just looking at stays.
+_ATTEMPTS: Final = 5
 
 
 def write_back(folder: Path) -> None:
@@ -22,15 +23,17 @@ def write_back(folder: Path) -> None:
 def forget(folder: Path) -> None:
     """Have what a folder's files hold read from the device when it is wanted next.
 
-    The system is asked to forget these files, and as root, to forget everything that it can.
-    Whoever measures looks by himself whether it did.
+    Only these files are forgotten: others on the machine may need what theirs hold, above all
+    where a disk has failed. Whoever measures looks by himself whether the system did it.
     """
     for fd in _open_files(folder):
-        # Only clean pages can be forgotten.
-        os.fdatasync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    with contextlib.suppress(OSError):
-        _DROP.write_text(_PAGES, encoding="ascii")
+        size = os.fstat(fd).st_size
+        for _ in range(_ATTEMPTS):
+            # Only clean pages can be forgotten.
+            os.fdatasync(fd)
+            page_cache.forget(fd, 0, 0)
+            if not page_cache.resident_bytes(fd, 0, size):
+                break
 
 
 def _open_files(folder: Path) -> Iterator[int]:

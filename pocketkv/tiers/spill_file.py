@@ -19,11 +19,19 @@ from pocketkv.engine.swapping import stored_database
 from pocketkv.tiers.collecting import collect
 from pocketkv.tiers.rescue import copy_piece, rescue_records
 from pocketkv.tiers.spill import Item, SpillError, SpillFullError
+from pocketkv.tiers.volume.checksums import RunningChecksum
 from pocketkv.tiers.volume.data_file import Descriptors
 from pocketkv.tiers.volume.file_pieces import FilePiece
 from pocketkv.tiers.volume.journal import JobJournal, record_bytes
 from pocketkv.tiers.volume.large_file import LargeFile
-from pocketkv.tiers.volume.large_region import REGION_BYTES_MAX, Region, io_error, read_into
+from pocketkv.tiers.volume.large_region import (
+    BLOCK_BYTES,
+    DAMAGED,
+    REGION_BYTES_MAX,
+    Region,
+    io_error,
+    read_into,
+)
 from pocketkv.tiers.volume.layout import LAYOUTS
 from pocketkv.tiers.volume.volume import Volume
 
@@ -119,17 +127,15 @@ class FileSpillJournal:
         regions: list[Region] = cold.place
         # A view may begin in one region and end in another.
         region_index = 0
-        offset = 0
+        reader = _Reader(regions[0])
         for view in views:
             while view:
-                region = regions[region_index]
-                part = view[: min(_STEP_BYTES, region.used - offset)]
-                _read_part(region, offset, part)
-                offset += len(part)
+                part = view[: min(_STEP_BYTES, reader.left)]
+                reader.read(part)
                 view = view[len(part) :]
-                if offset == region.used:
+                if not reader.left and region_index + 1 < len(regions):
                     region_index += 1
-                    offset = 0
+                    reader = _Reader(regions[region_index])
 
     def release(self, cold: Cold) -> None:
         """Nobody needs a value any more."""
@@ -140,17 +146,51 @@ class FileSpillJournal:
             self.journal.release(cold)
 
 
-def _read_part(region: Region, offset: int, view: memoryview) -> None:
-    try:
-        fd = region.file.pin()
+class _Reader:
+    """Reads a region from its beginning, and compares each block with its checksum."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._offset = 0
+        self._running = RunningChecksum()
+
+    @property
+    def left(self) -> int:
+        """How many bytes were not read yet."""
+        return self._region.used - self._offset
+
+    def read(self, view: memoryview) -> None:
+        """Read what comes next; no more than is left.
+
+        Raises:
+            CommandError: IOERR: it cannot be read, or is not what was written.
+        """
+        region = self._region
         try:
-            count = read_into(fd, region.offset + offset, view)
-        finally:
-            region.file.unpin()
-    except OSError as error:
-        raise io_error(error) from error
-    if count < len(view):
-        raise CommandError(b"IOERR what is stored at this key is missing")
+            fd = region.file.pin()
+            try:
+                count = read_into(fd, region.offset + self._offset, view)
+            finally:
+                region.file.unpin()
+        except OSError as error:
+            raise io_error(error) from error
+        if count < len(view):
+            raise CommandError(b"IOERR what is stored at this key is missing")
+        while view:
+            part = view[: BLOCK_BYTES - self._offset % BLOCK_BYTES]
+            self._compare(part)
+            view = view[len(part) :]
+
+    def _compare(self, part: memoryview) -> None:
+        """Count bytes of one block in, and compare when it is whole."""
+        self._running.update(part)
+        index = self._offset // BLOCK_BYTES
+        self._offset += len(part)
+        if self._offset % BLOCK_BYTES and self.left:
+            return
+        if self._running.intdigest() != self._region.sums[index]:
+            raise CommandError(DAMAGED)
+        self._running = RunningChecksum()
 
 
 class FileSpill:

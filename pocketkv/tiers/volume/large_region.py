@@ -43,7 +43,8 @@ _STEP_BYTES_MIN: Final = 256 * limits.KIB
 _STEP_BYTES_MAX: Final = 16 * limits.MIB
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_DAMAGED: Final = b"IOERR the stored value is damaged: its checksum does not match"
+# What a client is told of bytes that are not what was written.
+DAMAGED: Final = b"IOERR the stored value is damaged: its checksum does not match"
 _TRUNCATED: Final = b"IOERR the stored value is damaged: its file is too short"
 
 
@@ -460,7 +461,7 @@ class Region:
             if checksum(view[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]) != value:
                 # The next attempt shall ask the device again.
                 page_cache.forget(fd, begin, size)
-                raise CommandError(_DAMAGED)
+                raise CommandError(DAMAGED)
         with self.file.lock:
             self.unverified &= ~(((1 << len(sums)) - 1) << first)
 

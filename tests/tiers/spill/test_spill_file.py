@@ -101,6 +101,30 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert read(client, rest, 100_000) == []
 
 
+def test_a_damaged_large_value_is_an_error_and_never_wrong_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "spill"
+    with storage(tmp_path, "--memory", "64mb", "--spill", str(folder)) as server:
+        client = server.client()
+        numbers = keys_of(2 * MEMORY_BYTES, MIB)
+        assert write(client, numbers, MIB) == []
+        spilled = server.info("spilled_keys")
+        for path in folder.glob("jobs/*/large-*.dat"):
+            with path.open("r+b") as file:
+                for offset in range(300_000, path.stat().st_size, MIB):
+                    file.seek(offset)
+                    file.write(b"damage")
+        damaged: list[int] = []
+        for number in numbers:
+            # What is read displaces others, which are written and read without damage.
+            reply = client("GETRANGE", b"k%d" % number, 0, -1)
+            if reply != value_of(number, MIB):
+                assert "IOERR the stored value is damaged" in str(reply)
+                damaged.append(number)
+        assert 0 < len(damaged) <= spilled
+        assert write(client, damaged, MIB) == []
+        assert read(client, numbers, MIB) == []
+
+
 def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
