@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -63,9 +64,12 @@ def _end(process: subprocess.Popen[str]) -> str:
     if process.returncode is not None:
         return ""
     process.stdin.close()
+    # It may have more to say than a pipe holds, and so is read before it is waited for.
+    killer = threading.Timer(STOP_TIMEOUT_S, process.kill)
+    killer.start()
     try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        said = process.stdout.read().strip()
         process.wait()
-    return process.stdout.read().strip()
+    finally:
+        killer.cancel()
+    return said

@@ -1,22 +1,23 @@
 """Live moves: how fast slots go, beside a bare `sendfile`, and what clients notice meanwhile.
 
 ``python -m benchmarks.moves`` runs two storage servers under a played controller, fills one with
-large values, and has all slots go to the other, in parts, while a client reads and writes small
-keys by the clock. The bare copy goes between two processes as well, from one memory file into
-another that is new, as a server's is that was just added: making its pages is most of the work.
+large values, and has all slots go to the other, in parts; then back, while a client in a process of
+its own writes small keys by the clock. The bare copy goes between two processes as well, from one
+memory file into another that is new, as a server's is that was just added: making its pages is most
+of the work.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import mmap
 import os
 import select
 import socket
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,8 +35,9 @@ MIB: Final = 1024 * 1024
 _SECRET: Final = bytes(range(32))
 _IDS: Final = ("a" * 40, "b" * 40)
 _VALUE_BYTES: Final = 4 * MIB
-_PARTS: Final = 16
+_PARTS: Final = 8
 _INTERVAL_S: Final = 0.001
+_BEFORE_S: Final = 2.0
 _TIMEOUT_S: Final = 120.0
 
 
@@ -45,51 +47,41 @@ class Taken:
 
     Attributes:
         bare_mib_s, move_mib_s: How fast bytes went.
+        beside_mib_s: The same while a client was served.
         hold_p99_ms, hold_max_ms: How long commands were held.
         p99_before_us, p99_meanwhile_us: How long the client waited for replies.
     """
 
     bare_mib_s: float
     move_mib_s: float
+    beside_mib_s: float
     hold_p99_ms: float
     hold_max_ms: float
     p99_before_us: float
     p99_meanwhile_us: float
 
 
-class Watching(threading.Thread):
-    """A cluster client that sends a small request every millisecond, and follows its keys."""
+def _watch(ports: list[int]) -> None:
+    """A cluster client in a process of its own, which sends a small request every millisecond.
 
-    def __init__(self, ports: list[int]) -> None:
-        super().__init__(daemon=True)
-        self.times_s: list[float] = []
-        self._clients = [_client(port) for port in ports]
-        self._ports = ports
-        self._end = threading.Event()
-
-    def run(self) -> None:
-        """Send until told to end."""
-        at, number = 0, 0
-        due_s = time.perf_counter()
-        while not self._end.is_set():
-            due_s += _INTERVAL_S
-            time.sleep(max(0.0, due_s - time.perf_counter()))
-            number += 1
-            request = ("SET", f"small-{number % 500}", "x" * 100)
-            began_s = time.perf_counter()
-            while not _is_served(self._clients[at], request):
-                at = 1 - at
-            self.times_s.append(time.perf_counter() - began_s)
-
-    def take_p99_us(self) -> float:
-        """What 99 % of the replies since the last call did not take longer than."""
-        times_s, self.times_s = sorted(self.times_s), []
-        return times_s[len(times_s) * 99 // 100] * 1e6 if times_s else 0.0
-
-    def finish(self) -> None:
-        """End it."""
-        self._end.set()
-        self.join(_TIMEOUT_S)
+    It prints when each was sent and how long it took, as JSON, when its standard input ends.
+    """
+    clients = [_client(port) for port in ports]
+    times_s: list[tuple[float, float]] = []
+    at, number = 0, 0
+    print("ready", flush=True)
+    due_s = time.monotonic()
+    while True:
+        due_s += _INTERVAL_S
+        if select.select([sys.stdin], [], [], max(0.0, due_s - time.monotonic()))[0]:
+            break
+        number += 1
+        request = ("SET", f"small-{number % 500}", "x" * 100)
+        began_s = time.monotonic()
+        while not _is_served(clients[at], request):
+            at = 1 - at
+        times_s.append((began_s, time.monotonic() - began_s))
+    print(json.dumps(times_s))
 
 
 def _is_served(client: Client, request: tuple[str, ...]) -> bool:
@@ -107,6 +99,14 @@ def _client(port: int) -> Client:
     client = Client(HOST, port)
     client.call("AUTH", JOB, job_token(_SECRET, JOB))
     return client
+
+
+def _p99_us(times_s: list[tuple[float, float]], begin_s: float, end_s: float) -> float:
+    """What 99 % of the requests that were sent in a time did not take longer than."""
+    found = sorted(taken_s for began_s, taken_s in times_s if begin_s <= began_s < end_s)
+    if not found:
+        raise BenchmarkError("the client sent nothing meanwhile")
+    return found[len(found) * 99 // 100] * 1e6
 
 
 def measure(size_mib: int) -> Taken:
@@ -138,33 +138,34 @@ def measure(size_mib: int) -> Taken:
             value = os.urandom(_VALUE_BYTES)
             for number in range(size_mib * MIB // _VALUE_BYTES):
                 filling.call("SET", f"large-{number}", value)
-        watching = Watching([server.port for server in servers])
-        watching.start()
-        time.sleep(2.0)
-        p99_before_us = watching.take_p99_us()
-        took_s = _move_all(controller)
-        p99_meanwhile_us = watching.take_p99_us()
-        watching.finish()
+        alone_s = _move_all(controller, *_IDS)
+        with helper("moves", "--watch", *(str(server.port) for server in servers)) as watching:
+            # What is not needed any more goes back to the system meanwhile.
+            time.sleep(2 * _BEFORE_S)
+            began_s = time.monotonic()
+            took_s = _move_all(controller, *reversed(_IDS))
+        times_s = json.loads(watching.result)
         time.sleep(1.5)
         holds = max((r["holds"] for r in controller.reports.values()), key=lambda h: h["count"])
     return Taken(
         bare_mib_s=bare_mib_s,
-        move_mib_s=size_mib / took_s,
+        move_mib_s=size_mib / alone_s,
+        beside_mib_s=size_mib / took_s,
         hold_p99_ms=holds["p99_s"] * 1000,
         hold_max_ms=holds["max_s"] * 1000,
-        p99_before_us=p99_before_us,
-        p99_meanwhile_us=p99_meanwhile_us,
+        p99_before_us=_p99_us(times_s, began_s - _BEFORE_S, began_s),
+        p99_meanwhile_us=_p99_us(times_s, began_s, began_s + took_s),
     )
 
 
-def _move_all(controller: Controller) -> float:
-    """Have all slots go to the second server, in parts; how long it took, in seconds."""
+def _move_all(controller: Controller, source: str, target: str) -> float:
+    """Have all slots go to another server, in parts; how long it took, in seconds."""
     step = SLOT_COUNT // _PARTS
-    parts = [(start, start + step - 1, *_IDS) for start in range(0, SLOT_COUNT, step)]
-    began_s = time.perf_counter()
-    moves = controller.place_job([(0, SLOT_COUNT - 1, _IDS[0])], parts)
+    parts = [(start, start + step - 1, source, target) for start in range(0, SLOT_COUNT, step)]
+    began_s = time.monotonic()
+    moves = controller.place_job([(0, SLOT_COUNT - 1, source)], parts)
     _wait(lambda: all(controller.messages("MEMBER.MOVED", move_id) for move_id in moves))
-    return time.perf_counter() - began_s
+    return time.monotonic() - began_s
 
 
 def _wait(condition: Callable[[], bool]) -> None:
@@ -219,10 +220,14 @@ def _new_memory(size: int) -> Iterator[memoryview]:
 def main() -> int:
     """Measure, and print a line for each figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mib", type=int, default=256, help="what is moved (default: %(default)s)")
+    parser.add_argument("--mib", type=int, default=512, help="what is moved (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="how often (default: %(default)s)")
     parser.add_argument("--receive", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--watch", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.watch:
+        _watch(arguments.watch)
+        return 0
     if arguments.receive:
         _receive(arguments.receive)
         return 0
@@ -230,8 +235,9 @@ def main() -> int:
         taken = measure(arguments.mib)
         print(
             f"move {taken.move_mib_s:.0f} MiB/s, bare sendfile {taken.bare_mib_s:.0f} MiB/s "
-            f"(ratio {taken.move_mib_s / taken.bare_mib_s:.2f}); holds p99 "
-            f"{taken.hold_p99_ms:.2f} ms, max {taken.hold_max_ms:.2f} ms; client p99 "
+            f"(ratio {taken.move_mib_s / taken.bare_mib_s:.2f}); beside a client "
+            f"{taken.beside_mib_s:.0f} MiB/s, holds p99 {taken.hold_p99_ms:.2f} ms, "
+            f"max {taken.hold_max_ms:.2f} ms, client p99 "
             f"{taken.p99_before_us:.0f} us before, {taken.p99_meanwhile_us:.0f} us meanwhile "
             f"(ratio {taken.p99_meanwhile_us / max(1.0, taken.p99_before_us):.2f})"
         )

@@ -238,5 +238,6 @@ class ExtentSink:
             pages = min(extent.pages, extent.backed_pages + step_pages)
             if not self._extents.back(extent, pages):
                 return None
-            self._step_bytes = min(2 * self._step_bytes, limits.RECEIVE_LARGE_BYTES)
+            step_bytes_max = COPY_TURN_BYTES if self._is_copy else limits.RECEIVE_LARGE_BYTES
+            self._step_bytes = min(2 * self._step_bytes, step_bytes_max)
         return extent

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.keyspace import Keyspace
 
 # Given back in one step, before others have their turn.
-_SLICE_BYTES: Final = 4 * limits.MIB
+_SLICE_BYTES: Final = limits.MIB
 # How long something must have been unused.
 _WINDOW_S: Final = 1.0
 # How long nothing must have been asked for, until the reserve goes back too.

@@ -21,11 +21,12 @@ cdef class Reactor:
     cdef object _on_round, _on_burst_end, _scheduled, _accept_resume_s
     cdef Poller _epoll
     cdef int _wake_fd, _linger_ms
-    cdef bint _serving, _closed, _stalled
+    cdef bint _serving, _closed, _stalled, _tasks_wait
 
     @cython.locals(mask=cython.int)
     cpdef update_interest(self, Connection connection)
     cpdef schedule(self, Connection connection)
+    cpdef let_tasks_run(self)
     cdef _look_at_clock(self)
     @cython.locals(started_s=cython.double, ready=cython.int)
     cpdef _burst(self)

@@ -117,6 +117,8 @@ class Reactor:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, _IN)
         self._linger_ms = limits.LINGER_MS
+        # Whether a task is to have the thread soon.
+        self._tasks_wait = False
         self._serving = False
         self._accept_resume_s: float | None = None
         self._closed = False
@@ -231,9 +233,9 @@ class Reactor:
             connection.last_receive_s = self.now_s
             connection.resume_input()
 
-    def linger(self, *, allowed: bool) -> None:
-        """Have the reactor wait for more by itself, or leave the thread at once to who works."""
-        self._linger_ms = limits.LINGER_MS if allowed else 0
+    def let_tasks_run(self) -> None:
+        """Leave the thread when what is ready has had its turn: a task has something to do."""
+        self._tasks_wait = True
 
     @property
     def wake_fd(self) -> int:
@@ -292,7 +294,7 @@ class Reactor:
                     self._round(ready)
                 if self.poll is not None:
                     self._polling = self.poll()
-                if self.now_s - started_s > limits.BURST_S:
+                if self._tasks_wait or self.now_s - started_s > limits.BURST_S:
                     return
                 # While traffic is hot the next request comes sooner than a way through trio's
                 # scheduler and back takes.
@@ -302,6 +304,7 @@ class Reactor:
                     ready = self._epoll.poll(0 if self._scheduled else self._linger_ms)
         finally:
             self._serving = False
+            self._tasks_wait = False
             if self._on_burst_end is not None:
                 self._on_burst_end()
 

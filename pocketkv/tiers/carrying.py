@@ -28,6 +28,7 @@ from pocketkv.resp.peer import RemoteError
 from pocketkv.tiers.copying import Sender
 from pocketkv.tiers.line import Line, Waiter
 from pocketkv.tiers.move_metrics import HoldTimes
+from pocketkv.tiers.resting import Rests
 
 # The last round may take about so much: with the way there and back, some milliseconds.
 _LAST_BYTES: Final = 128 * limits.KIB
@@ -83,6 +84,7 @@ class Carrier:
         is_ordered: Whether the map still orders the move.
         target_is_known: Whether the list of servers still has the target.
         holds: Where the times of holds are counted.
+        rests: How long to rest after a step.
         on_flip: Called at the moment when the slots have gone, with their keys and bytes.
         log: The server's log.
 
@@ -100,6 +102,7 @@ class Carrier:
         is_ordered: Callable[[], bool],
         target_is_known: Callable[[], bool],
         holds: HoldTimes,
+        rests: Rests,
         on_flip: Callable[[int, int], None],
         log: logging.Logger,
     ) -> None:
@@ -111,6 +114,7 @@ class Carrier:
         self._is_ordered = is_ordered
         self._target_is_known = target_is_known
         self._holds = holds
+        self._rests = rests
         self._on_flip = on_flip
         self._log = log
         self._hold: Hold | None = None
@@ -142,7 +146,7 @@ class Carrier:
                 await self._begin(line)
                 if self._is_over():
                     break
-                self._sender = Sender(line, outgoing)
+                self._sender = Sender(line, outgoing, self._rests)
                 try:
                     await self._copy_and_take(line, self._sender)
                 except RemoteError as error:

@@ -1,8 +1,9 @@
 """Sends the keys of slots that are moved, as `pocketkv.engine.moving.Outgoing` says.
 
 It works in short steps: between two of them the reactor serves clients, and the more they keep it
-busy, the longer the next step may be beside them. Small values go many in a request; large strings
-are sent by the system from where they stand, and read from a device by whoever may wait.
+busy, the longer the next step may be beside them; where they lack the processor, it rests as well.
+Small values go many in a request; large strings are sent by the system from where they stand, and
+read from a device by whoever may wait.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
 from pocketkv.slots import key_slot
 from pocketkv.tiers.line import Argument, Line
+from pocketkv.tiers.resting import Rests
 from pocketkv.tiers.sending import loaded
 
 # A request is sent when it has so many bytes, or pieces.
@@ -37,6 +39,8 @@ _PART_BYTES: Final = 16 * limits.MIB
 _HELD_ANSWER_S: Final = 0.02
 # What may be on its way and not answered, so that the target always has something to do.
 _WINDOW_BYTES: Final = 2 * limits.MIB
+# Both while clients need the processor: after each, everybody rests.
+_RESTING_BYTES: Final = limits.MIB // 2
 # How long a step takes at least, and at most; and how much of the time that clients took since the
 # last one.
 _STEP_MIN_S: Final = 0.00015
@@ -50,15 +54,17 @@ class Sender:
     Args:
         line: To the target, in the job.
         outgoing: What there is to send.
+        rests: How long to rest after a step.
 
     Attributes:
         sent_bytes, sent_keys: What was sent so far, with what was sent again.
         unreadable: Keys whose values cannot be read, and so go nowhere.
     """
 
-    def __init__(self, line: Line, outgoing: Outgoing) -> None:
+    def __init__(self, line: Line, outgoing: Outgoing, rests: Rests) -> None:
         self.line = line
         self.outgoing = outgoing
+        self._rests = rests
         self.sent_bytes = 0
         self.sent_keys = 0
         self.unreadable = 0
@@ -189,7 +195,8 @@ class Sender:
         total = len(value)
         due_ms = db.expiry_ms(key) or 0
         while True:
-            stop = min(start + _PART_BYTES, total)
+            part_bytes = _RESTING_BYTES if self._rests.are_taken else _PART_BYTES
+            stop = min(start + part_bytes, total)
             if start == stop:
                 # Nothing of it was written: only when it expires may be another.
                 self._add(db, key, EXPIRE)
@@ -201,7 +208,7 @@ class Sender:
             if start == total:
                 return
             if not self.outgoing.is_held:
-                await self._step(_PART_BYTES)
+                await self._step(part_bytes)
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -248,14 +255,21 @@ class Sender:
         if now_s - self._step_began_s < self._step_s and not is_full and self._failure is None:
             return
         self.flush()
+        # Clients have their turn, but nobody waits for more of them.
+        self.line.reactor.let_tasks_run()
         await trio.lowlevel.checkpoint()
         # How long the reactor had the thread tells how much there is to do for clients.
         busy_s = time.perf_counter() - now_s
         self._step_s = min(max(_STEP_SHARE * busy_s, _STEP_MIN_S), _STEP_MAX_S)
         self.raise_failure()
+        if self._rests.are_taken:
+            window_bytes = min(window_bytes, _RESTING_BYTES)
         while self.line.outstanding_bytes > window_bytes:
             await self._wait_answer()
             self.raise_failure()
+        rest_s = self._rests.after_s(time.perf_counter() - self._step_began_s)
+        if rest_s > 0:
+            await trio.sleep(rest_s)
         self._step_began_s = time.perf_counter()
 
     async def answered(self) -> None:

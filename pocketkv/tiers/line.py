@@ -148,6 +148,8 @@ class Line(Connection):
         on_reply, size = self._waiting.popleft()
         self.outstanding_bytes -= size
         on_reply(reply)
+        # Whoever waited for it.
+        self.reactor.let_tasks_run()
 
     def on_sweep(self, now_s: float) -> None:
         """Give up a server that neither takes nor answers anything."""

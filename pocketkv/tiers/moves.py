@@ -29,6 +29,7 @@ from pocketkv.resp.reactor import Reactor
 from pocketkv.tiers.carrying import Carrier, Failed
 from pocketkv.tiers.line import Line, open_line
 from pocketkv.tiers.move_metrics import HoldTimes, move_metrics
+from pocketkv.tiers.resting import Rests
 
 _PAUSE_S: Final = 0.1
 # A target that cannot be reached for so long is given up; the controller may know more.
@@ -80,6 +81,7 @@ class Mover:
         self._call = call
         self._log = log
         self.holds = HoldTimes()
+        self._rests = Rests(lambda: node.commands_processed)
         self._wanted: dict[Key, _Wanted] = {}
         self._running: dict[Key, Carrier] = {}
         # Keys that went with a flip, until the controller's maps know of it.
@@ -115,6 +117,10 @@ class Mover:
                     await self._changed.wait()
             finally:
                 self._nursery = None
+
+    def hurry(self) -> None:
+        """This server is to end soon: what it sends away does not wait for clients."""
+        self._rests.hurry()
 
     # --- maps ----------------------------------------------------------------------------------
 
@@ -233,11 +239,11 @@ class Mover:
             is_ordered=lambda: self._is_ordered(key),
             target_is_known=lambda: self._target_is_known(move.target),
             holds=self.holds,
+            rests=self._rests,
             on_flip=lambda keys, size: self._on_flip(wanted, keys, size),
             log=self._log,
         )
         self._running[key] = carrier
-        self._reactor.linger(allowed=False)
         if not wanted.is_begun:
             wanted.is_begun = True
             number = self._numbers.next(self._node.clock.now_ms)
@@ -248,8 +254,6 @@ class Mover:
             self._give_up(wanted, failure)
         finally:
             del self._running[key]
-            if not self._running:
-                self._reactor.linger(allowed=True)
         await trio.lowlevel.checkpoint()
 
     def _on_flip(self, wanted: _Wanted, keys: int, size: int) -> None:

@@ -242,7 +242,7 @@ class StorageServer:
         figures = partial(self.figures, shell)
         timeout_s = self.config.drain_timeout_s
         leaver = Leaver(self.node, shell.reactor, membership, figures, timeout_s, self.log)
-        shell.leave = leaver.leave
+        shell.leave = partial(self._leave, leaver)
         self.retirer = Retirer(self.node, membership.call, self.log, self.kept)
         self.node.retaining = self.retirer.ask
         self.mover = Mover(self.node, shell.reactor, membership.call, self.log)
@@ -260,6 +260,12 @@ class StorageServer:
             await membership.wait_joined()
             self._forget_ended()
             shell.ready = True
+
+    async def _leave(self, leaver: Leaver) -> None:
+        """Have everything moved to others in time."""
+        if self.mover is not None:
+            self.mover.hurry()
+        await leaver.leave()
 
     async def _confirm(self, membership: Membership) -> None:
         """This process stood still: hear whose its slots are, before anything of them is told."""

@@ -62,7 +62,7 @@ def test_what_is_spent_goes_back_at_once_in_slices(server: Server) -> None:
     extent.is_sent = True
     del extent
     assert server.step()
-    assert server.punched_pages() == 4 * MIB_PAGES
+    assert server.punched_pages() == MIB_PAGES
     server.settle()
     assert server.punched_pages() == 10 * MIB_PAGES
 

@@ -31,6 +31,7 @@ from pocketkv.tiers import carrying
 from pocketkv.tiers.carrying import Carrier
 from pocketkv.tiers.copying import Sender
 from pocketkv.tiers.move_metrics import HoldTimes
+from pocketkv.tiers.resting import Rests
 from tests.engine.harness import NODE_ID, OTHER_ID, Client, Engine, make_server
 from tests.engine.media import FakeMedium
 from tests.replies import Error
@@ -158,6 +159,7 @@ class Pair:
             is_ordered=lambda: self.is_ordered,
             target_is_known=lambda: True,
             holds=self.holds,
+            rests=Rests(lambda: 0),
             on_flip=lambda keys, size: self.flipped.append((keys, size)),
             log=logging.getLogger("pocketkv.tests"),
         )
