@@ -15,7 +15,7 @@ from benchmarks.client import BenchmarkError
 from benchmarks.comparison import Row
 from benchmarks.kept import Outcome
 from benchmarks.sampling import CPU, MEASURES
-from benchmarks.works import ROUTER_PREFIX, TIERS_PREFIX
+from benchmarks.works import MOVES_PREFIX, ROUTER_PREFIX, TIERS_PREFIX
 
 BEGIN: Final = "<!-- figures: begin, written by `make bench` -->"
 END: Final = "<!-- figures: end -->"
@@ -45,7 +45,8 @@ def write(path: Path, outcome: Outcome) -> None:
 def section(outcome: Outcome) -> str:
     """Return all figures as Markdown."""
     of_tiers = [row for row in outcome.rows if row.work.startswith(TIERS_PREFIX)]
-    rest = [row for row in outcome.rows if not row.work.startswith(TIERS_PREFIX)]
+    of_moves = [row for row in outcome.rows if row.work.startswith(MOVES_PREFIX)]
+    rest = [row for row in outcome.rows if row not in of_tiers and row not in of_moves]
     of_works = [row for row in rest if row.measure in MEASURES]
     others = [row for row in rest if row.measure not in MEASURES]
     direct = [row for row in of_works if not row.work.startswith(ROUTER_PREFIX)]
@@ -61,6 +62,12 @@ def section(outcome: Outcome) -> str:
             "### File tiers",
             "PocketKV / what stands beside it.",
             _others(_TIERS_HEAD, of_tiers),
+        ]
+    if of_moves:
+        parts += [
+            "### Live moves",
+            "PocketKV / what stands beside it; of holds, their time.",
+            _others(_TIERS_HEAD, of_moves),
         ]
     if routed:
         parts += ["### Through the router", "Router / direct **ratio**.", _works(routed)]
@@ -95,10 +102,10 @@ def _cell(row: Row) -> str:
 def _others(head: Sequence[str], rows: Iterable[Row]) -> str:
     lines = [
         (
-            row.work.removeprefix(TIERS_PREFIX),
+            row.work.removeprefix(TIERS_PREFIX).removeprefix(MOVES_PREFIX),
             f"{row.measure} ({row.note})" if row.note else row.measure,
             report.figure(row.ours, row.unit),
-            report.figure(row.theirs, row.unit),
+            "" if row.is_own and not row.theirs else report.figure(row.theirs, row.unit),
             report.compared_text(row, row.compared.median),
             "" if row.target is None else str(row.target),
             row.verdict,

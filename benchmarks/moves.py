@@ -19,19 +19,27 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from benchmarks.client import BenchmarkError, Client
+from benchmarks.comparison import Row, Target, ratios, spread
 from benchmarks.helpers import helper
 from benchmarks.played_controller import JOB, Controller
+from benchmarks.sampling import P99
 from benchmarks.servers import HOST, storage_server
+from benchmarks.works import MOVES_PREFIX
 from pocketkv.slots import SLOT_COUNT
 from pocketkv.tokens import job_token
 
 MIB: Final = 1024 * 1024
+GROUP: Final = "moves"
+NAME: Final = "moves-large"
+_FASTER: Final = Target(low=0.6)
+_BESIDE: Final = Target(high=2.0)
+_HELD: Final = Target(high=5.0, unit=" ms")
 _SECRET: Final = bytes(range(32))
 _IDS: Final = ("a" * 40, "b" * 40)
 _VALUE_BYTES: Final = 4 * MIB
@@ -109,8 +117,12 @@ def _p99_us(times_s: list[tuple[float, float]], begin_s: float, end_s: float) ->
     return found[len(found) * 99 // 100] * 1e6
 
 
-def measure(size_mib: int) -> Taken:
-    """Move so much, once.
+def measure(size_mib: int, before_s: float = _BEFORE_S) -> Taken:
+    """Move so much, there and back.
+
+    Args:
+        size_mib: How much.
+        before_s: How long the client is looked at before that.
 
     Raises:
         BenchmarkError: A server does not start, or the move does not end.
@@ -141,7 +153,7 @@ def measure(size_mib: int) -> Taken:
         alone_s = _move_all(controller, *_IDS)
         with helper("moves", "--watch", *(str(server.port) for server in servers)) as watching:
             # What is not needed any more goes back to the system meanwhile.
-            time.sleep(2 * _BEFORE_S)
+            time.sleep(2 * before_s)
             began_s = time.monotonic()
             took_s = _move_all(controller, *reversed(_IDS))
         times_s = json.loads(watching.result)
@@ -153,7 +165,7 @@ def measure(size_mib: int) -> Taken:
         beside_mib_s=size_mib / took_s,
         hold_p99_ms=holds["p99_s"] * 1000,
         hold_max_ms=holds["max_s"] * 1000,
-        p99_before_us=_p99_us(times_s, began_s - _BEFORE_S, began_s),
+        p99_before_us=_p99_us(times_s, began_s - before_s, began_s),
         p99_meanwhile_us=_p99_us(times_s, began_s, began_s + took_s),
     )
 
@@ -215,6 +227,48 @@ def _new_memory(size: int) -> Iterator[memoryview]:
     with mmap.mmap(fd, size) as mapped, memoryview(mapped) as view:
         yield view
     os.close(fd)
+
+
+def rows(taken: Sequence[Taken]) -> list[Row]:
+    """The lines of the table for some runs."""
+    holds_ms = spread([one.hold_p99_ms for one in taken])
+    speeds = [one.move_mib_s for one in taken]
+    bare = [one.bare_mib_s for one in taken]
+    meanwhile = [one.p99_meanwhile_us for one in taken]
+    before = [one.p99_before_us for one in taken]
+    beside = spread([one.beside_mib_s for one in taken]).median
+    return [
+        Row(
+            work=f"{MOVES_PREFIX}4 MiB values to another server, and a bare sendfile",
+            measure="throughput",
+            unit="MiB/s",
+            ours=spread(speeds).median,
+            theirs=spread(bare).median,
+            compared=ratios(speeds, bare),
+            target=_FASTER,
+            is_less_better=False,
+            note=f"{beside:.0f} MiB/s beside a client",
+        ),
+        Row(
+            work=f"{MOVES_PREFIX}SET 100 B, 1000/s, of a client meanwhile, and before",
+            measure=P99,
+            unit="us",
+            ours=spread(meanwhile).median,
+            theirs=spread(before).median,
+            compared=ratios(meanwhile, before),
+            target=_BESIDE,
+        ),
+        Row(
+            work=f"{MOVES_PREFIX}commands on slots that go are held",
+            measure="p99",
+            unit="ms",
+            ours=holds_ms.median,
+            theirs=0.0,
+            compared=holds_ms,
+            target=_HELD,
+            is_own=True,
+        ),
+    ]
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, memory, servers, tails, tiers
+from benchmarks import machine, memory, moves, servers, tails, tiers
 from benchmarks.client import BenchmarkError
 from benchmarks.comparison import Row
 from benchmarks.exchanges import Operation
@@ -27,7 +27,7 @@ from benchmarks.sampling import (
     missing_commands,
 )
 from benchmarks.servers import Endpoint
-from benchmarks.works import router_works, size_name, works
+from benchmarks.works import MIB, router_works, size_name, works
 
 _MEMORY_GROUP = "memory"
 _PER_KEY = "memory-per-key"
@@ -90,6 +90,7 @@ def known_names() -> dict[str, list[str]]:
     groups[tails.GROUP] = list(tails.names())
     groups[_MEMORY_GROUP] = list(memory_names())
     groups[tiers.GROUP] = list(tiers.NAMES)
+    groups[moves.GROUP] = [moves.NAME]
     return groups
 
 
@@ -133,6 +134,7 @@ class Session:
             self._measure_memory()
             if not self.plan.with_noise:
                 self._attempt("file tiers", self._measure_tiers)
+                self._attempt("live moves", self._measure_moves)
         if self.plan.with_router:
             self._attempt("works through the router", self._compare_with_router)
 
@@ -287,6 +289,18 @@ class Session:
         taken = bench.take(name)
         self.rows += taken.rows
         self.others.setdefault(tiers.GROUP, {})[name] = taken.samples
+
+    # --- live moves ----------------------------------------------------------------------------
+
+    def _measure_moves(self) -> None:
+        if not self.plan.includes(moves.NAME, moves.GROUP, is_quick=False):
+            return
+        taken = []
+        for _ in range(self.plan.settings.pairs):
+            _say(f"{moves.NAME} ...")
+            taken.append(moves.measure(self.plan.tier_bytes // MIB))
+        self.rows += moves.rows(taken)
+        self.others[moves.GROUP] = {moves.NAME: [asdict(one) for one in taken]}
 
     # --- what came out -------------------------------------------------------------------------
 

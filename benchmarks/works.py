@@ -46,6 +46,7 @@ IDLE_CLIENTS: Final = 5000
 PIPELINE: Final = 16
 ROUTER_PREFIX: Final = "router / direct: "
 TIERS_PREFIX: Final = "nvme tier: "
+MOVES_PREFIX: Final = "moves: "
 KEYS: Final = 100_000
 """Keys of a work, where values are small: more than the processor's nearer caches hold."""
 
