@@ -26,6 +26,15 @@ cdef class FrequencySketch:
     @cython.locals(
         cells=bytearray,
         mask=cython.ulonglong,
+        number=cython.ulonglong,
+        step=cython.ulonglong,
+        row=cython.ulonglong,
+        cell=cython.ulonglong,
+    )
+    cpdef restore(self, bytes key, int frequency, long long salt=*)
+    @cython.locals(
+        cells=bytearray,
+        mask=cython.ulonglong,
         slots=cython.ulonglong,
         number=cython.ulonglong,
         step=cython.ulonglong,

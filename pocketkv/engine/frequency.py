@@ -3,7 +3,7 @@
 A count-min sketch with aging, as TinyLFU has it (Einziger, Friedman, Manes: TinyLFU, ACM TOS 2017):
 each key has a counter in each of four rows, its frequency is about the least of them, and from time
 to time all counters are halved, so that what was popular once does not stay so. A counter is a byte
-of which only values up to 15 are used.
+of which only values up to 15 are counted; what is restored may be more.
 
 Where a key's counters are, follows from the hash that Python keeps with every ``bytes``: it is
 keyed and well mixed, so no client can choose keys that share counters, and to count a use of a key
@@ -16,7 +16,7 @@ from typing import Final
 
 ROWS: Final = 4
 USES_MAX: Final = 15
-"""What `FrequencySketch.estimate` tells at most."""
+"""What `FrequencySketch.add` counts to at most."""
 
 SLOTS_MIN: Final = 1024
 SLOTS_MAX: Final = 1024 * 1024
@@ -85,8 +85,18 @@ class FrequencySketch:
         if self._uses >= self._uses_max:
             self._age()
 
+    def restore(self, key: bytes, frequency: int, salt: int = 0) -> None:
+        """Take a key for one that was used so often, 0 to 255; that is forgotten as usual."""
+        cells = self._cells
+        mask = self._mask
+        number = (hash(key) ^ salt) & _MASK
+        step = number >> 32 | 1
+        for row in range(ROWS):
+            cell = row * self._slots + (number + row * step & mask)
+            cells[cell] = max(cells[cell], frequency)
+
     def estimate(self, key: bytes, salt: int = 0) -> int:
-        """How often a key was used lately: 0 to 15, and seldom too much."""
+        """How often a key was used lately: 0 to 15 (255 if restored so), and seldom too much."""
         cells = self._cells
         mask = self._mask
         slots = self._slots

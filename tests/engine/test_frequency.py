@@ -20,6 +20,21 @@ def test_uses_are_counted_up_to_a_bound() -> None:
         assert sketch.estimate(b"key") == min(count, USES_MAX)
 
 
+def test_what_was_used_elsewhere_is_taken_over_and_forgotten_in_time() -> None:
+    sketch = FrequencySketch(1000)
+    sketch.restore(b"key", 200, 7)
+    assert sketch.estimate(b"key", 7) == 200
+    assert sketch.estimate(b"key") == 0
+    sketch.restore(b"key", 3, 7)
+    sketch.add(b"key", 7)
+    assert sketch.estimate(b"key", 7) == 200
+    number = 0
+    while sketch.ages < 8:
+        sketch.add(b"other %d" % number)
+        number += 1
+    assert sketch.estimate(b"key", 7) <= USES_MAX
+
+
 def test_equal_keys_of_different_owners_are_told_apart() -> None:
     sketch = FrequencySketch(1000)
     for _ in range(5):

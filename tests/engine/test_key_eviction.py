@@ -137,6 +137,20 @@ def test_how_often_a_key_is_used_is_told_by_policy() -> None:
     assert client("OBJECT", "IDLETIME", "k1") == 0
 
 
+def test_restore_tells_how_often_a_key_was_used() -> None:
+    engine = filled("allkeys-lfu")
+    client = engine.connect()
+    dump = client("DUMP", "k1")
+    assert client("RESTORE", "restored", 0, dump, "FREQ", 100) == "OK"
+    assert client("OBJECT", "FREQ", "restored") == 100
+    client("GET", "restored")
+    assert client("OBJECT", "FREQ", "restored") == 100
+    client("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    assert client("RESTORE", "other", 0, dump, "FREQ", 200) == "OK"
+    client("CONFIG", "SET", "maxmemory-policy", "allkeys-lfu")
+    assert client("OBJECT", "FREQ", "other") <= 15
+
+
 def test_where_there_is_a_medium_values_go_there_and_no_key_goes() -> None:
     client = Engine(store=MemoryStore()).connect()
     reply = client("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")

@@ -138,6 +138,7 @@ def restore(session: Session, request: list[bytes]) -> Reply:
         db.set_expiry(key, due_ms)
     if options.idle_s > 0:
         _set_idle(session, key, options.idle_s)
+    _set_frequency(session, key, options.frequency)
     db.notify(notifications.GENERIC, b"restore", key)
     return OK
 
@@ -167,6 +168,14 @@ def _load(session: Session, payload: bytes) -> Value:
         return content
     string.write(0, content)
     return string
+
+
+def _set_frequency(session: Session, key: bytes, frequency: int) -> None:
+    """Have a key be one that was used so often, where that decides; elsewhere it means nothing."""
+    uses = session.db.uses
+    eviction = session.node.keyspace.eviction
+    if frequency > 0 and uses is not None and eviction is not None and eviction.counts_uses:
+        uses.restore(key, frequency, session.db.salt)
 
 
 def _set_idle(session: Session, key: bytes, idle_s: int) -> None:

@@ -396,7 +396,7 @@ def object_idletime(session: Session, request: list[bytes]) -> Reply:
     tips="nondeterministic_output",
 )
 def object_freq(session: Session, request: list[bytes]) -> Reply:
-    """An estimate from 0 to 15, or nil if the key does not exist."""
+    """An estimate from 0 to 15 (255 after RESTORE FREQ), or nil if the key does not exist."""
     db = session.db
     if db.glimpse(request[2]) is None:
         return None
