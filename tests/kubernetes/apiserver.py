@@ -258,11 +258,11 @@ class _Handler(BaseHTTPRequestHandler):
                     raise ConnectionAbortedError
                 while self.api.stalled_watches.is_set() and not self.api.stopping.is_set():
                     time.sleep(0.02)
-                if event is not None:
+                if not isinstance(event, int):
                     self._chunk(event)
                 elif time.monotonic() - marked_s > BOOKMARK_INTERVAL_S:
                     marked_s = time.monotonic()
-                    metadata = {"resourceVersion": str(objects.version)}
+                    metadata = {"resourceVersion": str(event)}
                     self._chunk({"type": "BOOKMARK", "object": {"metadata": metadata}})
         except RefusalError as refusal:
             self._chunk({"type": "ERROR", "object": refusal.body})

@@ -95,25 +95,21 @@ class Objects:
 
     def watch(
         self, namespace: str, kind: str, after: int, matches: Callable[[Document], bool]
-    ) -> Iterator[Document | None]:
-        """Yield events; None when nothing has happened for a while."""
-        collection = (namespace, kind)
+    ) -> Iterator[Document | int]:
+        """Yield events; when there was none for a while, the version that all has been told of."""
         while True:
             with self.changed:
+                if after >= self.oldest and after == self.version:
+                    self.changed.wait(0.05)
+                # Looked at after waiting: what happens is forgotten meanwhile, too.
                 if after < self.oldest:
                     raise RefusalError(410, "Expired", f"too old resource version: {after}")
                 fresh = [h for h in self.history if h.version > after]
-                if not fresh:
-                    self.changed.wait(0.05)
-                    fresh = [h for h in self.history if h.version > after]
-                after = self.version if not fresh else fresh[-1].version
-            told = [h for h in fresh if h.collection == collection]
-            for happening in told:
-                event = _event(happening, matches)
-                if event is not None:
-                    yield event
-            if not told:
-                yield None
+                after = self.version
+            told = [_event(h, matches) for h in fresh if h.collection == (namespace, kind)]
+            yield from (event for event in told if event is not None)
+            if not any(told):
+                yield after
 
     # --- writing -------------------------------------------------------------------------------
 

@@ -10,8 +10,10 @@ import pytest
 import trio
 
 from pocketkv.controller.backends.kubernetes import api as apis
+from pocketkv.controller.backends.kubernetes import door, retrying
 from pocketkv.controller.backends.kubernetes.api import ApiError, NotFoundError, path_of
 from pocketkv.controller.backends.kubernetes.door import Door, Mirror, WatchTimes
+from pocketkv.controller.backends.kubernetes.retrying import Backoff
 from tests.controller.running import in_trio
 from tests.kubernetes.apiserver import ApiServer
 from tests.kubernetes.connecting import NAMESPACE, api_of
@@ -101,6 +103,37 @@ async def test_a_watch_whose_version_has_expired_lists_again(server: ApiServer) 
         pod(server, "b")
         await seen.shows("a", "b")
         await until(lambda: server.count(r"GET .*pods\?limit") > lists)
+
+
+@pytest.mark.parametrize("end", ["expired", "cut"])
+@in_trio
+async def test_a_watch_that_went_well_is_begun_anew_at_once_however_it_ended(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    pauses_s: list[float] = []
+
+    class Told(Backoff):
+        def next_s(self, retry_after_s: float | None = None) -> float:
+            pauses_s.append(super().next_s(retry_after_s))
+            return pauses_s[-1]
+
+    monkeypatch.setattr(door, "Backoff", Told)
+    # Each watch that has begun has lasted long.
+    monkeypatch.setattr(door, "_SHORT_S", 0.0)
+    async with mirrored(server) as seen:
+        for number in range(6):
+            await seen.shows(*[f"p{i}" for i in range(number)])
+            watches = server.count("watch=true")
+            if end == "expired":
+                server.objects.compact()
+            else:
+                with server.fault("WATCHING", times=1) as fault:
+                    await until(lambda fault=fault: fault.met == 1)  # type: ignore[misc]
+            pod(server, f"p{number}")
+            await until(lambda since=watches: server.count("watch=true") > since)  # type: ignore[misc]
+        await seen.shows(*[f"p{i}" for i in range(6)])
+    assert len(pauses_s) >= 6
+    assert max(pauses_s) <= retrying.FIRST_S
 
 
 @in_trio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pocketkv.controller.backends.kubernetes.retrying import Backoff
 # Requests at the same time; watches have threads beside these.
 _REQUESTS_MAX: Final = 8
 _WATCHES_MAX: Final = 16
-# Who ends watches sooner than this is not asked for the next one at once.
+# A watch that lasted so long went well, however it ended: the next pause is a short one again.
 _SHORT_S: Final = 1.0
 
 
@@ -152,6 +153,8 @@ class Mirror:
         self._on_change = on_change
         self._log = log
         self._version = ""
+        # When the watch began; never, as long as there is none.
+        self._began_s = math.inf
         self.objects: dict[str, Document] = {}
         self.is_fresh = False
 
@@ -159,6 +162,8 @@ class Mirror:
         """Follow the collection until cancelled; started when it was listed once."""
         backoff, started, listed_s, told = Backoff(), False, 0.0, ""
         while True:
+            retry_s: float | None = None
+            self._began_s = math.inf
             try:
                 now_s = trio.current_time()
                 if not self._version or now_s - listed_s > self._door.times.resync_s:
@@ -167,14 +172,9 @@ class Mirror:
                     if not started:
                         started = True
                         task_status.started()
-                began_s = trio.current_time()
                 await self._watch()
-                if trio.current_time() - began_s > _SHORT_S:
-                    backoff.reset()
-                pause_s = backoff.next_s()
             except* ExpiredError:
                 self._version = ""
-                pause_s = backoff.next_s()
             except* ApiError as errors:
                 first = _first(errors)
                 # Also when it has never been heard: rights, or a kind, may be missing.
@@ -183,8 +183,9 @@ class Mirror:
                     self._log.warning("the API is not heard", extra={"error": told})
                 self.is_fresh = False
                 retry_s = first.retry_after_s if isinstance(first, ApiError) else None
-                pause_s = backoff.next_s(retry_s)
-            await trio.sleep(pause_s)
+            if trio.current_time() - self._began_s > _SHORT_S:
+                backoff.reset()
+            await trio.sleep(backoff.next_s(retry_s))
 
     async def _list(self) -> None:
         found, version = await self._door.list(self._path, self._selector)
@@ -198,6 +199,7 @@ class Mirror:
 
     async def _watch(self) -> None:
         async with self._door.watching(self._path, self._version, self._selector) as events:
+            self._began_s = trio.current_time()
             async for event in events:
                 self.is_fresh = True
                 self._take(str(event.get("type")), event["object"])
