@@ -8,21 +8,19 @@ sends SIGTERM to the process of a pod that is to go, and SIGKILL when its time i
 
 from __future__ import annotations
 
-import contextlib
 import os
-import selectors
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 from tests.kubernetes.apiserver import ApiServer
 from tests.kubernetes.connecting import NAMESPACE, RELEASE
+from tests.kubernetes.forwarding import Forwarder
 from tests.kubernetes.nodes import Node
 from tests.kubernetes.objects import Document, RefusalError
 from tests.kubernetes.remote import RealServer
@@ -228,25 +226,11 @@ class Service:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(0.1)
-        self.port = self._listener.getsockname()[1]
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
+        self._forwarder = Forwarder(("127.0.0.1", 0), self._endpoints)
+        self.port = self._forwarder.port
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join(10)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while not self._stop.is_set():
-            try:
-                client, _ = self._listener.accept()
-            except TimeoutError:
-                continue
-            threading.Thread(target=self._forward, args=(client,), daemon=True).start()
+        self._forwarder.close()
 
     def leaders(self) -> list[Document]:
         """Pods that are labelled as leaders."""
@@ -256,43 +240,10 @@ class Service:
             lambda one: (one["metadata"].get("labels") or {}).get("pocketkv.io/leader") == "true",
         )
 
-    def _forward(self, client: socket.socket) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(client.close)
-            try:
-                leaders = self.leaders()
-            except RefusalError:
-                return  # The API is away.
-            for pod in leaders:
-                port = int(pod["metadata"]["annotations"]["test/port"])
-                try:
-                    upstream = socket.create_connection(("127.0.0.1", port), 1)
-                except OSError:
-                    continue
-                stack.callback(upstream.close)
-                upstream.settimeout(None)
-                client.settimeout(None)
-                for data, to in _exchange(client, upstream, self._stop):
-                    try:
-                        to.sendall(data)
-                    except OSError:
-                        return
-                return
-
-
-def _exchange(
-    one: socket.socket, other: socket.socket, stop: threading.Event
-) -> Iterator[tuple[bytes, socket.socket]]:
-    with selectors.DefaultSelector() as selector:
-        selector.register(one, selectors.EVENT_READ, other)
-        selector.register(other, selectors.EVENT_READ, one)
-        while not stop.is_set():
-            for key, _ in selector.select(0.2):
-                source = one if key.data is other else other
-                try:
-                    data = source.recv(1 << 16)
-                except OSError:
-                    return
-                if not data:
-                    return
-                yield data, key.data
+    def _endpoints(self) -> list[tuple[str, int]]:
+        try:
+            leaders = self.leaders()
+        except RefusalError:
+            return []  # The API is away.
+        ports = [int(one["metadata"]["annotations"]["test/port"]) for one in leaders]
+        return [("127.0.0.1", port) for port in ports]
