@@ -258,8 +258,8 @@ class Core:
                     self.backend.start(server_id, tier)
                 case WatchServer(server_id, pid) if self.backend is not None:
                     self.backend.watch(server_id, pid)
-                case StopServer(server_id, force) if self.backend is not None:
-                    self.backend.stop(server_id, force=force)
+                case StopServer(server_id, force, returns) if self.backend is not None:
+                    self.backend.stop(server_id, force=force, returns=returns)
 
     async def _persist(self, batch: Persist) -> None:
         try:

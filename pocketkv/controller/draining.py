@@ -196,10 +196,9 @@ class DrainingBooks(MovingBooks):
         if self.fleet.remove(server_id, now_ms, has_died=False) is not None:
             self._stamp(changes)
             changes.servers = True
-        self.fleet.stopping.add(server_id)
         self._forget_setbacks(server_id)
         changes.records.add(server_id)
-        changes.actions.append(StopServer(server_id))
+        changes.actions.append(StopServer(server_id, returns=self.fleet.stop(server_id)))
         changes.log(logging.INFO, "server is to stop", server=server_id)
 
     # --- how many ------------------------------------------------------------------------------

@@ -249,6 +249,8 @@ class Fleet:
         self.changed: set[str] = set()
         self.stopping: set[str] = set()
         self.lost: dict[str, str] = {}
+        # Of `stopping`, those that are to be started again.
+        self._returning: set[str] = set()
         self._requests: dict[str, _Request] = {}
         self._deaths: dict[str, _Deaths] = {}
         # Servers that died and left files behind, with their tiers.
@@ -425,14 +427,12 @@ class Fleet:
 
     def request_missing(self, now_ms: int) -> Iterator[tuple[str, str]]:
         """Request what the plan lacks; yields id and tier of each server to start now."""
-        for tier, count in sorted(self.wanted.items()):
+        for tier in sorted(self.wanted):
             deaths = self._deaths.get(tier)
             if deaths is not None and now_ms < deaths.pause_until_ms:
                 continue
-            missing = count - len(self.staying(tier)) - len(self.requested(tier))
-            missing -= sum(m.drain is not None and m.drain.returns for m in self.managed(tier))
-            revivable = sorted(name for name, t in self._revivable.items() if t == tier)
-            for place in range(missing):
+            revivable = self._revivable_of(tier)
+            for place in range(self._missing(tier)):
                 if place < len(revivable):
                     server_id = revivable[place]
                     if server_id in self.stopping:
@@ -443,6 +443,45 @@ class Fleet:
                     server_id = self._new_server_id(tier)
                 self._requests[server_id] = _Request(tier, now_ms)
                 yield server_id, tier
+
+    def _missing(self, tier: str) -> int:
+        """Return how many servers the plan of a tier lacks, of which none was asked for."""
+        returning = sum(m.drain is not None and m.drain.returns for m in self.managed(tier))
+        there = len(self.staying(tier)) + len(self.requested(tier)) + returning
+        return self.wanted.get(tier, 0) - there
+
+    def _revivable_of(self, tier: str) -> list[str]:
+        return sorted(name for name, found in self._revivable.items() if found == tier)
+
+    # --- stopping ------------------------------------------------------------------------------
+
+    def stop(self, server_id: str) -> bool:
+        """Note that a server that is out is told to end.
+
+        Returns:
+            Whether it is to be started again in place as soon as it has ended.
+        """
+        self.stopping.add(server_id)
+        if self._is_to_return(server_id):
+            self._returning.add(server_id)
+        return server_id in self._returning
+
+    def stopped(self, server_id: str) -> None:
+        """Note that it has ended."""
+        self.stopping.discard(server_id)
+        self._returning.discard(server_id)
+
+    def given_up(self) -> list[str]:
+        """Return those that were to be started again, and are not any more: the plan shrank."""
+        found = sorted(name for name in self._returning if not self._is_to_return(name))
+        self._returning.difference_update(found)
+        return found
+
+    def _is_to_return(self, server_id: str) -> bool:
+        tier = self._revivable.get(server_id)
+        if tier is None or not self.traits.restarts_in_place:
+            return False
+        return self._revivable_of(tier).index(server_id) < self._missing(tier)
 
     # --- memory --------------------------------------------------------------------------------
 
@@ -493,6 +532,7 @@ class Fleet:
         """Check what must always hold; tests call it."""
         assert not self._requests.keys() & self.members.keys()
         assert not self.stopping & self.members.keys()
+        assert self._returning <= self.stopping
         assert all(count >= 0 for count in self.wanted.values())
         assert all(name == m.server.id for name, m in self.members.items())
         for member in self.members.values():

@@ -370,10 +370,14 @@ class WatchServer:
 
 @dataclass(frozen=True)
 class StopServer:
-    """Have the backend stop a storage server; with `force`, it gets no time to do anything."""
+    """Have the backend stop a storage server; with `force`, it gets no time to do anything.
+
+    One that `returns` will be started again under its id as soon as it has ended.
+    """
 
     server_id: str
     force: bool = False
+    returns: bool = False
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,8 @@ class ClusterState(ElasticBooks):
                 changes.records.add(server_id)
                 changes.log(logging.INFO, "server requested", server=server_id, tier=tier)
                 changes.actions.append(StartServer(server_id, tier))
+            for server_id in self.fleet.given_up():
+                changes.actions.append(StopServer(server_id))
 
     # --- members -------------------------------------------------------------------------------
 
@@ -337,7 +339,7 @@ class ClusterState(ElasticBooks):
     def _on_process_died(self, event: ProcessDied, now_ms: int, changes: Changes) -> None:
         server_id = event.server_id
         if server_id in self.fleet.stopping:
-            self.fleet.stopping.discard(server_id)
+            self.fleet.stopped(server_id)
             changes.log(logging.INFO, "server stopped", server=server_id, reason=event.reason)
             return
         member = self.fleet.members.get(server_id)
@@ -471,8 +473,8 @@ class ClusterState(ElasticBooks):
         for server_id, tier in self.fleet.overdue(now_ms):
             changes.log(logging.ERROR, "server did not join", server=server_id, tier=tier)
             self._lose(server_id, "it did not join", now_ms, changes)
-            self.fleet.stopping.add(server_id)
-            changes.actions.append(StopServer(server_id, force=True))
+            returns = self.fleet.stop(server_id)
+            changes.actions.append(StopServer(server_id, force=True, returns=returns))
         self._scale(now_ms, changes)
 
     def _on_lease_due(self, job_id: str, now_ms: int, changes: Changes) -> None:
@@ -494,8 +496,8 @@ class ClusterState(ElasticBooks):
         changes.log(logging.ERROR, "server is silent", server=server_id)
         self._lose(server_id, "it is silent", now_ms, changes)
         if member.managed:
-            self.fleet.stopping.add(server_id)
-            changes.actions.append(StopServer(server_id, force=True))
+            returns = self.fleet.stop(server_id)
+            changes.actions.append(StopServer(server_id, force=True, returns=returns))
 
     # --- placing -------------------------------------------------------------------------------
 

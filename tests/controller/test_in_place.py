@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
+import pytest
+
 from pocketkv.controller.fleet import BackendTraits
 from pocketkv.controller.messages import (
     Joined,
@@ -80,28 +82,49 @@ def test_one_that_is_silent_is_started_again_only_when_it_has_gone() -> None:
     for _ in range(20):
         cluster.state.fleet.hear("s-1", cluster.now_ms + 250)
         done += cluster(Tick(), 250)
-    assert of(StopServer, done) == [StopServer("s-0", force=True)]
+    assert of(StopServer, done) == [StopServer("s-0", force=True, returns=True)]
     assert of(StartServer, done) == []
     done = cluster(ProcessDied("s-0", "its pod has gone"))
     assert of(StartServer, done) == [StartServer("s-0", "dram")]
 
 
-def test_one_that_was_told_to_end_drains_and_nothing_takes_its_place() -> None:
+@pytest.mark.parametrize("server_id", ["s-1", "s-2"])
+def test_one_that_was_told_to_end_drains_and_nothing_takes_its_place(server_id: str) -> None:
     cluster = pods(3)
-    done = cluster(ServerDrained("s-1", "it was told to end", leaves=True))
+    done = cluster(ServerDrained(server_id, "it was told to end", leaves=True))
     done += cluster.carry_out_moves() + cluster(Tick(), 250)
-    assert of(StopServer, done) == [StopServer("s-1")]
+    assert of(StopServer, done) == [StopServer(server_id, returns=True)]
     assert of(StartServer, done) == []
     assert cluster.state.fleet.wanted == {"dram": 3}
-    done = cluster(ProcessDied("s-1", "its pod has gone"))
-    assert of(StartServer, done) == [StartServer("s-1", "dram")]
+    done = cluster(ProcessDied(server_id, "its pod has gone"))
+    assert of(StartServer, done) == [StartServer(server_id, "dram")]
+
+
+def test_one_that_was_to_return_does_not_when_the_plan_shrinks_meanwhile() -> None:
+    cluster = pods(3)
+    cluster(ServerDrained("s-2", "it was told to end", leaves=True))
+    cluster.carry_out_moves()
+    cluster(Tick(), 250)
+    assert of(StopServer, cluster(TierScaled("dram", 2))) == [StopServer("s-2")]
+    assert of(StopServer, cluster(Tick(), 250)) == []
+    assert of(StartServer, cluster(ProcessDied("s-2", "its pod has gone"))) == []
+
+
+def test_one_that_was_to_leave_for_good_and_falls_silent_does_not_return() -> None:
+    cluster = pods(2)
+    cluster(TierScaled("dram", 1))
+    done = []
+    for _ in range(20):
+        cluster.state.fleet.hear("s-0", cluster.now_ms + 250)
+        done += cluster(Tick(), 250)
+    assert StopServer("s-1", force=True) in of(StopServer, done)
+    assert of(StartServer, cluster(ProcessDied("s-1", "its pod has gone"))) == []
 
 
 def test_one_in_the_middle_that_is_drained_is_replaced() -> None:
     cluster = pods(3)
-    cluster(ServerDrained("s-0"))
-    cluster.carry_out_moves()
-    cluster(Tick(), 250)
+    done = cluster(ServerDrained("s-0")) + cluster.carry_out_moves() + cluster(Tick(), 250)
+    assert of(StopServer, done) == [StopServer("s-0", returns=True)]
     assert cluster.state.fleet.wanted == {"dram": 3}
     done = cluster(ProcessDied("s-0", "its pod has gone"))
     assert of(StartServer, done) == [StartServer("s-0", "dram")]

@@ -13,6 +13,7 @@ from tests.kubernetes.control_plane import (
     control_plane,
     folder_of_binaries,
 )
+from tests.kubernetes.real import RealCluster
 from tests.kubernetes.remote import RealServer
 
 
@@ -43,3 +44,11 @@ def real_server(plane: ControlPlane) -> RealServer:
     found = RealServer(plane)
     found.prepare()
     return found
+
+
+@pytest.fixture(scope="session")
+def real_cluster(request: pytest.FixtureRequest) -> RealCluster:
+    """The cluster that KUBECONFIG points to, or a control plane."""
+    if folder_of_binaries() is None:
+        return RealCluster(None)
+    return RealCluster(request.getfixturevalue("plane"))

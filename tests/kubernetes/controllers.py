@@ -113,7 +113,7 @@ class Controllers:
     def call(self, *arguments: Any) -> Any:
         with contextlib.closing(self.client()) as client:
             execute: Callable[..., Any] = client.execute_command
-            return _plain(execute(*arguments))
+            return plain(execute(*arguments))
 
     def servers(self) -> dict[str, Document]:
         return {one["id"]: one for one in self.call("SERVER.LIST")}
@@ -134,13 +134,14 @@ class Controllers:
         eventually(are_there, f"the servers are {names}")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a reply with texts instead of bytes."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, dict):
-        return {_plain(key): _plain(one) for key, one in value.items()}
+        return {plain(key): plain(one) for key, one in value.items()}
     return value
 
 

@@ -215,21 +215,29 @@ class Kubelet:
         """Run a pod from its start to its end."""
         try:
             while not pod.is_ending and not self._stop.is_set():
-                process = self._start(pod)
-                try:
-                    self._keep(pod, process)
-                finally:
-                    process.kill()
-                    pod.exits.append(process.wait(30))
+                if pod.exits and self._stop.wait(_RESTART_PAUSE_S):
+                    break
+                self._run_once(pod)
                 if pod.spec.get("restartPolicy") == "Never":
                     self._patch(pod, {"phase": "Failed" if pod.exits[-1] else "Succeeded"})
                     self._wait_for_end(pod)
-                elif pod.seen is not None:
-                    self._stop.wait(_RESTART_PAUSE_S)
             self._confirm_end(pod)
         except BaseException as error:
             self._errors.append(error)
             raise
+
+    def _run_once(self, pod: Pod) -> None:
+        try:
+            process = self._start(pod)
+        except RefusalError:
+            # What a volume or a variable is made of is not there, or the API is away.
+            self._stop.wait(_RESTART_PAUSE_S)
+            return
+        try:
+            self._keep(pod, process)
+        finally:
+            process.kill()
+            pod.exits.append(process.wait(30))
 
     def _wait_for_end(self, pod: Pod) -> None:
         while not pod.is_ending and not self._stop.wait(_LOOK_S):

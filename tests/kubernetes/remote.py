@@ -95,6 +95,17 @@ def eventually_done(try_it: Callable[[], Any], what: str) -> Any:
             time.sleep(0.2)
 
 
+def token_of(api: Api, account: str) -> str:
+    """Return a token of a ServiceAccount, as its pods would have it."""
+    path = path_of("api/v1", api.namespace, "serviceaccounts", account, "token")
+    body = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": _TOKEN_S},
+    }
+    return str(api.request("POST", path, body)["status"]["token"])
+
+
 class RemoteObjects:
     """The objects of a real API server, by its administrator."""
 
@@ -188,20 +199,10 @@ class RealServer:
         dry = {"dryRun": "All"}
         eventually_done(lambda: api.request("POST", pods, one, query=dry), "pods may be made")
 
-    def token(self) -> str:
-        """Of the controllers' ServiceAccount, as their pods would have it."""
-        path = path_of("api/v1", NAMESPACE, "serviceaccounts", ACCOUNT, "token")
-        body = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {"expirationSeconds": _TOKEN_S},
-        }
-        made = self.plane.api(NAMESPACE).request("POST", path, body)
-        return str(made["status"]["token"])
-
     def kubeconfig(self, path: Path, namespace: str = NAMESPACE) -> Path:
         """Write a file by which a controller may what the chart lets it, and no more."""
-        path.write_bytes(self.plane.kubeconfig(ACCOUNT, namespace, self.token()).read_bytes())
+        token = token_of(self.plane.api(NAMESPACE), ACCOUNT)
+        path.write_bytes(self.plane.kubeconfig(ACCOUNT, namespace, token).read_bytes())
         return path
 
     def empty(self) -> None:

@@ -41,6 +41,11 @@ class Running:
     def replicas(self) -> int:
         return int(self.objects.get(NAMESPACE, "statefulsets", SET)["spec"]["replicas"])
 
+    def uid(self, name: str) -> str:
+        """Of a pod; empty if there is none."""
+        one = self.objects.find(NAMESPACE, "pods", name)
+        return "" if one is None else str(one["metadata"]["uid"])
+
     def pods(self) -> set[str]:
         return {one["metadata"]["name"] for one in storage_pods(self.objects)}
 
@@ -109,6 +114,36 @@ async def test_a_set_grows_at_once_and_shrinks_by_what_was_stopped(server: ApiSe
         await cluster.has(1)
         await until(lambda: len(cluster.told) == 2)
         assert set(cluster.told) == {ProcessDied(f"{SET}-{i}", "its pod has gone") for i in (1, 2)}
+
+
+@pytest.mark.parametrize("ordinal", [0, 2])
+@in_trio
+async def test_a_pod_that_is_to_return_is_made_anew_and_its_set_stays_as_large(
+    server: ApiServer, ordinal: int
+) -> None:
+    """A set that rolls an upgrade out would go on to the next pod before this one is back."""
+    async with running(server, replicas=3) as cluster:
+        name = f"{SET}-{ordinal}"
+        before = cluster.uid(name)
+        cluster.backend.stop(name, force=False, returns=True)
+        await until(lambda: cluster.uid(name) not in {"", before})
+        await until(lambda: cluster.told == [ProcessDied(name, "its pod has gone")])
+        assert server.count(SCALE) == 0
+        cluster.backend.start(name, "dram")
+        await cluster.has(3)
+        assert server.count(SCALE) == 0
+
+
+@in_trio
+async def test_a_pod_that_is_not_to_return_after_all_goes_for_good(server: ApiServer) -> None:
+    async with running(server, replicas=2, follows=False) as cluster:
+        name = f"{SET}-1"
+        cluster.backend.stop(name, force=False, returns=True)
+        await until(lambda: server.count(f"DELETE .*{name}") == 1)
+        cluster.backend.stop(name, force=False)
+        await until(lambda: cluster.replicas() == 1)
+        end_pods(server.objects)
+        await until(lambda: cluster.told == [ProcessDied(name, "its pod has gone")])
 
 
 @pytest.mark.parametrize("status", [0, 404, 409, 410, 429, 500, 503])
@@ -234,20 +269,11 @@ async def test_a_pod_that_is_not_deleted_at_first_goes_in_the_end(
     server: ApiServer, status: int
 ) -> None:
     async with running(server, replicas=2) as cluster:
-        [uid] = [
-            one["metadata"]["uid"]
-            for one in storage_pods(server.objects)
-            if one["metadata"]["name"] == f"{SET}-0"
-        ]
+        uid = cluster.uid(f"{SET}-0")
         with server.fault(f"DELETE .*pods/{SET}-0", status=status, times=1) as fault:
             cluster.backend.stop(f"{SET}-0", force=True)
             await met(fault)
-
-        def is_another() -> bool:
-            one = server.objects.find(NAMESPACE, "pods", f"{SET}-0")
-            return one is not None and one["metadata"]["uid"] != uid
-
-        await until(is_another)
+        await until(lambda: cluster.uid(f"{SET}-0") not in {"", uid})
         assert ProcessDied(f"{SET}-0", "its pod has gone") in cluster.told
 
 

@@ -158,16 +158,20 @@ def test_a_leader_that_is_told_to_stop_gives_the_lease_back(server: Server, tmp_
         assert "leading identity" in log
 
 
-def test_a_pod_that_is_evicted_drains_and_comes_back(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ordinal", [0, 1])
+def test_a_pod_that_is_evicted_drains_and_comes_back(
+    server: Server, tmp_path: Path, ordinal: int
+) -> None:
+    name = f"{DRAM}-{ordinal}"
     sets = [stateful_set("memory", "dram", 2)]
     with running(server, tmp_path, sets, "c-a") as (cluster, controllers):
         controllers.wait_servers(f"{DRAM}-0", f"{DRAM}-1")
         with Load(controllers) as load:
-            before = cluster.processes[f"{DRAM}-0"][1].pid
-            cluster.evict(f"{DRAM}-0")
+            before = cluster.processes[name][1].pid
+            cluster.evict(name)
 
             def is_back() -> bool:
-                one = controllers.servers().get(f"{DRAM}-0")
+                one = controllers.servers().get(name)
                 return one is not None and one["pid"] != before and one["keys"] > 0
 
             eventually(is_back, "it has come back, and has keys")

@@ -11,7 +11,6 @@ another image for them, if nodes cannot pull the usual one.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,6 @@ from pocketkv.controller.backends.kubernetes.api import (
     ConflictError,
     Document,
     ExpiredError,
-    NoClusterError,
     NotFoundError,
     path_of,
 )
@@ -38,17 +36,10 @@ from pocketkv.controller.backends.kubernetes.store import KubernetesStore, Repla
 from pocketkv.controller.messages import Persist, ProcessDied, ServerWaits
 from tests.controller.running import in_trio
 from tests.kubernetes.connecting import RELEASE
-from tests.kubernetes.control_plane import VARIABLE, ControlPlane, folder_of_binaries
 from tests.kubernetes.machines import stateful_set
+from tests.kubernetes.real import NEEDS_A_CLUSTER, RealCluster
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        not os.environ.get("KUBECONFIG") and folder_of_binaries() is None,
-        reason=f"needs KUBECONFIG, or {VARIABLE}",
-    ),
-]
+pytestmark = NEEDS_A_CLUSTER
 
 LOG = logging.getLogger("pocketkv.tests")
 TIMEOUT_S = 180.0
@@ -56,24 +47,10 @@ SET = "pk-storage-memory"
 
 
 @pytest.fixture(scope="module")
-def api(request: pytest.FixtureRequest) -> Iterator[Api]:
+def api(real_cluster: RealCluster) -> Iterator[Api]:
     """The API, in a namespace that is removed afterwards."""
-    name = f"pocketkv-test-{secrets.token_hex(4)}"
-    if folder_of_binaries() is not None:
-        plane: ControlPlane = request.getfixturevalue("plane")
-        found = plane.api(name)
-    else:
-        try:
-            found = Api.connected(name)
-        except NoClusterError as error:
-            pytest.fail(str(error))
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    found.request("POST", "/api/v1/namespaces", body)
-    try:
+    with real_cluster.namespace() as found:
         yield found
-    finally:
-        found.request("DELETE", f"/api/v1/namespaces/{name}")
-        found.close()
 
 
 async def until(condition: Callable[[], Any]) -> None:

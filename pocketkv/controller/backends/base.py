@@ -60,8 +60,12 @@ class Backend(Protocol):
         """Watch a server that joined: one that was started before the controller was."""
         ...
 
-    def stop(self, server_id: str, *, force: bool) -> None:
-        """Stop a server; with `force`, at once. Its death is told, also if it does not run."""
+    def stop(self, server_id: str, *, force: bool, returns: bool = False) -> None:
+        """Stop a server; with `force`, at once. Its death is told, also if it does not run.
+
+        One that `returns` is started again under its id after that, unless this is called again
+        before without: what holds its place may be kept.
+        """
         ...
 
     async def run(

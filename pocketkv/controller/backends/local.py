@@ -183,8 +183,11 @@ class LocalBackend:
             process = self._processes[server_id] = _Process()
             self._nursery.start_soon(task, server_id, process, argument)
 
-    def stop(self, server_id: str, *, force: bool) -> None:
-        """Send SIGTERM, and SIGKILL later; with `force`, SIGKILL at once."""
+    def stop(self, server_id: str, *, force: bool, returns: bool = False) -> None:
+        """Send SIGTERM, and SIGKILL later; with `force`, SIGKILL at once.
+
+        That it `returns` makes no difference: a process has no place to be kept.
+        """
         process = self._processes.get(server_id)
         if process is None:
             self._tell(ProcessDied(server_id, "it does not run"))

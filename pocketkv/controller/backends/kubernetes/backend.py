@@ -200,14 +200,16 @@ class KubernetesBackend:
             self._server(server_id).is_wanted = True
             self._wake.set()
 
-    def stop(self, server_id: str, *, force: bool) -> None:
+    def stop(self, server_id: str, *, force: bool, returns: bool = False) -> None:
         """Have a pod go; with `force`, its process gets no time.
 
-        Its StatefulSet makes a new one if the id is wanted again, or not the highest.
+        Its StatefulSet makes a new one if the id is wanted again, or not the highest. If it
+        `returns`, its StatefulSet is not scaled meanwhile: one that is rolling an upgrade out would
+        go on to the next pod before this one is back.
         """
         server = self._server(server_id)
         pod = self._pods.objects.get(server_id)
-        server.is_wanted = False
+        server.is_wanted = returns
         if force and not server.force:
             # Also if it was asked to go before.
             server.force, server.deleted_uid = True, ""
