@@ -129,6 +129,8 @@ class Controllers:
             assert not ended, f"{ended} ended by themselves"
             servers = self.servers()
             job = self.call("JOB.INFO", DEFAULT_JOB_ID)
+            # The router may hear of the map after the controller tells it; until then, it refuses.
+            self.call("EXISTS", "a key")
             return set(servers) == set(names) and bool(job["placement"])
 
         eventually(are_there, f"the servers are {names}")
