@@ -27,7 +27,9 @@ from pocketkv.controller.backends.kubernetes.api import (
     MERGE_PATCH,
     Api,
     ApiError,
+    Document,
     NoClusterError,
+    NotFoundError,
     path_of,
 )
 from pocketkv.controller.backends.kubernetes.backend import KubernetesBackend, read_sets
@@ -168,7 +170,8 @@ class Replica:
                 await trio.sleep(backoff.next_s())
 
     async def _lead(self, endpoint: tuple[str, int]) -> None:
-        store = KubernetesStore(self._api, self._place.name, self._labels)
+        owners = self._candidate.owners = await self._owners()
+        store = KubernetesStore(self._api, self._place.name, self._labels, owners)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_close_at_end, store)
@@ -192,6 +195,17 @@ class Replica:
             raise StartError(str(error)) from error
         finally:
             self._end()
+
+    async def _owners(self) -> list[Document]:
+        """Return what the lease and the state belong to, if the release has such an object."""
+        path = path_of("api/v1", self._door.namespace, "configmaps", f"{self._place.name}-release")
+        try:
+            one = await self._door.request("GET", path)
+        except NotFoundError:
+            return []
+        metadata = one["metadata"]
+        reference = {"name": metadata["name"], "uid": metadata["uid"]}
+        return [{"apiVersion": "v1", "kind": "ConfigMap", **reference}]
 
     def _begin(self, core: Core) -> None:
         self._administration = Administration(

@@ -215,10 +215,11 @@ class Objects:
         del self._held[namespace, kind][one["metadata"]["name"]]
         self._note("DELETED", namespace, kind, one)
         uid = one["metadata"]["uid"]
-        for dependent in self.all(namespace, "secrets"):
-            owners = dependent["metadata"].get("ownerReferences") or ()
-            if any(owner["uid"] == uid for owner in owners):
-                self.delete(namespace, "secrets", dependent["metadata"]["name"])
+        for owned in ("secrets", "configmaps", "leases"):
+            for dependent in self.all(namespace, owned):
+                owners = dependent["metadata"].get("ownerReferences") or ()
+                if any(owner["uid"] == uid for owner in owners):
+                    self.delete(namespace, owned, dependent["metadata"]["name"])
         return one
 
     def _note(

@@ -103,6 +103,24 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @in_trio
+async def test_it_belongs_to_what_owns_it_once_that_is_known(server: ApiServer) -> None:
+    owner = {"kind": "ConfigMap", "name": "pk-release", "uid": "of-a-test"}
+
+    def owners() -> object:
+        return server.objects.get(NAMESPACE, "leases", NAME)["metadata"].get("ownerReferences")
+
+    async with trio.open_nursery() as nursery:
+        a = Replica(server, "a")
+        nursery.start_soon(a.run)
+        await until(lambda: a.leads)
+        assert not owners()
+        a.candidate.owners = [owner]
+        await until(lambda: owners() == [owner])
+        assert a.leads
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
 async def test_one_leads_and_when_it_stops_the_other_does(server: ApiServer) -> None:
     async with trio.open_nursery() as nursery:
         a, b = Replica(server, "a"), Replica(server, "b")

@@ -218,6 +218,22 @@ def test_a_part_that_is_missing_is_damage(
         read(server)
 
 
+def test_it_goes_with_what_owns_it(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "HEAD_BYTES_MAX", 300)
+    name = f"{RELEASE}-release"
+    one = server.objects.create(NAMESPACE, "configmaps", {"metadata": {"name": name}})
+    owner = {"kind": "ConfigMap", "name": name, "uid": one["metadata"]["uid"]}
+    # One that an earlier version has made belongs to nobody yet.
+    read(server)
+    store = KubernetesStore(api_of(server), RELEASE, {}, [owner])
+    epoch = store.read().epoch
+    for number in range(8):
+        store.write(batch(epoch + number, f"j{number}", 100))
+    assert len(server.objects.all(NAMESPACE, "configmaps")) > 2
+    server.objects.delete(NAMESPACE, "configmaps", name)
+    assert server.objects.all(NAMESPACE, "configmaps") == []
+
+
 def test_batches_put_together_do_what_they_did_one_by_one() -> None:
     one_by_one, together = Tables(), Tables()
     batches = [

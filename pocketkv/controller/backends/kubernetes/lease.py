@@ -85,6 +85,10 @@ class Candidate:
         labels: Of the lease, if it is made.
         log: The process's log.
         now_s: The steady clock.
+
+    Attributes:
+        leader: Who holds the lease, as far as is known.
+        owners: Of the lease, which goes when they do; may be set when they are known.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Candidate:
         self._lease: Document | None = None
         self._renewed_s = 0.0
         self.leader = ""
+        self.owners: list[Document] = []
 
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Wait for the lease, work while it is held, and give it back.
@@ -214,7 +219,8 @@ class Candidate:
             "renewTime": now,
             "leaseDurationSeconds": self._times.duration_s,
         }
-        return {**lease, "spec": spec}
+        metadata = {**lease["metadata"], "ownerReferences": self.owners}
+        return {**lease, "metadata": metadata, "spec": spec}
 
     async def _read(self) -> Document | None:
         try:

@@ -22,7 +22,7 @@ import base64
 import json
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -82,12 +82,16 @@ class KubernetesStore:
         api: Where it is.
         release: Whose it is.
         labels: Of the objects that are made.
+        owners: Of those objects, which go when their owners do.
     """
 
-    def __init__(self, api: Api, release: str, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self, api: Api, release: str, labels: Mapping[str, str], owners: Sequence[Document] = ()
+    ) -> None:
         self._api = api
         self._name = f"{release}-state"
         self._labels = {**labels, _PART_LABEL: release}
+        self._owners = list(owners)
         self._selector = f"{_PART_LABEL}={release}"
         self._closed = threading.Event()
         self._head = _Head()
@@ -131,6 +135,7 @@ class KubernetesStore:
         head.term += 1
         head.sequence = 0
         document["data"] = {"head": json.dumps(asdict(head))}
+        document["metadata"]["ownerReferences"] = self._owners
         if document["metadata"].get("resourceVersion"):
             written = self._api.request("PUT", self._path(self._name), document)
         else:
@@ -328,7 +333,12 @@ class KubernetesStore:
         return path_of("api/v1", self._api.namespace, "configmaps", name)
 
     def _object(self, name: str) -> Document:
-        metadata = {"name": name, "namespace": self._api.namespace, "labels": self._labels}
+        metadata = {
+            "name": name,
+            "namespace": self._api.namespace,
+            "labels": self._labels,
+            "ownerReferences": self._owners,
+        }
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
 
     def close(self) -> None:
