@@ -29,7 +29,7 @@ from tests.kubernetes.remote import Applier, RemoteObjects
 RELEASE: Final = "pk"
 SECRET: Final = {"secret": "5a" * 32, "admin-password": "of a test"}
 # What clusters before 1.25 do not have; what the chart is for does.
-_YOUNG: Final = {"PodDisruptionBudget", "HorizontalPodAutoscaler"}
+LACKING_BEFORE_1_25: Final = {"PodDisruptionBudget", "HorizontalPodAutoscaler"}
 _KINDS: Final = {
     "deployments": "apis/apps/v1",
     "replicasets": "apis/apps/v1",
@@ -103,7 +103,7 @@ class Installation:
             self._applier.apply({**own, "stringData": SECRET})
         resources = self.rendered(values)
         unknown = {one["kind"] for one in resources if not self._applier.knows(one)}
-        assert unknown <= _YOUNG, unknown
+        assert unknown <= LACKING_BEFORE_1_25, unknown
         self._applied = [one for one in resources if one["kind"] not in unknown]
         for one in self._applied:
             self._applier.apply(one)

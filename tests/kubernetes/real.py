@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 import yaml
@@ -31,7 +32,7 @@ NEEDS_A_CLUSTER = [
     ),
 ]
 
-_DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/pocketjobs.pocketkv.io"
+DEFINITION: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/pocketjobs.pocketkv.io"
 
 
 class RealCluster:
@@ -80,6 +81,8 @@ class RealCluster:
             "/api/v1/namespaces",
             {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata},
         )
+        account = path_of("api/v1", name, "serviceaccounts", "default")
+        eventually_done(lambda: api.request("GET", account), "the namespace has its account")
         try:
             yield api
         finally:
@@ -91,7 +94,7 @@ class RealCluster:
         """Have the definition of PocketJobs; one that was there already is left alone."""
         crd = yaml.safe_load((charts.CHART / "crds" / "pocketjobs.yaml").read_text("utf-8"))
         try:
-            api.request("GET", _DEFINITION)
+            api.request("GET", DEFINITION)
             is_ours = False
         except NotFoundError:
             Applier(api).apply(crd)
@@ -103,4 +106,4 @@ class RealCluster:
         finally:
             # The control plane's other tests share it.
             if is_ours and self.plane is None:
-                api.request("DELETE", _DEFINITION)
+                api.request("DELETE", DEFINITION)
