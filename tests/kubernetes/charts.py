@@ -122,6 +122,8 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
 }
 """Values that between them reach every line of the chart."""
 
+VALUES["on one machine"] = yaml.safe_load((CHART / "values-small.yaml").read_text("utf-8"))
+
 
 def render_text(values: dict[str, Any], name: str = "pocketkv", namespace: str = "data") -> str:
     """The manifests as Helm installs them, the test's among them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import re
 import subprocess
@@ -27,6 +28,7 @@ from tests.kubernetes.objects import Document, decoded
 from tests.kubernetes.remote import Applier, RemoteObjects
 
 RELEASE: Final = "pk"
+SERVERS: Final = f"{RELEASE}-storage-dram"
 SECRET: Final = {"secret": "5a" * 32, "admin-password": "of a test"}
 # What clusters before 1.25 do not have; what the chart is for does.
 LACKING_BEFORE_1_25: Final = {"PodDisruptionBudget", "HorizontalPodAutoscaler"}
@@ -50,20 +52,16 @@ TIMEOUT_S: Final = 300.0
 
 
 def small(image: str, **storage: Any) -> dict[str, Any]:
-    """Values by which everything of the chart runs on one small machine."""
+    """The values for one small machine, but with one more of each."""
     repository, _, tag = image.rpartition(":")
-    modest = {"requests": {"cpu": "50m", "memory": "384Mi"}, "limits": {"memory": "384Mi"}}
-    return {
-        "image": {"repository": repository, "tag": tag},
-        "auth": {"existingSecret": "pk-own"},
-        # Nothing is to be scaled but by the tests.
-        "controller": {"resources": modest, "scaleDownAfterSeconds": 3600},
-        "router": {"replicas": 2, "autoscaling": {"enabled": False}, "resources": modest},
-        "storage": {"drainSeconds": 120, **storage},
-        "tiers": [
-            {"name": "a", "tier": "dram", "min": 2, "max": 4, "cpu": "50m", "memory": "512Mi"}
-        ],
-    }
+    told = copy.deepcopy(charts.VALUES["on one machine"])
+    told["image"] = {"repository": repository, "tag": tag}
+    told["auth"] = {"existingSecret": "pk-own"}
+    # Nothing is to be scaled but by the tests.
+    told["controller"] |= {"replicas": 2, "scaleDownAfterSeconds": 3600}
+    told["router"]["replicas"] = 2
+    told["storage"] |= storage
+    return told
 
 
 class Installation:
@@ -147,7 +145,7 @@ class Installation:
 
     def is_rolled_out(self, servers: int) -> bool:
         """Whether all pods are of the newest revision, and ready."""
-        sets = self.status("statefulsets", f"{RELEASE}-storage-a")
+        sets = self.status("statefulsets", SERVERS)
         if sets.get("currentRevision") != sets.get("updateRevision"):
             return False
         names = (f"{RELEASE}-controller", f"{RELEASE}-router")

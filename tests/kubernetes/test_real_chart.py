@@ -20,6 +20,7 @@ from tests.kubernetes import charts
 from tests.kubernetes.controllers import eventually
 from tests.kubernetes.installation import (
     RELEASE,
+    SERVERS,
     TIMEOUT_S,
     Installation,
     JobInUse,
@@ -123,12 +124,12 @@ def test_servers_are_added_and_taken_away_without_loss(installed: Installation) 
 def test_an_upgrade_rolls_pod_by_pod_without_loss(
     installed: Installation, real_cluster: RealCluster
 ) -> None:
-    before = installed.status("statefulsets", f"{RELEASE}-storage-a")["currentRevision"]
+    before = installed.status("statefulsets", SERVERS)["currentRevision"]
     with JobInUse(installed, "upgraded") as job:
         installed.apply(small(image_of(real_cluster), podAnnotations={"roll": "1"}))
 
         def is_through() -> bool:
-            found = installed.status("statefulsets", f"{RELEASE}-storage-a")
+            found = installed.status("statefulsets", SERVERS)
             return found["currentRevision"] != before and installed.is_rolled_out(2)
 
         eventually(is_through, "all servers are new ones", TIMEOUT_S)
