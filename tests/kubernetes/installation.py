@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from pocketkv.controller.backends.kubernetes.api import (
     MERGE_PATCH,
@@ -140,17 +142,25 @@ class Installation:
         }
 
     def status(self, kind: str, name: str) -> Document:
-        path = path_of(_KINDS[kind], self.api.namespace, kind, name)
-        return dict(self.api.request("GET", path).get("status") or {})
+        """What is said of an object as it is now; nothing if that is of an earlier one."""
+        one = self.api.request("GET", path_of(_KINDS[kind], self.api.namespace, kind, name))
+        status = dict(one.get("status") or {})
+        is_new = status.get("observedGeneration") == one["metadata"]["generation"]
+        return status if is_new else {}
 
     def is_rolled_out(self, servers: int) -> bool:
         """Whether all pods are of the newest revision, and ready."""
         sets = self.status("statefulsets", SERVERS)
-        if sets.get("currentRevision") != sets.get("updateRevision"):
+        if not sets or sets.get("currentRevision") != sets.get("updateRevision"):
             return False
-        names = (f"{RELEASE}-controller", f"{RELEASE}-router")
-        ready = [self.status("deployments", name).get("readyReplicas") for name in names]
+        ready = [self._ready_of(f"{RELEASE}-{name}") for name in ("controller", "router")]
         return [sets.get("readyReplicas"), sets.get("replicas"), *ready] == [servers, servers, 2, 2]
+
+    def _ready_of(self, deployment: str) -> int:
+        """How many pods of a Deployment are ready; 0 while there are some of an older revision."""
+        status = self.status("deployments", deployment)
+        replicas = status.get("replicas")
+        return status.get("readyReplicas", 0) if status.get("updatedReplicas") == replicas else 0
 
     def wait_rolled_out(self, servers: int) -> None:
         eventually(lambda: self.is_rolled_out(servers), f"{servers} servers are ready", TIMEOUT_S)
@@ -158,7 +168,7 @@ class Installation:
     def leader(self) -> str:
         """The pod that the Service of the controllers leads to."""
         pods, _ = self.api.list(
-            path_of("api/v1", self.api.namespace, "pods"), "pocketkv.io/leader=true"
+            path_of(_KINDS["pods"], self.api.namespace, "pods"), "pocketkv.io/leader=true"
         )
         names = [
             one["metadata"]["name"] for one in pods if "deletionTimestamp" not in one["metadata"]
@@ -231,74 +241,103 @@ class JobInUse:
     Args:
         installation: Where it is.
         name: Of the PocketJob.
+
+    Attributes:
+        errors: What the client met that no client may meet.
+        cuts: How often its connection ended, as it does when a router goes.
     """
 
     COUNT: Final = 300
 
     def __init__(self, installation: Installation, name: str) -> None:
         self._installation = installation
+        self._namespace = installation.api.namespace
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.name = name
+        self.secret: dict[str, str] = {}
         self.errors: list[str] = []
+        self.cuts = 0
         self.count = 0
 
     def __enter__(self) -> JobInUse:
-        with contextlib.ExitStack() as stack:
-            spec = {"capacity": "4mb", "tiers": ["dram"]}
-            body = {"metadata": {"name": self.name}, "spec": spec}
-            namespace = self._installation.api.namespace
-            self._installation.objects.create(namespace, "pocketjobs", body)
-            eventually(lambda: "secretName" in self.status(), "it has a Secret", TIMEOUT_S)
-            secret = self._installation.objects.get(
-                namespace, "secrets", self.status()["secretName"]
-            )
-            self.secret = decoded(secret)
-            host, port = stack.enter_context(self._installation.reached())
-            self.client = redis.Redis(
-                host=host,
-                port=port,
-                username=self.secret["id"],
-                password=self.secret["token"],
-                socket_timeout=30,
-            )
-            stack.callback(self.client.close)
-            self.client.mset({f"key:{i}": "x" * 100 + str(i) for i in range(self.COUNT)})
-            self._thread.start()
-            self._stack = stack.pop_all()
+        spec = {"capacity": "4mb", "tiers": ["dram"]}
+        objects = self._installation.objects
+        objects.create(
+            self._namespace, "pocketjobs", {"metadata": {"name": self.name}, "spec": spec}
+        )
+        eventually(lambda: "secretName" in self.status(), "it has a Secret", TIMEOUT_S)
+        name = self.status()["secretName"]
+        self.secret = decoded(objects.get(self._namespace, "secrets", name))
+        with self._connected() as client:
+            client.mset({f"key:{i}": _value(i) for i in range(self.COUNT)})
+        self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._thread.join(60)
-        self._stack.close()
-        namespace = self._installation.api.namespace
-        self._installation.objects.delete(namespace, "pocketjobs", self.name)
+        self._installation.objects.delete(self._namespace, "pocketjobs", self.name)
         if exception[0] is None:
             gone = lambda: self.name not in self._installation.names("pocketjobs")  # noqa: E731
             eventually(gone, "its finalizer lets it go", TIMEOUT_S)
 
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[redis.Redis]:
+        with self._installation.reached() as (host, port):
+            # What is tried again is counted here.
+            once = Retry(NoBackoff(), 0)
+            client = redis.Redis(
+                host=host,
+                port=port,
+                username=self.secret["id"],
+                password=self.secret["token"],
+                socket_timeout=30,
+                retry=once,
+            )
+            with contextlib.closing(client):
+                yield client
+
     def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with self._connected() as client:
+                    self._use(client)
+            except redis.ConnectionError as error:
+                if isinstance(error, redis.AuthenticationError):
+                    self.errors.append(repr(error))
+                self.cuts += 1
+                self._stop.wait(0.2)
+
+    def _use(self, client: redis.Redis) -> None:
         while not self._stop.wait(0.01):
             number = self.count % self.COUNT
             try:
-                if self.client.get(f"key:{number}") != b"x" * 100 + b"%d" % number:
+                if client.get(f"key:{number}") != _value(number):
                     self.errors.append(f"key:{number} is gone")
-                self.client.set(f"key:{number}", "x" * 100 + str(number))
+                client.set(f"key:{number}", _value(number))
+            except redis.ConnectionError:
+                raise
             except redis.RedisError as error:
                 self.errors.append(repr(error))
             self.count += 1
 
     def status(self) -> Document:
-        one = self._installation.objects.get(
-            self._installation.api.namespace, "pocketjobs", self.name
-        )
+        one = self._installation.objects.get(self._namespace, "pocketjobs", self.name)
         return dict(one.get("status") or {})
 
-    def check(self) -> None:
-        """Each key is there, none was ever lost, and the client met no error."""
+    def check(self, *, cuts: bool = False) -> None:
+        """Each key is there, none was ever lost, and the client met no error.
+
+        With `cuts`, its connection may have ended: it was made anew, elsewhere.
+        """
         count = self.count
         eventually(lambda: self.count > count + 2 * self.COUNT, "the client goes on", TIMEOUT_S)
         assert not self.errors, (len(self.errors), self.errors[:10])
+        assert cuts or not self.cuts, self.cuts
         info = self._installation.call("JOB.INFO", self.secret["id"])
         assert (info["keys"], info["lost_keys"]) == (self.COUNT, 0), info
+
+
+def _value(number: int) -> bytes:
+    return b"x" * 100 + b"%d" % number

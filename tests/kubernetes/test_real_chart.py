@@ -128,12 +128,27 @@ def test_an_upgrade_rolls_pod_by_pod_without_loss(
     with JobInUse(installed, "upgraded") as job:
         installed.apply(small(image_of(real_cluster), podAnnotations={"roll": "1"}))
 
-        def is_through() -> bool:
-            found = installed.status("statefulsets", SERVERS)
-            return found["currentRevision"] != before and installed.is_rolled_out(2)
-
-        eventually(is_through, "all servers are new ones", TIMEOUT_S)
+        installed.wait_rolled_out(2)
+        assert installed.status("statefulsets", SERVERS)["currentRevision"] != before
         job.check()
+
+
+def test_an_upgrade_of_everything_at_once_loses_nothing(
+    installed: Installation, real_cluster: RealCluster
+) -> None:
+    """As a new image is: servers drain while controllers and routers are replaced."""
+    values = small(image_of(real_cluster))
+    values["log"] = {"level": "debug"}
+    pods = installed.names("pods")
+    with JobInUse(installed, "renewed") as job:
+        installed.apply(values)
+
+        def is_through() -> bool:
+            now = installed.names("pods")
+            return installed.is_rolled_out(2) and all("storage" in name for name in pods & now)
+
+        eventually(is_through, "all pods are new ones", TIMEOUT_S)
+        job.check(cuts=True)
 
 
 def test_another_one_leads_when_the_leader_goes(installed: Installation) -> None:
