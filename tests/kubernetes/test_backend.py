@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -103,6 +104,19 @@ async def running(
         nursery.cancel_scope.cancel()
 
 
+async def grows_and_shrinks(server: ApiServer, matches: str, **options: Any) -> None:
+    """Have two servers more, then one less: each time a fault is met, and it comes about anyway."""
+    async with running(server) as cluster:
+        with server.fault(matches, **options) as fault:
+            cluster.start(2)
+            await met(fault, fault.times)
+            await cluster.has(3)
+        with server.fault(matches, **options) as fault:
+            cluster.stop(2)
+            await met(fault, fault.times)
+            await cluster.has(2)
+
+
 @in_trio
 async def test_a_set_grows_at_once_and_shrinks_by_what_was_stopped(server: ApiServer) -> None:
     async with running(server) as cluster:
@@ -153,16 +167,8 @@ async def test_scaling_that_fails_is_tried_again(
     server: ApiServer, method: str, status: int
 ) -> None:
     headers = {"Retry-After": "0"} if status == 429 else {}
-    async with running(server) as cluster:
-        options = {"status": status, "headers": headers, "times": 2}
-        with server.fault(f"{method} .*/scale", **options) as fault:
-            cluster.start(2)
-            await cluster.has(3)
-            assert fault.met == 2
-        with server.fault(f"{method} .*/scale", **options) as fault:
-            cluster.stop(2)
-            await cluster.has(2)
-            assert fault.met == 2
+    fault = {"status": status, "headers": headers, "times": 2}
+    await grows_and_shrinks(server, f"{method} .*/scale", **fault)
 
 
 @in_trio
@@ -179,16 +185,8 @@ async def test_an_api_that_is_busy_is_not_asked_before_it_says(server: ApiServer
 
 @in_trio
 async def test_scaling_whose_answer_is_lost_is_done_once(server: ApiServer) -> None:
-    async with running(server) as cluster:
-        with server.fault(SCALE, after=True, times=1) as fault:
-            cluster.start(2)
-            await met(fault)
-        await cluster.has(3)
-        with server.fault(SCALE, after=True, times=1) as fault:
-            cluster.stop(2)
-            await met(fault)
-        await cluster.has(2)
-        assert server.count(SCALE) == 2
+    await grows_and_shrinks(server, SCALE, after=True, times=1)
+    assert server.count(SCALE) == 2
 
 
 @in_trio
