@@ -272,7 +272,7 @@ async def test_a_pod_that_is_not_deleted_at_first_goes_in_the_end(
             cluster.backend.stop(f"{SET}-0", force=True)
             await met(fault)
         await until(lambda: cluster.uid(f"{SET}-0") not in {"", uid})
-        assert ProcessDied(f"{SET}-0", "its pod has gone") in cluster.told
+        await until(lambda: ProcessDied(f"{SET}-0", "its pod has gone") in cluster.told)
 
 
 @in_trio
