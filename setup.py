@@ -119,6 +119,10 @@ COMPILED = (
 # the others they are for people and mypy, and what is compiled stands in the .pxd files.
 ANNOTATED = "pocketkv.engine.handlers."
 
+# So many modules are compiled at the same time, each in up to 300 MB: one for each processor that
+# may be used, where the system tells.
+JOBS = min(8, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 1
+
 # The commands that build a wheel, or build in place. Others (an editable install, metadata) must
 # not wait for a compiler.
 BUILDING = frozenset({"bdist_wheel", "build_ext"})
@@ -148,8 +152,11 @@ def extensions() -> list[Extension]:
             [module for module in modules if module.name.startswith(ANNOTATED) is typed],
             build_dir="build/cython",
             compiler_directives={"language_level": 3, "annotation_typing": typed},
+            nthreads=JOBS,
         )
     return built
 
 
-setup(ext_modules=extensions())
+# Those that Cython starts may import this file again.
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), options={"build_ext": {"parallel": JOBS}})
