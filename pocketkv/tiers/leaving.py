@@ -3,7 +3,11 @@
 It asks the controller for a drain, goes on serving, and ends when no map gives it slots any more
 and no client asks for them, or when its time is over. What it then still has is lost: it serves
 none of it any more, and tells the controller how much that is, which has others serve its slots at
-once. If nobody could take anything, or there is no controller, it ends at once.
+once. If nobody could take anything, it ends at once.
+
+A controller that is away may be followed by another, which goes on with the drain: an upgrade of
+everything ends controllers and servers at the same time. So it is waited for, for a while, by who
+has something to lose.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ from pocketkv.resp.errors import PeerError
 from pocketkv.resp.peer import RemoteError
 from pocketkv.resp.reactor import Reactor
 from pocketkv.slots import SLOT_COUNT
+
+AWAY_TIMEOUT_S: Final = 20.0
+"""How long a controller is waited for: twice what it takes until another one leads."""
 
 # Where a whole cluster is told to end, the controller has gone by then, and there is nobody left
 # to give anything to.
@@ -64,6 +71,7 @@ class Leaver:
         figures: What it reports to the controller, as of now.
         timeout_s: How long that may take.
         log: The server's log.
+        away_s: How long a controller that is away is waited for.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Leaver:
         figures: Callable[[], dict[str, Any]],
         timeout_s: float,
         log: logging.Logger,
+        away_s: float = AWAY_TIMEOUT_S,
     ) -> None:
         self._node = node
         self._reactor = reactor
@@ -81,6 +90,7 @@ class Leaver:
         self._figures = figures
         self._timeout_s = timeout_s
         self._log = log
+        self._away_s = away_s
 
     async def leave(self) -> None:
         """Return when the server may end."""
@@ -92,19 +102,41 @@ class Leaver:
 
     async def _give_away(self) -> bool:
         """Have everything moved to others; whether nothing is left."""
-        try:
-            await self._link.call("MEMBER.DRAIN", json.dumps({"deadline_s": self._timeout_s}))
-        except (RemoteError, PeerError) as error:
-            self._log.warning("not drained", extra={"error": str(error), **self._left()})
-            return False
-        self._log.info("draining", extra={"timeout_s": self._timeout_s, **self._left()})
-        with trio.move_on_after(self._timeout_s):
-            # Maps come over the link; without it, nobody moves anything any more.
-            while self._jobs() and self._link.joined:  # noqa: ASYNC110 - maps are applied elsewhere
-                await trio.sleep(_POLL_S)
-        if self._jobs():
+        is_draining = False
+        with trio.move_on_after(self._timeout_s) as scope:
+            while self._jobs() and await self._is_to_drain(scope.deadline):
+                is_draining = True
+                # Maps come over the link; without it, nobody moves anything any more.
+                while self._jobs() and self._link.joined:  # noqa: ASYNC110 - applied elsewhere
+                    await trio.sleep(_POLL_S)
+        if self._jobs() and is_draining:
             await self._give_up()
         return not self._jobs()
+
+    async def _is_to_drain(self, deadline_s: float) -> bool:
+        """Ask the controller for a drain, or the next one if it is away; whether it agrees."""
+        # Who holds nothing need not wait for anybody.
+        until_s = trio.current_time() + (self._away_s if self._left()["bytes"] else 0.0)
+        while True:
+            error = await self._ask(deadline_s - trio.current_time())
+            if error is None:
+                return True
+            if trio.current_time() >= until_s:
+                break
+            await trio.sleep(_PAUSE_S)
+            # One that is about to end refuses as well, and is away by now.
+            if isinstance(error, RemoteError) and self._link.joined:
+                break
+        self._log.warning("not drained", extra={"error": str(error), **self._left()})
+        return False
+
+    async def _ask(self, timeout_s: float) -> PeerError | None:
+        try:
+            await self._link.call("MEMBER.DRAIN", json.dumps({"deadline_s": timeout_s}))
+        except PeerError as error:
+            return error
+        self._log.info("draining", extra={"timeout_s": round(timeout_s, 1), **self._left()})
+        return None
 
     async def _give_up(self) -> None:
         """Serve nothing any more, and tell what is left."""

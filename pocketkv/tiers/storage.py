@@ -39,13 +39,13 @@ from pocketkv.placement import PlacementMap, Server
 from pocketkv.resp.syscalls import MonotonicStopwatch
 from pocketkv.serving.membership import Membership
 from pocketkv.serving.memory import configure_allocator, release_free_memory
-from pocketkv.serving.shell import Ready, Shell, StartError, listen, serve
+from pocketkv.serving.shell import LIFELINE_VARIABLE, Ready, Shell, StartError, listen, serve
 from pocketkv.serving.terms import ControllerTerms
 from pocketkv.slots import SLOT_COUNT
 from pocketkv.tiers.figures import FileMedium
 from pocketkv.tiers.file_store import FileStore
 from pocketkv.tiers.kept_setup import open_kept, use_kept
-from pocketkv.tiers.leaving import Leaver
+from pocketkv.tiers.leaving import AWAY_TIMEOUT_S, Leaver
 from pocketkv.tiers.memfd import Memfd
 from pocketkv.tiers.moves import Mover
 from pocketkv.tiers.publishing import Publisher
@@ -241,7 +241,9 @@ class StorageServer:
         shell.reactor.on_stall = partial(self._confirm, membership)
         figures = partial(self.figures, shell)
         timeout_s = self.config.drain_timeout_s
-        leaver = Leaver(self.node, shell.reactor, membership, figures, timeout_s, self.log)
+        # Who has been started by a controller, or along with it, ends with it.
+        away_s = 0.0 if os.environ.get(LIFELINE_VARIABLE) else AWAY_TIMEOUT_S
+        leaver = Leaver(self.node, shell.reactor, membership, figures, timeout_s, self.log, away_s)
         shell.leave = partial(self._leave, leaver)
         self.retirer = Retirer(self.node, membership.call, self.log, self.kept)
         self.node.retaining = self.retirer.ask

@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 10.0
+SECOND_STOP_S = 0.5
 
 
 class Process:
@@ -92,6 +93,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGCONT)
     process.terminate()
     try:
+        # Whose controller has ended before it waits for the next one, unless it is told twice.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECOND_STOP_S)
+        process.terminate()
         process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()

@@ -184,6 +184,33 @@ def test_a_pod_that_is_evicted_drains_and_comes_back(
             assert server.count("PUT .*/scale") == 0
 
 
+def test_a_server_that_is_told_to_go_while_nobody_leads_waits_for_the_next_leader(
+    server: Server, tmp_path: Path
+) -> None:
+    """An upgrade of everything ends controllers and servers at the same time."""
+    sets = [stateful_set("memory", "dram", 2)]
+    names = [f"{DRAM}-0", f"{DRAM}-1"]
+    with running(server, tmp_path, sets, "c-a") as (cluster, controllers):
+        controllers.wait_servers(*names)
+        with Load(controllers) as load:
+            before = cluster.processes[names[1]][1].pid
+            controllers.kill("c-a")
+            log = tmp_path / f"{names[1]}.log"
+            eventually(lambda: "not joined" in log.read_text(), "it knows")
+            cluster.evict(names[1])
+            eventually(lambda: "stopping" in log.read_text(), "it is told to go")
+            controllers.start("c-b")
+
+            def is_back() -> bool:
+                one = controllers.servers().get(names[1])
+                return one is not None and one["pid"] != before and one["keys"] > 0
+
+            eventually(is_back, "it has drained, and come back")
+            load.check()
+        assert kept(controllers)
+        assert controllers.call("JOB.INFO", "default")["lost_keys"] == 0
+
+
 def test_a_machine_that_is_taken_away_is_a_failure(server: Server, tmp_path: Path) -> None:
     sets = [stateful_set("memory", "dram", 2)]
     with running(server, tmp_path, sets, "c-a") as (cluster, controllers):
