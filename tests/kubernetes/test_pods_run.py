@@ -129,6 +129,8 @@ def test_pods_become_ready_serve_drain_and_end(release: Release) -> None:
     assert (info[b"keys"], info[b"lost_keys"]) == (200, 0)
     with redis.Redis.from_url(fields["url"].decode(), socket_timeout=30) as storing:
         assert storing.mget("key:0", "key:199") == [b"0", b"199"]
+    # Who holds something would wait for the next controller.
+    call("JOB.DEREGISTER", fields["id"])
     client.close()
     for pod in list(release.kubelet.pods.values()):
         release.objects.delete(NAMESPACE, "pods", pod.name)
