@@ -220,7 +220,10 @@ class Installation:
                 process.stdout.close()
 
     def call(self, *arguments: Any) -> Any:
-        """Run a command as the administrator."""
+        """Run a command as the administrator, of whoever leads, or will."""
+        return eventually(lambda: [self._call(*arguments)], "a controller answers", TIMEOUT_S)[0]
+
+    def _call(self, *arguments: Any) -> Any:
         with self.reached() as (host, port):
             client = redis.Redis(
                 host=host,
@@ -241,6 +244,7 @@ class JobInUse:
     Args:
         installation: Where it is.
         name: Of the PocketJob.
+        value_bytes: Of each of its keys.
 
     Attributes:
         errors: What the client met that no client may meet.
@@ -249,7 +253,8 @@ class JobInUse:
 
     COUNT: Final = 300
 
-    def __init__(self, installation: Installation, name: str) -> None:
+    def __init__(self, installation: Installation, name: str, value_bytes: int = 100) -> None:
+        self._value_bytes = value_bytes
         self._installation = installation
         self._namespace = installation.api.namespace
         self._stop = threading.Event()
@@ -261,7 +266,8 @@ class JobInUse:
         self.count = 0
 
     def __enter__(self) -> JobInUse:
-        spec = {"capacity": "4mb", "tiers": ["dram"]}
+        capacity_bytes = 4 * 1024**2 + 2 * self.COUNT * self._value_bytes
+        spec = {"capacity": capacity_bytes, "tiers": ["dram"]}
         objects = self._installation.objects
         objects.create(
             self._namespace, "pocketjobs", {"metadata": {"name": self.name}, "spec": spec}
@@ -270,7 +276,7 @@ class JobInUse:
         name = self.status()["secretName"]
         self.secret = decoded(objects.get(self._namespace, "secrets", name))
         with self._connected() as client:
-            client.mset({f"key:{i}": _value(i) for i in range(self.COUNT)})
+            client.mset({f"key:{i}": self._value(i) for i in range(self.COUNT)})
         self._thread.start()
         return self
 
@@ -313,9 +319,9 @@ class JobInUse:
         while not self._stop.wait(0.01):
             number = self.count % self.COUNT
             try:
-                if client.get(f"key:{number}") != _value(number):
+                if client.get(f"key:{number}") != self._value(number):
                     self.errors.append(f"key:{number} is gone")
-                client.set(f"key:{number}", _value(number))
+                client.set(f"key:{number}", self._value(number))
             except redis.ConnectionError:
                 raise
             except redis.RedisError as error:
@@ -338,6 +344,5 @@ class JobInUse:
         info = self._installation.call("JOB.INFO", self.secret["id"])
         assert (info["keys"], info["lost_keys"]) == (self.COUNT, 0), info
 
-
-def _value(number: int) -> bytes:
-    return b"x" * 100 + b"%d" % number
+    def _value(self, number: int) -> bytes:
+        return b"x" * self._value_bytes + b"%d" % number

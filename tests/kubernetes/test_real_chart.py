@@ -140,7 +140,8 @@ def test_an_upgrade_of_everything_at_once_loses_nothing(
     values = small(image_of(real_cluster))
     values["log"] = {"level": "debug"}
     pods = installed.names("pods")
-    with JobInUse(installed, "renewed") as job:
+    # Enough that leaders change while it is on its way.
+    with JobInUse(installed, "renewed", 200_000) as job:
         installed.apply(values)
 
         def is_through() -> bool:
