@@ -38,6 +38,7 @@ class Fault:
         times: How many requests meet it.
         after: The request is carried out, and its answer is lost.
         stall: There is no answer, and no end, for as long as this lasts.
+        delay_s: The request is carried out, and its answer comes so much later.
         met: How many did.
     """
 
@@ -47,6 +48,7 @@ class Fault:
     times: int = 1_000_000
     after: bool = False
     stall: bool = False
+    delay_s: float = 0.0
     met: int = 0
 
 
@@ -137,14 +139,16 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(size)) if size else {}
         self.api.requests.append(request)
         fault = self.api.fault_of(request)
-        if fault is not None and not fault.after:
+        if fault is not None and not fault.after and not fault.delay_s:
             self._fail(fault)
             return
         try:
             status, answer = self._answer(body)
         except RefusalError as refusal:
             status, answer = refusal.status, refusal.body
-        if fault is not None:
+        if fault is not None and fault.delay_s:
+            time.sleep(fault.delay_s)
+        if fault is not None and not fault.delay_s:
             self._fail(fault)
         elif answer is not None:
             self._send(status, answer, {})

@@ -20,7 +20,7 @@ from tests.controller.running import in_trio
 from tests.kubernetes.apiserver import ApiServer, Fault
 from tests.kubernetes.connecting import NAMESPACE, RELEASE, api_of
 from tests.kubernetes.machines import stateful_set
-from tests.kubernetes.objects import RefusalError
+from tests.kubernetes.objects import Document, RefusalError
 from tests.kubernetes.sets import end_pods, follow_sets, storage_pods
 
 LOG = logging.getLogger("pocketkv.tests")
@@ -41,6 +41,9 @@ class Running:
 
     def replicas(self) -> int:
         return int(self.objects.get(NAMESPACE, "statefulsets", SET)["spec"]["replicas"])
+
+    def pod(self, name: str) -> Document:
+        return self.objects.get(NAMESPACE, "pods", name)
 
     def uid(self, name: str) -> str:
         """Of a pod; empty if there is none."""
@@ -280,10 +283,23 @@ async def test_a_pod_that_does_not_go_by_itself_is_removed(server: ApiServer) ->
     """It was asked to go, and the machine that it is on has died meanwhile."""
     async with running(server, replicas=2, follows=False) as cluster:
         name = f"{SET}-0"
-        cluster.backend.stop(name, force=False)
-        cluster.backend.start(name, "dram")
-        await until(lambda: server.count(f"DELETE .*{name}") == 1)
-        assert name in cluster.pods()
+        cluster.backend.stop(name, force=False, returns=True)
+        await until(lambda: "deletionTimestamp" in cluster.pod(name)["metadata"])
         cluster.backend.stop(name, force=True)
+        await until(lambda: name not in cluster.pods())
+        await until(lambda: ProcessDied(name, "its pod has gone") in cluster.told)
+
+
+@in_trio
+async def test_a_pod_that_is_to_go_at_once_while_it_is_asked_to_go_is_removed(
+    server: ApiServer,
+) -> None:
+    async with running(server, replicas=2, follows=False) as cluster:
+        name = f"{SET}-0"
+        with server.fault(f"DELETE .*{name}", delay_s=0.5, times=1) as fault:
+            cluster.backend.stop(name, force=False, returns=True)
+            await met(fault)
+            # There is no answer to the first request yet.
+            cluster.backend.stop(name, force=True)
         await until(lambda: name not in cluster.pods())
         await until(lambda: ProcessDied(name, "its pod has gone") in cluster.told)

@@ -351,7 +351,8 @@ class KubernetesBackend:
             "kind": "DeleteOptions",
             "preconditions": {"uid": uid},
         }
-        if server.force:
+        force = server.force
+        if force:
             # Its machine may be gone, and nobody there who could confirm the end.
             options["gracePeriodSeconds"] = 0
         try:
@@ -360,7 +361,9 @@ class KubernetesBackend:
             pass  # It has gone, which the watch tells.
         except ConflictError:
             return  # There is another one already, or it has changed: the next look tells.
-        server.deleted_uid = uid
+        if server.force == force:
+            # Else it is to go at once since this was asked for.
+            server.deleted_uid = uid
 
     async def _ask_for_missing(self, name: str, server: _Server) -> None:
         """Find out why a pod has not even been made: it may be more than a quota allows."""
