@@ -16,6 +16,7 @@ import itertools
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -31,9 +32,27 @@ from tests.kubernetes.objects import Document, Objects, RefusalError
 from tests.kubernetes.remote import RemoteObjects
 
 _LOOK_S: Final = 0.1
-# Probes are due so many times more often than their specs say: tests wait for them.
-_HURRY: Final = 10
+# Tests wait for these probes, so they are due more often than their specs say. Who is killed for
+# not being alive has all of its time.
+_HURRIES: Final = {"startupProbe": 10, "readinessProbe": 10, "livenessProbe": 1}
 _RESTART_PAUSE_S: Final = 1.0
+
+
+def taken_ports(resources: Sequence[Document]) -> list[int]:
+    """Return those ports of pods on which somebody listens already, at all addresses."""
+    ports = {
+        port["containerPort"]
+        for one in resources
+        if one["kind"] in {"Deployment", "StatefulSet"}
+        for port in one["spec"]["template"]["spec"]["containers"][0]["ports"]
+    }
+    return sorted(port for port in ports if not _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("127.255.255.1", port)):
+        return True
+    return False
 
 
 @dataclass
@@ -41,6 +60,7 @@ class _Probe:
     """A probe of a container, and how it went."""
 
     spec: Document
+    hurry: int
     due_s: float = 0.0
     failures: int = 0
 
@@ -48,7 +68,7 @@ class _Probe:
         """Return whether it succeeds; None if it is not due."""
         if now_s < self.due_s:
             return None
-        self.due_s = now_s + float(self.spec.get("periodSeconds", 10)) / _HURRY
+        self.due_s = now_s + float(self.spec.get("periodSeconds", 10)) / self.hurry
         action = self.spec["httpGet"]
         timeout_s = float(self.spec.get("timeoutSeconds", 1))
         connection = http.client.HTTPConnection(address, ports[action["port"]], timeout=timeout_s)
@@ -246,8 +266,11 @@ class Kubelet:
     def _keep(self, pod: Pod, process: subprocess.Popen[bytes]) -> None:
         """Watch a process until it has ended, or is to be killed."""
         container = pod.container
-        names = ("startupProbe", "readinessProbe", "livenessProbe")
-        pod.probes = {name: _Probe(container[name]) for name in names if name in container}
+        pod.probes = {
+            name: _Probe(container[name], hurry)
+            for name, hurry in _HURRIES.items()
+            if name in container
+        }
         pod.is_started = pod.is_ready = False
         self._tell(pod)
         while process.poll() is None and not self._stop.wait(_LOOK_S):

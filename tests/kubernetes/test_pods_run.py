@@ -17,7 +17,7 @@ from tests.kubernetes import charts
 from tests.kubernetes.apiserver import ApiServer
 from tests.kubernetes.connecting import NAMESPACE
 from tests.kubernetes.controllers import eventually
-from tests.kubernetes.kubelet import Kubelet, Pod
+from tests.kubernetes.kubelet import Kubelet, Pod, taken_ports
 from tests.kubernetes.objects import decoded
 
 pytestmark = pytest.mark.timeout(180)
@@ -91,6 +91,9 @@ class Release:
 
 @pytest.fixture
 def release(server: ApiServer, tmp_path: Path) -> Iterator[Release]:
+    taken = taken_ports(charts.render(VALUES))
+    if taken:
+        pytest.skip(f"somebody listens at the ports {taken} on all addresses of this machine")
     with contextlib.ExitStack() as stack:
         found = Release(server, tmp_path)
         stack.callback(found.kubelet.close)
