@@ -225,7 +225,8 @@ def test_a_machine_that_is_taken_away_is_a_failure(server: Server, tmp_path: Pat
             return one is not None and one["pid"] != before and one["state"] == "up"
 
         eventually(is_replaced, "its pod was made anew")
-        client.mset(KEYS)
+        # The router may hear of the new server after the controller tells of it.
+        eventually(lambda: client.mset(KEYS), "its slots are served")
         assert kept(controllers)
         client.close()
         assert set(controllers.servers()) == {f"{DRAM}-0", f"{DRAM}-1"}
