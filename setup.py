@@ -86,6 +86,7 @@ COMPILED = (
     "pocketkv/engine/script_calls.py",
     "pocketkv/engine/long_runs.py",
     "pocketkv/engine/scripts.py",
+    "pocketkv/lua/direct.pyx",
     "pocketkv/lua/interpreter.py",
     "pocketkv/lua/slices.py",
     "pocketkv/engine/waiters.py",

@@ -30,6 +30,7 @@ cdef class ScriptCalls:
 
     cpdef begin(self, Session session, bint allows_oom, bint reads_only)
     cpdef raise_defect(self)
+    cpdef invoke_list(self, list request)
     @cython.locals(command=Command)
     cdef _invoke(self, list request)
     @cython.locals(session=Session, space=JobSpace)

@@ -198,8 +198,12 @@ class ScriptCalls:
 
     def invoke(self, *arguments: Any) -> Any:
         """As `Host.invoke`."""
+        return self.invoke_list(list(arguments))
+
+    def invoke_list(self, request: list[Any]) -> Any:
+        """As `Host.invoke_list`."""
         try:
-            return self._invoke(list(arguments))
+            return self._invoke(request)
         except CommandError as error:
             return None, error.text
         except Exception as error:  # noqa: BLE001 - it is raised again after the script
@@ -207,7 +211,7 @@ class ScriptCalls:
 
     def invoke_many(self, arguments: Any, count: int) -> Any:
         """As `Host.invoke_many`."""
-        return self.invoke(*[arguments[i] for i in range(1, count + 1)])
+        return self.invoke_list([arguments[i] for i in range(1, count + 1)])
 
     def setresp(self, version: int) -> None:
         """As `Host.setresp`."""

@@ -15,7 +15,7 @@ cdef class Failure:
 
 
 cdef class Interpreter:
-    cdef object _call, _call_tables, _compile, _load_library, _lua, _memory_used, _run, _run_tables
+    cdef object _direct, _call, _call_tables, _compile, _load_library, _lua, _memory_used, _run, _run_tables
     cdef public object table
 
     cpdef run(self, script, int protocol, list given, Py_ssize_t key_count)

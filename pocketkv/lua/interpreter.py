@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import pkgutil
+from functools import partial
 from typing import Any, Final, Protocol
 
+from lupa import lua51
 from lupa.lua51 import LuaError, LuaMemoryError, LuaRuntime
 
 from pocketkv import limits
 from pocketkv.lua.bytecode import without_tail_calls
+from pocketkv.lua.direct import Failed, OutOfMemory, connect
 
 # So many arguments are passed on Lua's stack; more take a table.
 _STACK_ARGUMENTS_MAX: Final = 200
@@ -27,11 +30,15 @@ _MODULES: Final = ("bit", "struct", "cmsgpack", "cjson")
 class Host(Protocol):
     """What scripts ask of the server."""
 
-    def invoke(self, *arguments: Any) -> Any:
+    def invoke_list(self, request: list[Any]) -> Any:
         """A command: its reply.
 
         Or a tuple of ``None``, an error, the text of a status, and whether the error was counted.
         """
+        ...
+
+    def invoke(self, *arguments: Any) -> Any:
+        """`invoke_list`, as lupa calls it."""
         ...
 
     def invoke_many(self, arguments: Any, count: int) -> Any:
@@ -136,15 +143,19 @@ class Interpreter:
             unpack_returned_tuples=True,
             max_memory=limits.SCRIPT_MEMORY_HARD_BYTES,
         )
+        library = lua51.__file__.encode("utf-8", "surrogateescape")
+        # lupa calls and is called where Lua's own interface cannot be had.
+        self._direct = direct = connect(self._lua, library, host)
         major, minor, patch = map(int, version.split("."))
         given = {
-            b"invoke": host.invoke,
+            b"invoke": host.invoke if direct is None else direct.invoke,
             b"invoke_many": host.invoke_many,
-            b"tick": host.tick,
+            b"arguments_max": _STACK_ARGUMENTS_MAX if direct is None else limits.ARGUMENTS_MAX,
+            b"tick": host.tick if direct is None else direct.tick,
             b"setresp": host.setresp,
             b"acl_check_cmd": host.acl_check_cmd,
             b"log": host.log,
-            b"register": host.register,
+            b"register": partial(_register, host, self),
             b"sha1hex": lambda text: hashlib.sha1(text).hexdigest().encode(),
             b"without_tail_calls": without_tail_calls,
             b"version": version.encode(),
@@ -163,16 +174,21 @@ class Interpreter:
         for name, module in zip(_MODULES, modules, strict=True):
             module(made[b"modules"][name.encode()], made[b"tools"])
         self._compile = made[b"compile"]
-        self._run, self._run_tables = made[b"run"], made[b"run_tables"]
-        self._call, self._call_tables = made[b"call"], made[b"call_tables"]
+        self._run, self._call = made[b"run"], made[b"call"]
+        self._run_tables = self._kept(made[b"run_tables"])
+        self._call_tables = self._kept(made[b"call_tables"])
         self._load_library = made[b"load_library"]
-        self.table = self._lua.table_from
+        self.table = self._lua.table_from if direct is None else direct.table
         self._memory_used = self._lua.get_memory_used
 
     @property
     def used_bytes(self) -> int:
         """Memory that it takes."""
         return int(self._memory_used())
+
+    def _kept(self, function: Any) -> Any:
+        """A function of Lua as it is called."""
+        return function if self._direct is None else self._direct.body(function)
 
     def compile(self, code: bytes) -> Any:
         """A script, to be given to `run`.
@@ -187,7 +203,7 @@ class Interpreter:
             raise ScriptError(_text(error)) from None
         if type(made) is tuple:
             raise ScriptError(made[1])
-        return made
+        return self._kept(made)
 
     def run(self, script: Any, protocol: int, given: list[bytes], key_count: int) -> Any:
         """Execute a script.
@@ -224,16 +240,20 @@ class Interpreter:
             size += len(argument)
         self._require_room(size + 64 * len(given))
         try:
-            if len(given) <= _STACK_ARGUMENTS_MAX:
+            if self._direct is not None:
+                result = self._direct.run(run_tables, code, protocol, given, key_count)
+            elif len(given) <= _STACK_ARGUMENTS_MAX:
                 result = run(code, protocol, key_count, *given)
             else:
                 keys, arguments = self.table(given[:key_count]), self.table(given[key_count:])
                 result = run_tables(code, protocol, keys, arguments)
-        except LuaMemoryError:
+        except (LuaMemoryError, OutOfMemory):
             self._lua.gccollect()
             raise ScriptError(b"ERR not enough memory") from None
         except LuaError as error:
             raise ScriptError(_text(error)) from None
+        except Failed as error:
+            raise ScriptError(b"ERR " + error.args[0]) from None
         if self._memory_used() > limits.SCRIPT_MEMORY_IDLE_BYTES:
             self._lua.gccollect()
         return _answer(result) if type(result) is tuple else result
@@ -257,6 +277,18 @@ class Interpreter:
             self._lua.gccollect()
             if self._memory_used() + size > limits.SCRIPT_MEMORY_BYTES:
                 raise ScriptError(b"OOM scripts of this job take more memory than they may")
+
+
+def _register(
+    host: Host,
+    interpreter: Interpreter,
+    name: bytes,
+    body: Any,
+    description: bytes | None,
+    flags: bytes,
+) -> Any:
+    """`Host.register`, with a function that `Interpreter.call` takes."""
+    return host.register(name, interpreter._kept(body), description, flags)
 
 
 def _answer(result: tuple[Any, ...]) -> Any:

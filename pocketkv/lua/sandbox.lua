@@ -350,8 +350,8 @@ local function answer(reply, failure, status, counted)
   return reply
 end
 
--- More would not fit on the way to Python, where they take room on Lua's stack twice.
-local ARGUMENTS_MAX = 200
+-- More would not fit where they take room on Lua's stack twice, on the way to Python.
+local ARGUMENTS_MAX = host.arguments_max
 local function invoke_all(...)
   if gcinfo() > soft_kib then check_room() end
   local count = select('#', ...)
