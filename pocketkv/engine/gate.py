@@ -199,7 +199,7 @@ def check_served(session: Session, command: Command, request: list[bytes]) -> No
 def run(session: Session, request: list[bytes]) -> Reply:
     """Answer a request here; what the client did wrong becomes an error reply."""
     node = session.node
-    started_ns = node.stopwatch.now_ns()
+    started_ns = node.call_started_ns = node.stopwatch.now_ns()
     command = None
     try:
         command = admit(session, request)

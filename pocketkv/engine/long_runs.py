@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.node import Node
     from pocketkv.engine.pauses import Resume
     from pocketkv.engine.session import Session
-    from pocketkv.lua.slices import Work, Worker, Workers
+    from pocketkv.lua.slices import Work, Worker
 
 BUSY_SCRIPT: Final = (
     b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
@@ -38,16 +38,17 @@ class LongRun:
         kill_text: Why it is to end, once it is.
         busy_text: What others are told when it takes too long.
         is_busy: Whether it does.
-        worker: Who does it.
+        node: Where it is.
+        worker: Who does it, from when it is begun until it is done.
     """
 
     __slots__ = (
         "_deferred",
         "_expired_actively",
         "_held",
-        "_node",
         "_request",
         "_session",
+        "_slice_ns",
         "_slice_until_ns",
         "_space",
         "_started_ms",
@@ -55,38 +56,37 @@ class LongRun:
         "busy_text",
         "is_busy",
         "kill_text",
+        "node",
         "worker",
     )
 
-    def __init__(self, session: Session, request: list[bytes], busy_text: bytes) -> None:
-        self._session = session
-        self._request = request
-        self._space = session.space
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._slice_ns = limits.SCRIPT_SLICE_NS
         self._expired_actively = True
-        self._node: Node = session.node
-        self.busy_text = busy_text
-        self.is_busy = False
-        self.kill_text: bytes | None = None
-        self._started_ns = self._node.stopwatch.now_ns()
-        self._started_ms = self._node.clock.now_ms
-        self._slice_until_ns = self._started_ns + limits.SCRIPT_SLICE_NS
+        # Those who wait for its end, once there are any.
         self._held: dict[Deferred, tuple[Session, Command, list[bytes], Resume]] = {}
         self._deferred: Deferred | None = None
         self.worker: Worker | None = None
+        self.is_busy = False
+        self.kill_text: bytes | None = None
 
-    @property
-    def workers(self) -> Workers:
-        """Those of its node."""
-        return self._node.workers
+    def begin(self) -> None:
+        """It begins; one that was over within a slice may begin again."""
+        node = self.node
+        self.kill_text = None
+        self._started_ns = node.call_started_ns
+        self._started_ms = node.clock.now_ms
+        self._slice_until_ns = self._started_ns + self._slice_ns
 
     @property
     def duration_ms(self) -> int:
         """How long it has taken so far."""
-        return (self._node.stopwatch.now_ns() - self._started_ns) // 1_000_000
+        return (self.node.stopwatch.now_ns() - self._started_ns) // 1_000_000
 
     def rest(self) -> None:
         """Called by the work, now and then: leave off, if it is others' turn."""
-        if self._node.stopwatch.now_ns() >= self._slice_until_ns and self.worker is not None:
+        if self.node.stopwatch.now_ns() >= self._slice_until_ns and self.worker is not None:
             self.worker.leave()
 
     def wait(self, deferred: Deferred) -> bool:
@@ -128,9 +128,13 @@ class LongRun:
 
     # --- slices --------------------------------------------------------------------------------
 
-    def leave(self) -> Deferred:
-        """The first slice is over: the reply, which is still to come."""
-        self._node.long_runs[self._space.job_id] = self
+    def leave(self, session: Session, request: list[bytes], busy_text: bytes) -> Deferred:
+        """The first slice is over: the reply to this request, which is still to come."""
+        self._session = session
+        self._request = request
+        self._space = session.space
+        self.busy_text = busy_text
+        self.node.long_runs[self._space.job_id] = self
         # For the script no time passes.
         self._expired_actively = self._space.expires_actively
         self._space.expires_actively = False
@@ -140,15 +144,15 @@ class LongRun:
 
     def _go_on_soon(self) -> None:
         # Not by the same round, in which others would not be served.
-        self._node.timers.at(self._node.clock.now_ms + 1, self._slice)
+        self.node.timers.at(self.node.clock.now_ms + 1, self._slice)
 
     def _slice(self) -> None:
-        node = self._node
+        node = self.node
         threshold_ms = node.settings.busy_reply_threshold
         if not self.is_busy and threshold_ms and self.duration_ms >= threshold_ms:
             self._become_busy()
         now_ms = node.clock.now_ms
-        self._slice_until_ns = node.stopwatch.now_ns() + limits.SCRIPT_SLICE_NS
+        self._slice_until_ns = node.stopwatch.now_ns() + self._slice_ns
         node.clock.set(self._started_ms)
         reply: Reply = _DEFECT
         done = True
@@ -156,7 +160,7 @@ class LongRun:
             done = go_on(self)
             if done:
                 assert self.worker is not None  # It has just worked.
-                self.workers.give_back(self.worker)
+                node.workers.give_back(self.worker)
                 reply = self.worker.take_result()  # type: ignore[assignment]
         except CommandError as error:
             reply = ErrorReply(error.text)
@@ -169,7 +173,7 @@ class LongRun:
 
     def _finish(self, reply: Reply) -> None:
         """It is over: its client is answered, and those who waited have their turn."""
-        node = self._node
+        node = self.node
         session = self._session
         del node.long_runs[self._space.job_id]
         self._space.expires_actively = self._expired_actively
@@ -192,16 +196,23 @@ def go_on(run: LongRun) -> bool:
     return run.worker.go_on()
 
 
-def run_sliced(run: LongRun, work: Work) -> Reply:
-    """Do work that may take long; its reply, which may be still to come.
+def run_sliced(
+    run: LongRun, work: Work, session: Session, request: list[bytes], busy_text: bytes
+) -> Reply:
+    """Do work that may take long, for a client's request; the reply, which may be still to come.
+
+    If it is over, the run has no `worker` afterwards. `busy_text` is what others are told when it
+    takes too long.
 
     Raises:
         CommandError: As `work`, if that takes no more than a slice.
     """
-    workers = run.workers
+    workers = run.node.workers
     worker = run.worker = workers.take()
     worker.work = work
+    run.begin()
     if not worker.go_on():
-        return run.leave()
+        return run.leave(session, request, busy_text)
+    run.worker = None
     workers.give_back(worker)
     return worker.take_result()  # type: ignore[return-value]

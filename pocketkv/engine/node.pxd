@@ -4,6 +4,7 @@ from pocketkv.engine.commands cimport Command
 from pocketkv.engine.keyspace cimport Clock, Keyspace
 from pocketkv.engine.session cimport Session
 from pocketkv.engine.stats cimport CommandStats, SlowLog
+from pocketkv.lua.slices cimport Workers
 from pocketkv.resp.replies cimport ErrorReply, ScriptErrorReply
 from pocketkv.stopwatch cimport Stopwatch
 
@@ -18,8 +19,9 @@ cdef class Node:
     cdef public SlowLog slow_log
     cdef public object entropy, latency, settings, timers, idle_sweep, process, defragmenter
     cdef public object fetcher, forwarder, listening, moves, stepper, retaining, term_keeper, write_error, medium_figures, last_write_error
-    cdef public object workers, script_log
-    cdef public long long latency_threshold_ns, saved_ms, write_errors, last_write_error_ms
+    cdef public object script_log
+    cdef public Workers workers
+    cdef public long long call_started_ns, latency_threshold_ns, saved_ms, write_errors, last_write_error_ms
     cdef public Keyspace keyspace
     cdef public Clock clock
     cdef public bint require_auth, clustered

@@ -123,6 +123,8 @@ class Node:
         self.topology = topology
         self.timer_ns = timer_ns
         self.stopwatch = Stopwatch(timer_ns)
+        # When the command under way began, by the stopwatch.
+        self.call_started_ns = 0
         self.secret = secret
         self.require_auth = require_auth
         self.admin_password = admin_password

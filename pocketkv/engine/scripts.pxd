@@ -18,16 +18,26 @@ cdef class Script:
     cdef public bint is_declared, is_kept
 
 
+cdef list _NOTHING
+
+
+cdef class Scripts
+
+
 cdef class Run(Work):
     cdef bint _allows_oom, _reads_only
+    cdef LongRun _own_run
     cdef object _body
     cdef Scripts _scripts
-    cdef Session _session
     cdef public bint is_function
     cdef public LongRun long_run
     cdef public bytes name
     cdef public list request
+    cdef public Session session
 
+    @cython.locals(long_run=LongRun)
+    cpdef begin(self, Scripts scripts, Session session, list request, bytes name, body)
+    cpdef clear(self)
     cpdef allow(self, flags, bint reads_only)
     @cython.locals(scripts=Scripts, interpreter=Interpreter, calls=ScriptCalls, session=Session)
     cpdef do(self)
@@ -36,6 +46,7 @@ cdef class Run(Work):
 cdef class Scripts:
     cdef dict _by_code, _from_eval
     cdef Interpreter _interpreter
+    cdef Run _spare
     cdef Script _last
     cdef public ScriptCalls calls
     cdef public dict known
@@ -58,9 +69,10 @@ cdef class Scripts:
     cpdef eval(self, Session session, list request, Script script, bint reads_only)
     @cython.locals(run=Run)
     cpdef fcall(self, Session session, list request, bytes name, body, flags, bint reads_only)
+    @cython.locals(run=Run)
+    cdef Run _begin(self, Session session, list request, bytes name, body)
     @cython.locals(long_run=LongRun)
-    cdef Run _begin(self, Session session, list request, bytes name, body, bytes busy_text)
-    cdef _execute(self, Run run)
+    cdef _execute(self, Run run, Session session, list request, bytes busy_text)
 
 
 cpdef Scripts scripts_of(Session session)

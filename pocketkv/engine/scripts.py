@@ -17,8 +17,8 @@ from pocketkv.engine.long_runs import BUSY_FUNCTION, BUSY_SCRIPT, LongRun, run_s
 from pocketkv.engine.node import REDIS_VERSION
 from pocketkv.engine.script_calls import ScriptCalls
 from pocketkv.engine.script_flags import Flags, parse_shebang
+from pocketkv.lua.interpreter import OK_STATUS, Failure, Interpreter, ScriptError, Status
 from pocketkv.lua.interpreter import Encoded as EncodedByScript
-from pocketkv.lua.interpreter import Failure, Interpreter, ScriptError, Status
 from pocketkv.lua.slices import Work
 from pocketkv.resp.replies import OK, Encoded, Reply, ScriptErrorReply, Simple
 
@@ -42,6 +42,7 @@ _NO_CLUSTER: Final = b"ERR Can not run script on cluster, 'no-cluster' flag is s
 _NO_OOM_FLAG: Final = (
     b"OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'"
 )
+_NOTHING: Final[list[bytes]] = []
 _INT64_MIN: Final = -(2**63)
 
 
@@ -72,6 +73,7 @@ class Run(Work):
 
     Attributes:
         name: The script's SHA1, or the function's name.
+        session: Its client's.
         request: What its client sent.
         is_function: Whether it is a function.
         long_run: How it takes turns with others.
@@ -80,33 +82,47 @@ class Run(Work):
     __slots__ = (
         "_allows_oom",
         "_body",
+        "_own_run",
         "_reads_only",
         "_scripts",
-        "_session",
         "is_function",
         "long_run",
         "name",
         "request",
+        "session",
     )
 
-    def __init__(
-        self,
-        scripts: Scripts,
-        session: Session,
-        request: list[bytes],
-        name: bytes,
-        body: Any,
-        long_run: LongRun,
+    def __init__(self, node: Node) -> None:
+        # Its own; in a transaction it takes turns by that of the transaction.
+        self._own_run = LongRun(node)
+        self._scripts: Scripts | None = None
+        self.session: Session | None = None
+        self.request = _NOTHING
+        self._body: Any = None
+
+    def begin(
+        self, scripts: Scripts, session: Session, request: list[bytes], name: bytes, body: Any
     ) -> None:
+        """Say what is executed for whom; one that is over may begin again."""
         self._scripts = scripts
-        self._session = session
+        self.session = session
         self.request = request
         self.name = name
         self._body = body
-        self.long_run = long_run
         self.is_function = False
         self._reads_only = False
         self._allows_oom = False
+        long_run = session.long_run
+        if long_run is None:
+            long_run = self._own_run
+        self.long_run = long_run
+
+    def clear(self) -> None:
+        """Keep nothing of what is over."""
+        self._scripts = None
+        self.session = None
+        self.request = _NOTHING
+        self._body = None
 
     def allow(self, flags: Flags, reads_only: bool) -> None:
         """Say what it may do; at first, it may write while there is memory."""
@@ -119,10 +135,11 @@ class Run(Work):
         Raises:
             Exception: What went wrong in the server itself.
         """
-        scripts = self._scripts
+        scripts, session = self._scripts, self.session
+        assert scripts is not None  # It has begun.
+        assert session is not None  # As above.
         interpreter = scripts.interpreter()
         calls = scripts.calls
-        session = self._session
         given = self.request[3:]
         key_count = parse_int(self.request[2])
         protocol = session.protocol
@@ -153,6 +170,7 @@ class Scripts:
         "_from_eval",
         "_interpreter",
         "_last",
+        "_spare",
         "calls",
         "known",
         "libraries",
@@ -171,6 +189,8 @@ class Scripts:
         self._by_code: dict[bytes, Script] = {}
         # The last one of them, if it was used since something else happened to them.
         self._last: Script | None = None
+        # One that is over, to be used again.
+        self._spare: Run | None = None
         self.run: Run | None = None
         self.calls = ScriptCalls(node, space)
         self._interpreter: Interpreter | None = None
@@ -188,7 +208,7 @@ class Scripts:
     @property
     def used_bytes(self) -> int:
         """Memory of the interpreter."""
-        return 0 if self._interpreter is None else self._interpreter.used_bytes
+        return 0 if self._interpreter is None else self._interpreter.used()
 
     # --- what is loaded ------------------------------------------------------------------------
 
@@ -278,14 +298,14 @@ class Scripts:
         Raises:
             CommandError: It is not to be executed.
         """
-        run = self._begin(session, request, script.sha, script.body, BUSY_SCRIPT)
+        run = self._begin(session, request, script.sha, script.body)
         flags = script.flags
         if script.is_declared:
             self._check_flags(flags, reads_only)
             run.allow(flags, reads_only)
         elif reads_only:
             run.allow(flags, reads_only)
-        return self._execute(run)
+        return self._execute(run, session, request, BUSY_SCRIPT)
 
     def fcall(
         self,
@@ -297,26 +317,31 @@ class Scripts:
         reads_only: bool,
     ) -> Reply:
         """Execute a function for a client; as `eval`."""
-        run = self._begin(session, request, name, body, BUSY_FUNCTION)
+        run = self._begin(session, request, name, body)
         run.is_function = True
         self._check_flags(flags, reads_only)
         run.allow(flags, reads_only)
-        return self._execute(run)
+        return self._execute(run, session, request, BUSY_FUNCTION)
 
-    def _begin(
-        self, session: Session, request: list[bytes], name: bytes, body: Any, busy_text: bytes
-    ) -> Run:
-        long_run = session.long_run
-        if long_run is None:
-            long_run = LongRun(session, request, busy_text)
-        return Run(self, session, request, name, body, long_run)
+    def _begin(self, session: Session, request: list[bytes], name: bytes, body: Any) -> Run:
+        run = self._spare
+        self._spare = None
+        if run is None:
+            run = Run(self.node)
+        run.begin(self, session, request, name, body)
+        return run
 
-    def _execute(self, run: Run) -> Reply:
+    def _execute(self, run: Run, session: Session, request: list[bytes], busy_text: bytes) -> Reply:
         self.run = run
-        if run.long_run.worker is not None:
+        long_run = run.long_run
+        if long_run.worker is not None:
             # In a transaction, which takes turns as a whole.
             return run.do()  # type: ignore[return-value]
-        return run_sliced(run.long_run, run)
+        reply = run_sliced(long_run, run, session, request, busy_text)
+        if long_run.worker is None:
+            run.clear()
+            self._spare = run
+        return reply
 
     def _check_flags(self, flags: Flags, reads_only: bool) -> None:
         """Refuse a script that says what it needs, and cannot have it.
@@ -369,10 +394,12 @@ def _reply(value: Any) -> Reply:
     """The reply that a script's answer is."""
     if type(value) is bytes or value is None:
         return value
+    if value is OK_STATUS:
+        return OK
     if isinstance(value, Status):
         text = value.text
         # It may hold what would end the line.
-        return OK if text == b"OK" else Simple(text.replace(b"\r", b" ").replace(b"\n", b" "))
+        return Simple(text.replace(b"\r", b" ").replace(b"\n", b" "))
     if isinstance(value, Failure):
         return ScriptErrorReply(value.text, is_counted=value.is_counted)
     if isinstance(value, EncodedByScript):

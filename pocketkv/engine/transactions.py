@@ -148,8 +148,9 @@ def execute_all(session: Session, queue: Queue) -> Reply:
     session.unwatch()
     if any(command.group == "scripting" for command, _ in queue):
         # They may take long, and nothing of the job may come in between.
-        session.long_run = LongRun(session, [b"EXEC"], BUSY_SCRIPT)
-        return run_sliced(session.long_run, _Execution(session, queue, at_hand))
+        session.long_run = LongRun(session.node)
+        execution = _Execution(session, queue, at_hand)
+        return run_sliced(session.long_run, execution, session, [b"EXEC"], BUSY_SCRIPT)
     return _execute_queue(session, queue, at_hand)
 
 

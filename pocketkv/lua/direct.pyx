@@ -24,8 +24,10 @@ cdef extern from *:
     typedef int (*lua_CFunction)(lua_State *);
 
     static struct {
+        void (*call)(lua_State *, int, int);
         int (*checkstack)(lua_State *, int);
         void (*createtable)(lua_State *, int, int);
+        int (*error)(lua_State *);
         int (*gc)(lua_State *, int, int);
         int (*gettop)(lua_State *);
         int (*pcall)(lua_State *, int, int, int);
@@ -36,6 +38,7 @@ cdef extern from *:
         void (*pushnil)(lua_State *);
         void (*pushnumber)(lua_State *, double);
         void (*pushvalue)(lua_State *, int);
+        void (*rawget)(lua_State *, int);
         void (*rawgeti)(lua_State *, int, int);
         void (*rawset)(lua_State *, int);
         void (*rawseti)(lua_State *, int, int);
@@ -54,13 +57,14 @@ cdef extern from *:
     static int find_lua(const char *path) {
         /* It is loaded already; this only finds it again. */
         void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
-        return library && FIND(checkstack, "lua_checkstack") && FIND(createtable, "lua_createtable")
+        return library && FIND(call, "lua_call") && FIND(checkstack, "lua_checkstack")
+            && FIND(createtable, "lua_createtable") && FIND(error, "lua_error")
             && FIND(gc, "lua_gc") && FIND(gettop, "lua_gettop") && FIND(pcall, "lua_pcall")
             && FIND(pushboolean, "lua_pushboolean") && FIND(pushcclosure, "lua_pushcclosure")
             && FIND(pushlightuserdata, "lua_pushlightuserdata")
             && FIND(pushlstring, "lua_pushlstring") && FIND(pushnil, "lua_pushnil")
             && FIND(pushnumber, "lua_pushnumber") && FIND(pushvalue, "lua_pushvalue")
-            && FIND(rawgeti, "lua_rawgeti") && FIND(rawset, "lua_rawset")
+            && FIND(rawget, "lua_rawget") && FIND(rawgeti, "lua_rawgeti") && FIND(rawset, "lua_rawset")
             && FIND(rawseti, "lua_rawseti") && FIND(ref, "luaL_ref")
             && FIND(settop, "lua_settop") && FIND(toboolean, "lua_toboolean")
             && FIND(tolstring, "lua_tolstring") && FIND(tonumber, "lua_tonumber")
@@ -69,11 +73,13 @@ cdef extern from *:
     }
     """
     ctypedef struct lua_State
-    ctypedef int (*lua_CFunction)(lua_State *) noexcept
+    ctypedef int (*lua_CFunction)(lua_State *) noexcept nogil
     ctypedef struct Interface:
+        void (*call)(lua_State *, int, int) noexcept nogil
         int (*checkstack)(lua_State *, int) noexcept
         void (*createtable)(lua_State *, int, int) noexcept
-        int (*gc)(lua_State *, int, int) noexcept
+        int (*error)(lua_State *) noexcept nogil
+        int (*gc)(lua_State *, int, int) noexcept nogil
         int (*gettop)(lua_State *) noexcept
         int (*pcall)(lua_State *, int, int, int) noexcept
         void (*pushboolean)(lua_State *, int) noexcept
@@ -82,7 +88,8 @@ cdef extern from *:
         void (*pushlstring)(lua_State *, const char *, size_t) noexcept
         void (*pushnil)(lua_State *) noexcept
         void (*pushnumber)(lua_State *, double) noexcept
-        void (*pushvalue)(lua_State *, int) noexcept
+        void (*pushvalue)(lua_State *, int) noexcept nogil
+        void (*rawget)(lua_State *, int) noexcept
         void (*rawgeti)(lua_State *, int, int) noexcept
         void (*rawset)(lua_State *, int) noexcept
         void (*rawseti)(lua_State *, int, int) noexcept
@@ -90,7 +97,7 @@ cdef extern from *:
         void (*settop)(lua_State *, int) noexcept
         int (*toboolean)(lua_State *, int) noexcept
         const char *(*tolstring)(lua_State *, int, size_t *) noexcept
-        double (*tonumber)(lua_State *, int) noexcept
+        double (*tonumber)(lua_State *, int) noexcept nogil
         void *(*touserdata)(lua_State *, int) noexcept
         int (*type)(lua_State *, int) noexcept
         void (*unref)(lua_State *, int, int) noexcept
@@ -100,27 +107,35 @@ cdef extern from *:
 # Of lua.h.
 cdef enum:
     REGISTRY = -10000
-    # The first value that a function of C was made with.
+    # The values that a function of C was made with.
     OWNER = -10003
+    CHECK_ROOM = -10004
+    SOFT_KIB = -10005
     ALL_RESULTS = -1
     NO_MEMORY = 4
     USED_KIB = 3
     BOOLEAN = 1
     NUMBER = 3
     STRING = 4
+    TABLE = 5
 
 # What a function may put on Lua's stack without asking.
 cdef enum:
     ROOM = 20
 
+# As the sandbox has them: how what a script came to is taken, unless it is a value as it is.
+cdef enum:
+    STATUS = 3
+    ERROR_REPLY = 4
+
 cdef bytes DEFECT = b"ERR internal error"
 
 
-class OutOfMemory(Exception):
+class OutOfMemoryError(Exception):
     """Lua has no memory left."""
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """Lua failed outside of a script's code; the argument is why."""
 
 
@@ -129,23 +144,15 @@ class Failed(Exception):
 cdef class Table:
     """A list, or a dict, that becomes a table of Lua. Unlike these it may be a key in another."""
 
-    cdef object items
-
-    def __init__(self, items):
-        self.items = items
-
 
 @cython.final
 @cython.no_gc_clear
 cdef class Body:
-    """A function of Lua, which stays while this does."""
-
-    cdef Direct _direct
-    cdef int _ref
+    """A function or table of Lua, which stays while this does."""
 
     def __dealloc__(self):
         if self._direct is not None:
-            lua.unref(self._direct._state, REGISTRY, self._ref)
+            lua.unref(<lua_State *>self._direct._state, REGISTRY, self._ref)
 
 
 @cython.final
@@ -154,70 +161,118 @@ cdef class Direct:
     """Calls into one interpreter, and out of it.
 
     Attributes:
-        invoke, tick: Functions of Lua, as `Host.invoke` and `Host.tick`.
+        given: What the sandbox is to be given, by name: functions of Lua.
     """
-
-    cdef lua_State *_state
-    cdef object _runtime, _invoke, _tick, _keep, _raised
-    cdef readonly object invoke, tick
 
     def __init__(self, runtime, host):
         self._runtime = runtime
         self._invoke = host.invoke_list
         self._tick = host.tick
 
-    def table(self, items):
+    cpdef long long used_bytes(self):
+        """Memory that Lua takes."""
+        return 1024 * <long long>lua.gc(<lua_State *>self._state, USED_KIB, 0)
+
+    cpdef table(self, items):
         """What `Host.invoke_list` gives for a list or a dict that is to be a table."""
         cdef Table made = Table.__new__(Table)
         made.items = items
         return made
 
-    def body(self, function):
-        """A function of Lua, to be given to `run`."""
+    cpdef Body body(self, function):
+        """A function of Lua, to be given to `run` or `call`."""
         cdef Body made = Body.__new__(Body)
-        made._ref = self._keep(function)
+        made._ref = self.given[b"keep"](function)
         made._direct = self
         return made
 
-    def used_kib(self):
-        """Memory that Lua takes."""
-        return lua.gc(self._state, USED_KIB, 0)
+    def enter(self, sandbox):
+        """The sandbox is made, and shows what executes scripts."""
+        self._begin = self.body(sandbox[b"begin"])
+        self._finished = self.body(sandbox[b"finished"])
+        self._globals = self.body(sandbox[b"globals"])
+        self._on_error = self.body(sandbox[b"on_error"])
 
-    def run(self, Body entry not None, Body code not None, int protocol, list given not None, Py_ssize_t key_count):
-        """Call ``entry(code, protocol, keys, arguments)``; what it returns, several in a tuple.
+    cpdef run(self, Body code, int protocol, list given, Py_ssize_t key_count):
+        """Execute a script, with its keys and arguments as globals.
+
+        Returns:
+            What the sandbox's `finished` does; several values in a tuple.
 
         Raises:
-            OutOfMemory, Failed: Lua failed.
+            OutOfMemoryError, FailedError: Lua failed outside of the script.
             BaseException: What the host raised against its promise.
         """
-        cdef lua_State *state = self._state
+        return self._execute(code, protocol, given, key_count, True)
+
+    cpdef call(self, Body code, int protocol, list given, Py_ssize_t key_count):
+        """Execute a function, with its keys and arguments as two tables; otherwise as `run`."""
+        return self._execute(code, protocol, given, key_count, False)
+
+    cdef _execute(self, Body code, int protocol, list given, Py_ssize_t key_count, bint is_script):
+        cdef lua_State *state = <lua_State *>self._state
         cdef int top = lua.gettop(state)
-        cdef Py_ssize_t count = len(given)
-        if not lua.checkstack(state, ROOM):
-            raise OutOfMemory
         cdef int status
-        self._raised = None
+        if not lua.checkstack(state, ROOM):
+            raise OutOfMemoryError
         try:
-            lua.rawgeti(state, REGISTRY, entry._ref)
-            lua.rawgeti(state, REGISTRY, code._ref)
-            lua.pushnumber(state, protocol)
-            push_strings(state, given, 0, key_count)
-            push_strings(state, given, key_count, count)
-            status = lua.pcall(state, 4, ALL_RESULTS, 0)
+            if self._is_dirty:
+                self._is_dirty = False
+                lua.rawgeti(state, REGISTRY, self._begin._ref)
+                require(state, lua.pcall(state, 0, 0, 0))
+            lua.rawgeti(state, REGISTRY, self._on_error._ref)
+            if is_script:
+                lua.rawgeti(state, REGISTRY, self._globals._ref)
+                lua.pushlstring(state, b"KEYS", 4)
+                push_strings(state, given, 0, key_count)
+                lua.rawset(state, -3)
+                lua.pushlstring(state, b"ARGV", 4)
+                push_strings(state, given, key_count, len(given))
+                lua.rawset(state, -3)
+                lua.settop(state, top + 1)
+                lua.rawgeti(state, REGISTRY, code._ref)
+                status = lua.pcall(state, 0, 1, top + 1)
+            else:
+                lua.rawgeti(state, REGISTRY, code._ref)
+                push_strings(state, given, 0, key_count)
+                push_strings(state, given, key_count, len(given))
+                status = lua.pcall(state, 2, 1, top + 1)
             if self._raised is not None:
                 raised, self._raised = self._raised, None
                 raise raised
-            if status == 0:
-                return results(state, top)
-            if status == NO_MEMORY:
-                raise OutOfMemory
-            text = taken(state, -1)
-            raise Failed(text if type(text) is bytes else b"unknown error")
+            return self._finish(protocol, status == 0)
         finally:
             lua.settop(state, top)
 
-    cdef int answer(self, lua_State *state) except -1:
-        """`Host.invoke_list` with what is on Lua's stack; how many values it answered."""
+    cdef _finish(self, int protocol, bint is_ok):
+        """What a script came to, which is on top of the stack."""
+        cdef lua_State *state = <lua_State *>self._state
+        cdef int top = lua.gettop(state)
+        cdef int kind = lua.type(state, top)
+        if is_ok:
+            if kind == STRING or kind == NUMBER:
+                return taken(state, top)
+            if kind != TABLE and kind != BOOLEAN:
+                return None
+            # What scripts answer most; all else is left to the sandbox.
+            if kind == TABLE and field(state, top, b"err") != STRING:
+                if field(state, top, b"ok") == STRING:
+                    return STATUS, taken(state, -1)
+            lua.settop(state, top)
+        lua.rawgeti(state, REGISTRY, self._finished._ref)
+        lua.pushnumber(state, protocol)
+        lua.pushboolean(state, is_ok)
+        lua.pushvalue(state, top)
+        require(state, lua.pcall(state, 3, ALL_RESULTS, 0))
+        return results(state, top)
+
+    cdef int _answer(self, void *of) except -2:
+        """`Host.invoke_list` with what is on Lua's stack.
+
+        Returns:
+            How many values it answered; -1: one, an error.
+        """
+        cdef lua_State *state = <lua_State *>of
         cdef int count = lua.gettop(state)
         cdef int i
         cdef list request = PyList_New(count)
@@ -230,9 +285,41 @@ cdef class Direct:
         if type(reply) is not tuple:
             push(state, reply)
             return 1
-        for value in <tuple>reply:
-            push(state, value)
-        return <int>len(<tuple>reply)
+        text = (<tuple>reply)[1]
+        lua.createtable(state, 0, 2)
+        if text is None:
+            push_field(state, b"ok", (<tuple>reply)[2])
+            return 1
+        push_field(state, b"err", text)
+        if len(<tuple>reply) > 3:
+            # An error that was counted is not counted again as the script's.
+            push_field(state, b"ignore_error_stats_update", True)
+        return -1
+
+
+cdef int require(lua_State *state, int status) except -1:
+    """Raise what a call outside of a script's code came to, if that is nothing good."""
+    if status == 0:
+        return 0
+    if status == NO_MEMORY:
+        raise OutOfMemoryError
+    text = taken(state, -1)
+    raise FailedError(text if type(text) is bytes else b"unknown error")
+
+
+cdef int field(lua_State *state, int place, bytes name) noexcept:
+    """Put a field of a table on top of the stack; which kind of value it is."""
+    lua.pushlstring(state, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+    lua.rawget(state, place)
+    return lua.type(state, -1)
+
+
+cdef int push_field(lua_State *state, bytes name, value) except -1:
+    """Set a field of the table on top of the stack."""
+    lua.pushlstring(state, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+    push(state, value)
+    lua.rawset(state, -3)
+    return 0
 
 
 cdef int push_strings(lua_State *state, list given, Py_ssize_t first, Py_ssize_t end) except -1:
@@ -294,7 +381,7 @@ cdef int push(lua_State *state, object value) except -1:
 cdef int push_table(lua_State *state, object items) except -1:
     cdef int i = 0
     if not lua.checkstack(state, ROOM):
-        raise OutOfMemory
+        raise OutOfMemoryError
     if type(items) is dict:
         lua.createtable(state, 0, <int>len(<dict>items))
         for key, value in (<dict>items).items():
@@ -310,20 +397,55 @@ cdef int push_table(lua_State *state, object items) except -1:
     return 0
 
 
-cdef int call_host(lua_State *state) noexcept with gil:
+# --- what Lua calls ---------------------------------------------------------------------------
+
+
+cdef int ask_host(lua_State *state) noexcept with gil:
     cdef Direct direct = <Direct>lua.touserdata(state, OWNER)
     try:
         if direct._raised is None:
-            return direct.answer(state)
+            return direct._answer(<void *>state)
     except BaseException as error:
         direct._raised = error
     lua.settop(state, 0)
-    lua.pushnil(state)
+    lua.createtable(state, 0, 1)
+    lua.pushlstring(state, b"err", 3)
     lua.pushlstring(state, DEFECT, len(DEFECT))
+    lua.rawset(state, -3)
+    return -1
+
+
+# These hold no object of Python, since an error jumps out of them.
+
+
+cdef int redis_pcall(lua_State *state) noexcept nogil:
+    if lua.gc(state, USED_KIB, 0) > lua.tonumber(state, SOFT_KIB):
+        lua.pushvalue(state, CHECK_ROOM)
+        lua.call(state, 0, 0)
+    cdef int count = ask_host(state)
+    return 1 if count < 0 else count
+
+
+cdef int redis_call(lua_State *state) noexcept nogil:
+    if lua.gc(state, USED_KIB, 0) > lua.tonumber(state, SOFT_KIB):
+        lua.pushvalue(state, CHECK_ROOM)
+        lua.call(state, 0, 0)
+    cdef int count = ask_host(state)
+    return lua.error(state) if count < 0 else count
+
+
+cdef int make_callers(lua_State *state) noexcept with gil:
+    """`redis.call` and `redis.pcall`, given who makes sure that there is room, and from when on."""
+    cdef int i
+    for i in range(2):
+        lua.pushvalue(state, OWNER)
+        lua.pushvalue(state, 1)
+        lua.pushvalue(state, 2)
+        lua.pushcclosure(state, redis_pcall if i else redis_call, 3)
     return 2
 
 
-cdef int call_tick(lua_State *state) noexcept with gil:
+cdef int tick(lua_State *state) noexcept with gil:
     cdef Direct direct = <Direct>lua.touserdata(state, OWNER)
     try:
         if direct._raised is None:
@@ -335,7 +457,14 @@ cdef int call_tick(lua_State *state) noexcept with gil:
     return 1
 
 
-cdef int keep_function(lua_State *state) noexcept with gil:
+cdef int mark(lua_State *state) noexcept with gil:
+    """Say that `begin` has something to do before the next script."""
+    (<Direct>lua.touserdata(state, OWNER))._is_dirty = True
+    return 0
+
+
+cdef int keep(lua_State *state) noexcept with gil:
+    """The number by which a function or table is found."""
     lua.settop(state, 1)
     lua.pushnumber(state, lua.ref(state, REGISTRY))
     return 1
@@ -345,15 +474,23 @@ cdef int keep_function(lua_State *state) noexcept with gil:
 cdef Direct opening = None
 
 
+cdef int push_closure(lua_State *state, lua_CFunction function) noexcept:
+    lua.pushlightuserdata(state, <void *>opening)
+    lua.pushcclosure(state, function, 1)
+    return 0
+
+
 cdef public int pocketkv_lua_open(lua_State *state) noexcept with gil:
-    """Called by Lua: functions for `opening`."""
-    opening._state = state
-    lua.pushlightuserdata(state, <void *>opening)
-    lua.pushcclosure(state, call_host, 1)
-    lua.pushlightuserdata(state, <void *>opening)
-    lua.pushcclosure(state, call_tick, 1)
-    lua.pushcclosure(state, keep_function, 0)
-    return 3
+    """Called by Lua: functions for `opening`, in the order of `GIVEN`."""
+    opening._state = <void *>state
+    push_closure(state, make_callers)
+    push_closure(state, tick)
+    push_closure(state, mark)
+    push_closure(state, keep)
+    return 4
+
+
+GIVEN = (b"callers", b"tick", b"mark", b"keep")
 
 
 def connect(runtime, bytes library not None, host):
@@ -376,7 +513,7 @@ def connect(runtime, bytes library not None, host):
         return None
     opening = Direct(runtime, host)
     try:
-        opening.invoke, opening.tick, opening._keep = opened()
+        opening.given = dict(zip(GIVEN, opened(), strict=True))
         return opening
     finally:
         opening = None

@@ -16,7 +16,7 @@ from lupa.lua51 import LuaError, LuaMemoryError, LuaRuntime
 
 from pocketkv import limits
 from pocketkv.lua.bytecode import without_tail_calls
-from pocketkv.lua.direct import Failed, OutOfMemory, connect
+from pocketkv.lua.direct import FailedError, OutOfMemoryError, connect
 
 # So many arguments are passed on Lua's stack; more take a table.
 _STACK_ARGUMENTS_MAX: Final = 200
@@ -100,6 +100,9 @@ class Status:
         self.text = text
 
 
+OK_STATUS: Final = Status(b"OK")
+
+
 class Failure:
     """A script answered with an error, which it did not raise.
 
@@ -148,10 +151,9 @@ class Interpreter:
         self._direct = direct = connect(self._lua, library, host)
         major, minor, patch = map(int, version.split("."))
         given = {
-            b"invoke": host.invoke if direct is None else direct.invoke,
+            b"invoke": host.invoke,
             b"invoke_many": host.invoke_many,
-            b"arguments_max": _STACK_ARGUMENTS_MAX if direct is None else limits.ARGUMENTS_MAX,
-            b"tick": host.tick if direct is None else direct.tick,
+            b"tick": host.tick,
             b"setresp": host.setresp,
             b"acl_check_cmd": host.acl_check_cmd,
             b"log": host.log,
@@ -165,6 +167,8 @@ class Interpreter:
             b"reply_bytes_max": limits.SCRIPT_REPLY_BYTES_MAX,
             b"soft_kib": limits.SCRIPT_MEMORY_BYTES // limits.KIB,
         }
+        if direct is not None:
+            given |= direct.given
         load = self._lua.eval(b"function(code, name) return assert(loadstring(code, name)) end")
         # All by one name: an error tells where the script was, not where these were.
         modules = [load(_source(name), b"=sandbox") for name in _MODULES]
@@ -174,17 +178,20 @@ class Interpreter:
         for name, module in zip(_MODULES, modules, strict=True):
             module(made[b"modules"][name.encode()], made[b"tools"])
         self._compile = made[b"compile"]
-        self._run, self._call = made[b"run"], made[b"call"]
-        self._run_tables = self._kept(made[b"run_tables"])
-        self._call_tables = self._kept(made[b"call_tables"])
+        self._run, self._run_tables = made[b"run"], made[b"run_tables"]
+        self._call, self._call_tables = made[b"call"], made[b"call_tables"]
         self._load_library = made[b"load_library"]
-        self.table = self._lua.table_from if direct is None else direct.table
+        self.table = self._lua.table_from
+        if direct is not None:
+            self.table = direct.table
+            direct.enter(made)
         self._memory_used = self._lua.get_memory_used
+        self._memory_max_bytes = limits.SCRIPT_MEMORY_BYTES
+        self._memory_idle_bytes = limits.SCRIPT_MEMORY_IDLE_BYTES
 
-    @property
-    def used_bytes(self) -> int:
-        """Memory that it takes."""
-        return int(self._memory_used())
+    def used(self) -> int:
+        """Bytes of memory that it takes."""
+        return int(self._memory_used()) if self._direct is None else self._direct.used_bytes()
 
     def _kept(self, function: Any) -> Any:
         """A function of Lua as it is called."""
@@ -220,13 +227,31 @@ class Interpreter:
         Raises:
             ScriptError: It failed.
         """
-        return self._execute(self._run, self._run_tables, script, protocol, given, key_count)
+        self._make_room(given)
+        try:
+            if self._direct is not None:
+                result = self._direct.run(script, protocol, given, key_count)
+            else:
+                result = self._pass(self._run, self._run_tables, script, protocol, given, key_count)
+        except (LuaError, OutOfMemoryError, FailedError) as error:
+            raise self._failure(error) from None
+        self._tidy()
+        return _answer(result) if type(result) is tuple else result
 
     def call(self, body: Any, protocol: int, given: list[bytes], key_count: int) -> Any:
         """Execute a function of a library; otherwise as `run`."""
-        return self._execute(self._call, self._call_tables, body, protocol, given, key_count)
+        self._make_room(given)
+        try:
+            if self._direct is not None:
+                result = self._direct.call(body, protocol, given, key_count)
+            else:
+                result = self._pass(self._call, self._call_tables, body, protocol, given, key_count)
+        except (LuaError, OutOfMemoryError, FailedError) as error:
+            raise self._failure(error) from None
+        self._tidy()
+        return _answer(result) if type(result) is tuple else result
 
-    def _execute(
+    def _pass(
         self,
         run: Any,
         run_tables: Any,
@@ -235,28 +260,25 @@ class Interpreter:
         given: list[bytes],
         key_count: int,
     ) -> Any:
-        size = 0
-        for argument in given:
-            size += len(argument)
-        self._require_room(size + 64 * len(given))
-        try:
-            if self._direct is not None:
-                result = self._direct.run(run_tables, code, protocol, given, key_count)
-            elif len(given) <= _STACK_ARGUMENTS_MAX:
-                result = run(code, protocol, key_count, *given)
-            else:
-                keys, arguments = self.table(given[:key_count]), self.table(given[key_count:])
-                result = run_tables(code, protocol, keys, arguments)
-        except (LuaMemoryError, OutOfMemory):
+        """Have lupa call what executes a script."""
+        if len(given) <= _STACK_ARGUMENTS_MAX:
+            return run(code, protocol, key_count, *given)
+        keys, arguments = self.table(given[:key_count]), self.table(given[key_count:])
+        return run_tables(code, protocol, keys, arguments)
+
+    def _failure(self, error: Exception) -> ScriptError:
+        """What went wrong outside of a script's code."""
+        if isinstance(error, LuaMemoryError | OutOfMemoryError):
             self._lua.gccollect()
-            raise ScriptError(b"ERR not enough memory") from None
-        except LuaError as error:
-            raise ScriptError(_text(error)) from None
-        except Failed as error:
-            raise ScriptError(b"ERR " + error.args[0]) from None
-        if self._memory_used() > limits.SCRIPT_MEMORY_IDLE_BYTES:
+            return ScriptError(b"ERR not enough memory")
+        if isinstance(error, FailedError):
+            return ScriptError(b"ERR " + error.args[0])
+        return ScriptError(_text(error))
+
+    def _tidy(self) -> None:
+        """After a script: take back what it left, if that is much."""
+        if self.used() > self._memory_idle_bytes:
             self._lua.gccollect()
-        return _answer(result) if type(result) is tuple else result
 
     def load_library(self, code: bytes) -> None:
         """Execute a library's code, which registers its functions.
@@ -272,10 +294,17 @@ class Interpreter:
         if failure is not None:
             raise ScriptError(failure)
 
+    def _make_room(self, given: list[bytes]) -> None:
+        """`_require_room` for a script's keys and arguments."""
+        size = 64 * len(given)
+        for argument in given:
+            size += len(argument)
+        self._require_room(size)
+
     def _require_room(self, size: int) -> None:
-        if self._memory_used() + size > limits.SCRIPT_MEMORY_BYTES:
+        if self.used() + size > self._memory_max_bytes:
             self._lua.gccollect()
-            if self._memory_used() + size > limits.SCRIPT_MEMORY_BYTES:
+            if self.used() + size > self._memory_max_bytes:
                 raise ScriptError(b"OOM scripts of this job take more memory than they may")
 
 
@@ -299,7 +328,7 @@ def _answer(result: tuple[Any, ...]) -> Any:
     """
     kind, value = result[0], result[1]
     if kind == _STATUS:
-        return Status(value)
+        return OK_STATUS if value == b"OK" else Status(value)
     if kind == _ENCODED:
         return Encoded(value)
     is_counted = bool(result[2])
@@ -309,6 +338,6 @@ def _answer(result: tuple[Any, ...]) -> Any:
     raise ScriptError(value, where, is_counted=is_counted)
 
 
-def _text(error: LuaError) -> bytes:
+def _text(error: Exception) -> bytes:
     """What went wrong outside of a script's code."""
     return b"ERR " + str(error).encode("utf-8", "replace")

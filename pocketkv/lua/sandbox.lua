@@ -63,6 +63,9 @@ end
 
 local stopped
 
+-- Where C calls scripts, it is told when there is something to begin with (see `begin`).
+local mark = host.mark or function() end
+
 -- Only a script is stopped, and not what tells of its end.
 local function stop()
   local info = getinfo(2, 'S')
@@ -72,6 +75,7 @@ end
 -- With each instruction from now on, so that a script cannot catch it and go on.
 local function end_script(text)
   stopped = text
+  mark()
   sethook(stop, '', 1)
   error({err = text}, 0)
 end
@@ -309,6 +313,7 @@ end
 local function enter(made, ...)
   if nested >= NESTED_COROUTINES_MAX then error('C stack overflow', 0) end
   nested = nested + 1
+  mark()
   return left(resume(made, ...))
 end
 coroutines.resume = function(made, ...)
@@ -344,14 +349,8 @@ local redis = {
   REDIS_VERSION = host.version, REDIS_VERSION_NUM = host.version_number,
 }
 
-local function answer(reply, failure, status, counted)
-  if failure then return {err = failure, ignore_error_stats_update = counted or nil} end
-  if status then return {ok = status} end
-  return reply
-end
-
--- More would not fit where they take room on Lua's stack twice, on the way to Python.
-local ARGUMENTS_MAX = host.arguments_max
+-- More would not fit on the way to Python, where they take room on Lua's stack twice.
+local ARGUMENTS_MAX = 200
 local function invoke_all(...)
   if gcinfo() > soft_kib then check_room() end
   local count = select('#', ...)
@@ -359,16 +358,22 @@ local function invoke_all(...)
   return host.invoke_many({...}, count)
 end
 
-function redis.call(...)
-  local reply, failure, status, counted = invoke_all(...)
-  if failure then error({err = failure, ignore_error_stats_update = counted or nil}, 0) end
+local function answer(reply, failure, status, counted)
+  if failure then return {err = failure, ignore_error_stats_update = counted or nil}, true end
   if status then return {ok = status} end
   return reply
 end
 
-function redis.pcall(...)
-  return answer(invoke_all(...))
+function redis.call(...)
+  local reply, is_failure = answer(invoke_all(...))
+  if is_failure then error(reply, 0) end
+  return reply
 end
+
+function redis.pcall(...) return (answer(invoke_all(...))) end
+
+-- The same in C.
+if host.callers then redis.call, redis.pcall = host.callers(check_room, soft_kib) end
 
 function redis.sha1hex(...)
   if select('#', ...) ~= 1 then fail('wrong number of arguments') end
@@ -417,6 +422,7 @@ function redis.setresp(...)
   host.setresp(version)
   set_script_protocol(version)
   has_set_protocol = true
+  mark()
 end
 
 function redis.set_repl(...)
@@ -513,6 +519,8 @@ local function begin()
     sethook(on_count, '', INSTRUCTIONS)
   end
 end
+
+out.begin, out.finished, out.globals, out.on_error = begin, finished, globals, on_error
 
 function out.compile(code) return compile(code, '@user_script', shown) end
 

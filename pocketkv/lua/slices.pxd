@@ -7,7 +7,7 @@ cdef class Work:
 
 cdef class Worker:
     cdef public Work work
-    cdef object _failure, _greenlet, _result, _switch
+    cdef object _back, _failure, _greenlet, _parent, _result, _switch
 
     cpdef bint go_on(self) except -1
     cpdef leave(self)

@@ -31,7 +31,7 @@ class Worker:
         work: What it is to do, or does.
     """
 
-    __slots__ = ("_failure", "_greenlet", "_result", "_switch", "work")
+    __slots__ = ("_back", "_failure", "_greenlet", "_parent", "_result", "_switch", "work")
 
     def __init__(self) -> None:
         self.work: Work | None = None
@@ -39,6 +39,8 @@ class Worker:
         self._failure: BaseException | None = None
         self._greenlet = greenlet(self._loop)
         self._switch = self._greenlet.switch
+        self._parent = getcurrent()
+        self._back = self._parent.switch
 
     def _loop(self) -> None:
         while True:
@@ -48,17 +50,20 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - `take_result` raises it
                 self._failure = error
             self.work = None
-            self._greenlet.parent.switch(_DONE)
+            self._back(_DONE)
 
     def go_on(self) -> bool:
         """Work until it is done or leaves off; whether it is done."""
         # Whoever calls is who is returned to.
-        self._greenlet.parent = getcurrent()
+        caller = getcurrent()
+        if caller is not self._parent:
+            self._parent = self._greenlet.parent = caller
+            self._back = caller.switch
         return self._switch() is _DONE
 
     def leave(self) -> None:
         """Called by the work itself: leave it here, until `go_on`."""
-        self._greenlet.parent.switch()
+        self._back()
 
     def take_result(self) -> object:
         """What the work came to.
