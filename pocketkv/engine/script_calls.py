@@ -370,6 +370,8 @@ class ScriptCalls:
             return None if self._outbox.protocol == 3 else False
         if isinstance(reply, list | tuple):
             return self.table([self._item(item) for item in reply])
+        if type(reply) is dict:
+            return self._map(reply, resp3=self._outbox.protocol == 3)
         return self._item(reply)
 
     def _item(self, reply: Reply) -> Any:

@@ -13,6 +13,9 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove
 
 cdef extern from *:
     """
@@ -29,7 +32,9 @@ cdef extern from *:
         void (*createtable)(lua_State *, int, int);
         int (*error)(lua_State *);
         int (*gc)(lua_State *, int, int);
+        int (*getmetatable)(lua_State *, int);
         int (*gettop)(lua_State *);
+        int (*next)(lua_State *, int);
         int (*pcall)(lua_State *, int, int, int);
         void (*pushboolean)(lua_State *, int);
         void (*pushcclosure)(lua_State *, lua_CFunction, int);
@@ -59,7 +64,8 @@ cdef extern from *:
         void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
         return library && FIND(call, "lua_call") && FIND(checkstack, "lua_checkstack")
             && FIND(createtable, "lua_createtable") && FIND(error, "lua_error")
-            && FIND(gc, "lua_gc") && FIND(gettop, "lua_gettop") && FIND(pcall, "lua_pcall")
+            && FIND(gc, "lua_gc") && FIND(getmetatable, "lua_getmetatable")
+            && FIND(gettop, "lua_gettop") && FIND(next, "lua_next") && FIND(pcall, "lua_pcall")
             && FIND(pushboolean, "lua_pushboolean") && FIND(pushcclosure, "lua_pushcclosure")
             && FIND(pushlightuserdata, "lua_pushlightuserdata")
             && FIND(pushlstring, "lua_pushlstring") && FIND(pushnil, "lua_pushnil")
@@ -80,7 +86,9 @@ cdef extern from *:
         void (*createtable)(lua_State *, int, int) noexcept
         int (*error)(lua_State *) noexcept nogil
         int (*gc)(lua_State *, int, int) noexcept nogil
+        int (*getmetatable)(lua_State *, int) noexcept
         int (*gettop)(lua_State *) noexcept
+        int (*next)(lua_State *, int) noexcept
         int (*pcall)(lua_State *, int, int, int) noexcept
         void (*pushboolean)(lua_State *, int) noexcept
         void (*pushcclosure)(lua_State *, lua_CFunction, int) noexcept
@@ -125,8 +133,14 @@ cdef enum:
 
 # As the sandbox has them: how what a script came to is taken, unless it is a value as it is.
 cdef enum:
+    ENCODED = 1
     STATUS = 3
     ERROR_REPLY = 4
+
+# What is deeper or larger is left to the sandbox, which has limits of its own.
+cdef enum:
+    NESTED_MAX = 16
+    ENCODED_BYTES_MAX = 1 << 20
 
 cdef bytes DEFECT = b"ERR internal error"
 
@@ -255,10 +269,14 @@ cdef class Direct:
             if kind != TABLE and kind != BOOLEAN:
                 return None
             # What scripts answer most; all else is left to the sandbox.
-            if kind == TABLE and field(state, top, b"err") != STRING:
-                if field(state, top, b"ok") == STRING:
-                    return STATUS, taken(state, -1)
+            if kind == TABLE and field(state, top, b"ok") == STRING and field(state, top, b"err") != STRING:
+                return STATUS, taken(state, top + 1)
             lua.settop(state, top)
+            if not self._is_dirty:
+                # The script has chosen no protocol, so booleans are what they are in RESP2.
+                raw = plainly_encoded(state, protocol)
+                if raw is not None:
+                    return ENCODED, raw
         lua.rawgeti(state, REGISTRY, self._finished._ref)
         lua.pushnumber(state, protocol)
         lua.pushboolean(state, is_ok)
@@ -395,6 +413,100 @@ cdef int push_table(lua_State *state, object items) except -1:
         push(state, value)
         lua.rawseti(state, -2, i)
     return 0
+
+
+# --- what scripts return ----------------------------------------------------------------------
+
+
+cdef struct Buffer:
+    char *data
+    size_t size
+    size_t room
+
+
+cdef object plainly_encoded(lua_State *state, int protocol):
+    """The reply that the value on top of the stack is, as the sandbox encodes it.
+
+    ``None``, if it is anything but strings, numbers, booleans and lists of these.
+    """
+    cdef Buffer out = Buffer(NULL, 0, 0)
+    cdef int top = lua.gettop(state)
+    try:
+        return out.data[: out.size] if encode(state, &out, protocol, 0) else None
+    finally:
+        free(out.data)
+        lua.settop(state, top)
+
+
+cdef bint encode(lua_State *state, Buffer *out, int protocol, int depth) noexcept:
+    """Encode the value on top of the stack; whether it could be."""
+    cdef int kind = lua.type(state, -1)
+    cdef char line[32]
+    cdef size_t size
+    cdef const char *text
+    cdef double number
+    if kind == STRING:
+        text = lua.tolstring(state, -1, &size)
+        return (
+            append(out, line, snprintf(line, sizeof(line), "$%zu\r\n", size))
+            and append(out, text, size)
+            and append(out, "\r\n", 2)
+        )
+    if kind == NUMBER:
+        number = lua.tonumber(state, -1)
+        if not -9223372036854775808.0 <= number < 9223372036854775808.0:
+            return append(out, ":-9223372036854775808\r\n", 23)
+        return append(out, line, snprintf(line, sizeof(line), ":%lld\r\n", <long long>number))
+    if kind == BOOLEAN:
+        if lua.toboolean(state, -1):
+            return append(out, ":1\r\n", 4)
+        return append(out, "_\r\n", 3) if protocol == 3 else append(out, "$-1\r\n", 5)
+    if kind == TABLE and depth < NESTED_MAX and lua.checkstack(state, ROOM):
+        return encode_list(state, out, protocol, depth)
+    return False
+
+
+cdef bint encode_list(lua_State *state, Buffer *out, int protocol, int depth) noexcept:
+    """`encode` of a table, if it has nothing but items, and they come in order."""
+    cdef int place = lua.gettop(state)
+    cdef size_t start = out.size
+    cdef char line[32]
+    cdef int count = 0
+    cdef size_t size
+    # A table that cannot be changed shows another one.
+    if lua.getmetatable(state, place):
+        return False
+    lua.pushnil(state)
+    while lua.next(state, place):
+        count += 1
+        if lua.type(state, -2) != NUMBER or lua.tonumber(state, -2) != count:
+            return False
+        if not encode(state, out, protocol, depth + 1):
+            return False
+        lua.settop(state, place + 1)
+    # Now that the count is known, it goes in front.
+    size = snprintf(line, sizeof(line), "*%d\r\n", count)
+    if not append(out, line, size):
+        return False
+    if out.size > start + size:
+        memmove(out.data + start + size, out.data + start, out.size - start - size)
+        memcpy(out.data + start, line, size)
+    return True
+
+
+cdef bint append(Buffer *out, const char *data, size_t size) noexcept:
+    cdef char *grown
+    if out.size + size > out.room:
+        if out.size + size > ENCODED_BYTES_MAX:
+            return False
+        grown = <char *>realloc(out.data, 2 * (out.size + size) + 64)
+        if grown == NULL:
+            return False
+        out.data = grown
+        out.room = 2 * (out.size + size) + 64
+    memcpy(out.data + out.size, data, size)
+    out.size += size
+    return True
 
 
 # --- what Lua calls ---------------------------------------------------------------------------

@@ -15,7 +15,8 @@ local function line(text) return (gsub(text, '[\r\n]', ' ')) end
 local function whole_number(value)
   -- What a C program makes of a number that is no 64-bit integer.
   if value ~= value or value >= 2^63 or value < -2^63 then return '-9223372036854775808' end
-  return string_format('%.0f', value < 0 and -floor(-value) or floor(value))
+  -- Zero has no sign there.
+  return string_format('%.0f', (value < 0 and -floor(-value) or floor(value)) + 0)
 end
 
 local function double(value)
