@@ -49,6 +49,7 @@ SLOTS_HELD: Final = b"TRYAGAIN slots are about to go to another server"
 BUSY: Final = b"BUSY what the slots held before is being removed"
 CLUSTER_DOWN: Final = b"CLUSTERDOWN Hash slot not served"
 SPEAKS_NO_HTTP: Final = b"ERR this port speaks the Redis protocol, not HTTP: closing the connection"
+NO_REPLICAS: Final = b"NOREPLICAS Not enough good replicas to write."
 JOB_ENDED: Final = (
     b"ERR this job has ended: what it retained can be read, and deleted by JOB.PURGE, not changed"
 )

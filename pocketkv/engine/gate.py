@@ -15,6 +15,7 @@ from pocketkv.engine.errors import (
     CROSS_SLOT,
     JOB_ENDED,
     NO_AUTH,
+    NO_REPLICAS,
     SLOTS_MOVED,
     SPEAKS_NO_HTTP,
     CommandError,
@@ -176,10 +177,12 @@ def check_writable(session: Session) -> None:
     """Refuse a write to a job that has ended, or while the store takes none.
 
     Raises:
-        CommandError: ERR, or as `check_store`.
+        CommandError: ERR, NOREPLICAS, or as `check_store`.
     """
     if session.space.read_only:
         raise CommandError(JOB_ENDED)
+    if session.node.lacks_replicas:
+        raise CommandError(NO_REPLICAS)
     check_store(session)
 
 
@@ -190,8 +193,10 @@ def check_served(session: Session, command: Command, request: list[bytes]) -> No
         CommandError, Held, NotResident, NoRoom: As the checks of each.
     """
     check_slots(session, command, request)
-    if command.is_write and (session.node.write_error is not None or session.space.read_only):
-        check_writable(session)
+    if command.is_write:
+        node = session.node
+        if node.write_error is not None or node.lacks_replicas or session.space.read_only:
+            check_writable(session)
     if command.denies_oom:
         check_memory(session, request)
 

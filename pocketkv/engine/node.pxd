@@ -24,7 +24,7 @@ cdef class Node:
     cdef public long long call_started_ns, latency_threshold_ns, saved_ms, write_errors, last_write_error_ms
     cdef public Keyspace keyspace
     cdef public Clock clock
-    cdef public bint require_auth, clustered
+    cdef public bint require_auth, clustered, lacks_replicas
     cdef public int port
     cdef public long long started_ms, commands_processed, connections_received
     cdef public long long connections_rejected, bulk_bytes_max, value_bytes_max, memory_bytes, blocked_clients

@@ -163,6 +163,8 @@ class Node:
         self._start_without_plane()
         # Why the last commit failed, until one succeeds.
         self.write_error: ErrorReply | None = None
+        # Whether writes are to be refused until there are replicas, which there never are.
+        self.lacks_replicas = False
         self._changes_seen = 0
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
         # How long a string may become that is written in pieces; 0: no longer than one argument.

@@ -34,8 +34,6 @@ _COUNT_AS_WRITES: Final = frozenset(
         "function|restore",
         "pfcount",
         "publish",
-        "script|flush",
-        "script|load",
         "spublish",
     )
 )

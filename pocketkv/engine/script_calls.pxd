@@ -33,7 +33,7 @@ cdef class ScriptCalls:
     cpdef invoke_list(self, list request)
     @cython.locals(command=Command)
     cdef _invoke(self, list request)
-    @cython.locals(session=Session, space=JobSpace)
+    @cython.locals(node=Node, session=Session, space=JobSpace)
     cdef _refusal(self, Command command, list request)
     cdef _check_memory(self, Command command, list request)
     cdef _value(self, reply)

@@ -305,7 +305,8 @@ class ScriptCalls:
             if command.is_write:
                 if self._reads_only:
                     return _READS_ONLY
-                if self._node.write_error is not None or session.space.read_only:
+                node = self._node
+                if node.write_error is not None or node.lacks_replicas or session.space.read_only:
                     check_writable(session)
                 if command.denies_oom:
                     self._check_memory(command, request)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
 from pocketkv.engine.arguments import parse_int
-from pocketkv.engine.errors import CommandError
+from pocketkv.engine.errors import NO_REPLICAS, CommandError
 from pocketkv.engine.long_runs import BUSY_FUNCTION, BUSY_SCRIPT, LongRun, run_sliced
 from pocketkv.engine.node import REDIS_VERSION
 from pocketkv.engine.script_calls import ScriptCalls
@@ -355,6 +355,8 @@ class Scripts:
             return
         if reads_only:
             raise CommandError(_ONLY_READS)
+        if self.node.lacks_replicas:
+            raise CommandError(NO_REPLICAS)
         if not flags.allow_oom and self.space.refuses_write(0):
             raise CommandError(_NO_OOM_FLAG)
 

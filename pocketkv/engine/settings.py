@@ -113,6 +113,9 @@ _ALIASES: Final = {
 }
 
 
+_REPLICAS: Final = ("min-replicas-to-write", "min-replicas-max-lag")
+
+
 # --- the table ---------------------------------------------------------------------------------
 
 
@@ -168,7 +171,11 @@ def _unused(name: str) -> Setting:
         return session.node.settings.unused.get(name, default)
 
     def write(node: Node, value: bytes) -> None:
-        node.settings.unused[name] = value
+        unused = node.settings.unused
+        unused[name] = value
+        # Whoever asks for replicas must not be told that something has been written to them.
+        wanted, lag = (int(unused.get(of, UNUSED[of][1])) for of in _REPLICAS)
+        node.lacks_replicas = wanted > 0 and lag > 0
 
     return Setting(name, read, kind.shown, write)
 
@@ -503,15 +510,16 @@ def _settings_to_change(session: Session, pairs: list[tuple[bytes, bytes]]) -> l
             )
         setting = _TABLE[real_name]
         is_fixed = setting.write is None and setting.write_in_job is None
-        if real_name in _MAY_BE_REPEATED and value == setting.read(session):
-            # Programs put back what they have seen.
-            pass
-        elif is_fixed or (real_name == "maxmemory" and not node.alone):
+        # Programs put back what they have seen.
+        is_same = real_name in _MAY_BE_REPEATED and value == setting.read(session)
+        if not is_same and (is_fixed or (real_name == "maxmemory" and not node.alone)):
             refusal = _failed(name, _IMMUTABLE)
-        elif real_name == "maxmemory-policy" and not _may_evict(node, value):
-            refusal = _failed(name, "what does not fit into memory goes to this server's medium")
         elif setting in settings:
             refusal = _failed(name, "duplicate parameter")
+        elif is_same:
+            pass
+        elif real_name == "maxmemory-policy" and not _may_evict(node, value):
+            refusal = _failed(name, "what does not fit into memory goes to this server's medium")
         elif real_name == "requirepass" and value and not node.alone:
             refusal = _failed(name, "passwords are the tokens of jobs")
         settings.append(setting)

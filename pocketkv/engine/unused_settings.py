@@ -1,7 +1,8 @@
 """Redis's settings of what PocketKV does not have: replicas, files of Redis's, its memory's upkeep.
 
 Programs and tools set them, as they must where Redis runs. They are checked as Redis checks them
-and shown as they were set; nothing comes of them, which `docs/commands.md` says. Bounds and
+and shown as they were set; nothing comes of them, which `docs/commands.md` says. But for
+`min-replicas-to-write`: as in Redis, nothing is written while there are fewer replicas. Bounds and
 defaults are Redis 7.0's.
 """
 

@@ -60,3 +60,39 @@ def test_an_older_name_means_the_same(redis_target: SocketTarget, alias: str) ->
         assert (
             client("CONFIG", "GET", alias)[1] == client("CONFIG", "GET", UNUSED_ALIASES[alias])[1]
         )
+
+
+WRITES: list[list[bytes]] = [
+    [b"SET", b"x", b"1"],
+    [b"DEL", b"x"],
+    [b"FLUSHALL"],
+    [b"GET", b"x"],
+    [b"EVAL", b"return redis.call('GET', 'x')", b"0"],
+    [b"EVAL", b"return redis.call('SET', 'x', '2')", b"0"],
+    [b"EVAL", b"#!lua\nreturn redis.call('GET', 'x')", b"0"],
+    [b"EVAL", b"#!lua flags=no-writes\nreturn redis.call('GET', 'x')", b"0"],
+    [b"MULTI"],
+    [b"SET", b"x", b"1"],
+    [b"EXEC"],
+    [b"MULTI"],
+    [b"GET", b"x"],
+    [b"EXEC"],
+]
+
+
+@pytest.mark.parametrize(("wanted", "lag"), [(b"1", b"10"), (b"1", b"0"), (b"0", b"10")])
+def test_whoever_asks_for_replicas_writes_nothing_without_them(
+    redis_target: SocketTarget, wanted: bytes, lag: bytes
+) -> None:
+    client = Engine().connect()
+    requests = [
+        [b"CONFIG", b"SET", b"min-replicas-to-write", b"0"],
+        [b"SET", b"x", b"some value"],
+        [b"CONFIG", b"SET", b"min-replicas-max-lag", lag],
+        [b"CONFIG", b"SET", b"min-replicas-to-write", wanted],
+        *WRITES,
+        [b"CONFIG", b"SET", b"min-replicas-to-write", b"0"],
+        [b"SET", b"x", b"1"],
+    ]
+    ours = [client.send(encode_request(request)) for request in requests]
+    assert ours == redis_target.run(requests)
