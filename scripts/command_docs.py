@@ -43,7 +43,8 @@ DIFFERENCES: Final = {
     "config|rewrite": "Answers as a Redis without a configuration file.",
     "config|set": "Settings are a node's, and take an administrator where there is one, but for "
     "`notify-keyspace-events`, which is each job's own, on all of its nodes. Settings of files and "
-    "replicas are remembered and shown, and have no effect.",
+    "replicas are remembered and shown, and have no effect, but for `min-replicas-to-write`: "
+    "there are no replicas, so nothing is written then.",
     "debug": "Subcommands that tests and curiosity ask for; none that stops the server.",
     "failover": "Refused in Redis's words for a master without replicas.",
     "flushall": "Removes the keys of the job, on all of its servers.",
