@@ -161,11 +161,7 @@ class Node:
         self.monitors: list[Session] = []
         self.process = ProcessFigures()
         self._start_without_plane()
-        # Why the last commit failed, until one succeeds.
-        self.write_error: ErrorReply | None = None
-        # Whether writes are to be refused until there are replicas, which there never are.
-        self.lacks_replicas = False
-        self._changes_seen = 0
+        self._start_writing()
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
         # How long a string may become that is written in pieces; 0: no longer than one argument.
         self.value_bytes_max = 0
@@ -181,6 +177,13 @@ class Node:
         self.write_errors = 0
         self.last_write_error = ""
         self.last_write_error_ms = 0
+
+    def _start_writing(self) -> None:
+        # Why the last commit failed, until one succeeds.
+        self.write_error: ErrorReply | None = None
+        # Whether writes are to be refused until there are replicas, which there never are.
+        self.lacks_replicas = False
+        self._changes_seen = 0
 
     def _start_without_plane(self) -> None:
         """Have none of what the server's plane sets later."""
