@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Resume: TypeAlias = "Callable[[Session, list[bytes]], Reply]"
 
 
-# What Redis would, or might, send to its replicas.
+# What Redis might send to its replicas, beside what writes.
 _COUNT_AS_WRITES: Final = frozenset(
     (
         "eval",
@@ -89,12 +89,19 @@ def holds(session: Session, command: Command, request: list[bytes]) -> bool:
     current = session.node.pauses.get(session.job_id)
     if current is None:
         return False
-    if not current.writes_only or command.is_write:
+    if not current.writes_only or _counts_as_write(session, command, request):
         return True
-    if command.name in _COUNT_AS_WRITES:
-        return not _only_reads(session, command, request)
     transaction = session.transaction
-    return transaction is not None and transaction.writes and command.name == "exec"
+    if transaction is None or command.name != "exec":
+        return False
+    return any(_counts_as_write(session, *queued) for queued in transaction.queue)
+
+
+def _counts_as_write(session: Session, command: Command, request: list[bytes]) -> bool:
+    """Whether Redis would, or might, send it to its replicas."""
+    if command.is_write:
+        return True
+    return command.name in _COUNT_AS_WRITES and not _only_reads(session, command, request)
 
 
 def _only_reads(session: Session, command: Command, request: list[bytes]) -> bool:

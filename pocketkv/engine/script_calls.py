@@ -47,6 +47,8 @@ _BAD_ARGUMENTS: Final = b"ERR Lua redis lib command arguments must be strings or
 _UNKNOWN: Final = b"ERR Unknown Redis command called from script"
 _WRONG_ARITY: Final = b"ERR Wrong number of args calling Redis command from script"
 _NOT_ALLOWED: Final = b"ERR This Redis command is not allowed from script"
+# What Redis might send to its replicas counts as writing.
+_MAY_REPLICATE: Final = frozenset(("pfcount", "publish", "spublish"))
 _READS_ONLY: Final = b"ERR Write commands are not allowed from read-only scripts."
 _NOT_LOCAL: Final = b"ERR Script attempted to access a non local key in a cluster node"
 _NO_ANSWER: Final = b"ERR this command cannot be waited for in a script"
@@ -296,6 +298,8 @@ class ScriptCalls:
             reason = self._user.denial(command, request)[0]
             if reason is not Denied.NO:
                 return _DENIED[reason]
+        if self._reads_only and (command.is_write or command.name in _MAY_REPLICATE):
+            return _READS_ONLY
         if command.is_local:
             return None
         session = self._session
@@ -303,8 +307,6 @@ class ScriptCalls:
             if not session.space.owns_all:
                 check_slots(session, command, request)
             if command.is_write:
-                if self._reads_only:
-                    return _READS_ONLY
                 node = self._node
                 if node.write_error is not None or node.lacks_replicas or session.space.read_only:
                     check_writable(session)

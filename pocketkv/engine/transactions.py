@@ -53,16 +53,14 @@ class Transaction:
         queue: The requests with their records, in order.
         size_bytes: Of their arguments.
         failed: Whether one was refused, so that none will be executed.
-        writes: Whether one of them changes something.
     """
 
-    __slots__ = ("failed", "queue", "size_bytes", "writes")
+    __slots__ = ("failed", "queue", "size_bytes")
 
     def __init__(self) -> None:
         self.queue: Queue = []
         self.size_bytes = 0
         self.failed = False
-        self.writes = False
 
     def __len__(self) -> int:
         return len(self.queue)
@@ -89,7 +87,6 @@ class Transaction:
         if self.size_bytes > limits.TRANSACTION_BYTES_MAX:
             raise CommandError(_QUEUE_FULL)
         self.queue.append((command, request))
-        self.writes = self.writes or command.is_write
         return QUEUED
 
     def refused(self, session: Session, name: bytes, text: bytes) -> bytes:

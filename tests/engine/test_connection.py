@@ -287,6 +287,32 @@ def test_a_pause_of_writes_lets_reads_go_on(engine: Engine) -> None:
     assert engine.node.timers.next_ms() is None
 
 
+@pytest.mark.parametrize(
+    ("queued", "waits"),
+    [
+        (["GET", "k"], False),
+        (["SET", "k", 1], True),
+        (["PUBLISH", "channel", "text"], True),
+        (["EVAL", "return 12", 0], True),
+        (["EVAL", "#!lua\nreturn 12", 0], True),
+        (["EVAL", "#!lua flags=no-writes\nreturn 12", 0], False),
+        (["EVAL_RO", "return 12", 0], False),
+    ],
+    ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, list) else "",
+)
+def test_a_pause_of_writes_holds_a_transaction_that_may_write(
+    engine: Engine, queued: list[object], waits: bool
+) -> None:
+    client, second = engine.connect(), engine.connect()
+    second("MULTI")
+    assert second(*queued) == "QUEUED"
+    client("CLIENT", "PAUSE", 100_000, "WRITE")
+    assert (second("EXEC") is BLOCKED) == waits
+    assert client("CLIENT", "UNPAUSE") == "OK"
+    if waits:
+        assert len(second.result()) == 1
+
+
 def test_a_second_pause_makes_the_first_only_stricter(engine: Engine) -> None:
     client, second = engine.connect(), engine.connect()
     client("CLIENT", "PAUSE", 1000, "WRITE")
