@@ -91,6 +91,14 @@ class Journal(Protocol):
         """
         ...
 
+    def try_read(self, cold: Cold) -> bytes | None:
+        """As `read_now`; what is not at hand is on its way then, if the medium has such a thing.
+
+        Raises:
+            CommandError: As `read_now`.
+        """
+        ...
+
     def read(self, cold: Cold) -> bytes:
         """What is stored; this may take long, and may be called by a worker thread.
 

@@ -17,6 +17,7 @@ from pocketkv.engine.large_string import LargeString
 from pocketkv.engine.pauses import complete_with
 from pocketkv.engine.shelf import StoredRead
 from pocketkv.resp.replies import Deferred, ErrorReply
+from pocketkv.slots import key_slot
 
 if TYPE_CHECKING:
     from pocketkv.engine.cold import PendingRead
@@ -76,8 +77,9 @@ def missing_string(db: Database, key: bytes) -> list[PendingRead]:
     entry = db.find_stored(key)
     if not isinstance(entry, Cold) or (entry.kind != STRING and entry.kind != CHANGED_STRING):
         return []
-    shelf.is_cold = shelf.journal.read_now(entry) is None
-    return [StoredRead(shelf, entry)] if shelf.is_cold else []
+    cold = entry
+    shelf.is_cold = shelf.journal.read_now(cold) is None
+    return [StoredRead(shelf, cold)] if shelf.is_cold else []
 
 
 def _missing(
@@ -119,6 +121,19 @@ def fetch(
         finally:
             # It is looked for again when the command is executed.
             forget(at_hand)
+    waiting.begin(reads)
+    return waiting
+
+
+def fetch_string(
+    session: Session,
+    command: Command,
+    request: list[bytes],
+    reads: list[PendingRead],
+    resume: Resume,
+) -> Deferred:
+    """`fetch`, for a GET of what `missing_string` has found to be missing."""
+    waiting = WaitingString(session, command, request, resume)
     waiting.begin(reads)
     return waiting
 
@@ -197,3 +212,55 @@ class Waiting(Deferred):
         # Whoever reads may refer to this object for long, and what was read may keep a file open.
         reads, self._reads = self._reads, []
         forget(reads)
+
+
+class WaitingString(Waiting):
+    """The reply to a GET that waits for one string; made by `fetch_string`.
+
+    As a rule it is what was read, and there is nothing to do but to count the call.
+    """
+
+    __slots__ = ("_command",)
+
+    def __init__(
+        self, session: Session, command: Command, request: list[bytes], resume: Resume
+    ) -> None:
+        super().__init__(session, request, resume)
+        self._command = command
+
+    def _on_read(self, results: list[bytes | CommandError]) -> None:
+        payload = results[0]
+        if self._gone or type(payload) is not bytes or not self._is_simple():
+            Waiting._on_read(self, results)
+            return
+        session = self._session
+        node = session.node
+        started_ns = node.stopwatch.now_ns()
+        stored = self._reads[0]
+        assert isinstance(stored, StoredRead)  # It was made so.
+        cold = stored.cold
+        # It may have been changed, moved to another server, or expire now.
+        if cold.kind != STRING or stored.shelf.db.find(self._request[1]) is not cold:
+            Waiting._on_read(self, results)
+            return
+        session.space.stats.hits += 1
+        session.last_active_ms = node.clock.now_ms
+        duration_ns = node.stopwatch.now_ns() - started_ns
+        node.record_call(session, self._command, self._request, duration_ns, payload)
+        self._reads = []
+        self.complete(payload)
+
+    def _is_simple(self) -> bool:
+        """Whether nothing has to be minded but the key."""
+        session = self._session
+        node = session.node
+        space = session.space
+        return not (
+            session.attended
+            or session.guarded
+            or session.reply_off
+            or session.reply_skip
+            or session.transaction is not None
+            or node.long_runs
+            or node.pauses
+        ) and (space.owns_all or space.owned[key_slot(self._request[1])] > 0)

@@ -1,7 +1,7 @@
 cimport cython
 
 from pocketkv.engine.commands cimport Command, find_command
-from pocketkv.engine.fetching cimport missing_string
+from pocketkv.engine.fetching cimport fetch, fetch_string, missing_string
 from pocketkv.engine.keyspace cimport JobSpace
 from pocketkv.engine.node cimport Node
 from pocketkv.engine.session cimport Session

@@ -21,7 +21,13 @@ from pocketkv.engine.errors import (
     CommandError,
     discarded_because,
 )
-from pocketkv.engine.fetching import fetch, forget, missing_string, require_resident
+from pocketkv.engine.fetching import (
+    fetch,
+    fetch_string,
+    forget,
+    missing_string,
+    require_resident,
+)
 from pocketkv.engine.guard import check_allowed
 from pocketkv.engine.monitor import show
 from pocketkv.engine.moving import Held
@@ -228,7 +234,7 @@ def run(session: Session, request: list[bytes]) -> Reply:
         if command.is_write and session.db.shelf is not None:
             at_hand = require_resident(session, command, request)
         elif command.name == "get" and (reads := missing_string(session.db, request[1])):
-            return fetch(session, command, request, reads, run)
+            return fetch_string(session, command, request, reads, run)
         if session.attended:
             reply = call_attended(session, command, request)
         else:

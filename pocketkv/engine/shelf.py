@@ -80,12 +80,12 @@ class StoredRead:
 
     @property
     def is_coming(self) -> bool:
-        """To ask a file for what is not in memory has the system begin to read it."""
+        """To try and read what is not in memory has the system begin to read it."""
         return self.shelf.durable and self.cold.length <= _STEPPED_BYTES
 
     def try_read(self) -> bytes | None:
         """What it says, if that is in the system's memory now."""
-        return self.shelf.journal.read_now(self.cold)
+        return self.shelf.journal.try_read(self.cold)
 
     def read(self) -> bytes:
         """Read it; for a worker thread."""
@@ -418,7 +418,7 @@ class Shelf:
                 found.append(self._large_read(record))
             else:
                 read = StoredRead(self, record)
-                payload = read.try_read()
+                payload = self.journal.read_now(record)
                 if payload is None:
                     found.append(read)
                 else:

@@ -27,6 +27,7 @@ cdef class Reactor:
     cpdef update_interest(self, Connection connection)
     cpdef schedule(self, Connection connection)
     cpdef let_tasks_run(self)
+    cpdef wake(self)
     cdef _look_at_clock(self)
     @cython.locals(started_s=cython.double, ready=cython.int)
     cpdef _burst(self)

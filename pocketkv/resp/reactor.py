@@ -203,8 +203,13 @@ class Reactor:
         if not connection.scheduled and not connection.closed:
             connection.scheduled = True
             self._scheduled.append(connection)
-            if not self._serving and len(self._scheduled) == 1:
-                os.eventfd_write(self._wake_fd, 1)
+            if len(self._scheduled) == 1:
+                self.wake()
+
+    def wake(self) -> None:
+        """Have a round served, and `poll` called, soon if none is being served."""
+        if not self._serving:
+            os.eventfd_write(self._wake_fd, 1)
 
     def drop(self, connection: Connection, reason: str) -> None:
         """Close a connection that broke a limit, and say so."""

@@ -137,6 +137,10 @@ class KeptS3Journal:
         """Nothing can be had without waiting."""
         return None
 
+    def try_read(self, cold: Cold) -> bytes | None:
+        """Nothing can be had without waiting."""
+        return None
+
     def read(self, cold: Cold) -> bytes:
         """What is stored; for a worker thread.
 

@@ -20,8 +20,10 @@ import trio
 from pocketkv.engine.cold import PendingRead
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.fetching import Done
+from pocketkv.engine.shelf import StoredRead
 from pocketkv.resp.replies import FileRange, StoredOwner
 from pocketkv.tiers.volume.direct import DirectPart, DirectReads
+from pocketkv.tiers.volume.record_reads import RecordReads
 
 Read: TypeAlias = "Callable[[], bytes]"
 
@@ -31,6 +33,8 @@ _DEFAULT_DEPTH: Final = 16
 # Commands that are executed, and reads that are looked for, before others have their turn.
 _COMMANDS_PER_POLL: Final = 4
 _LOOKS_PER_POLL: Final = 64
+# The same of those that were read past the page cache, which wait for nothing more.
+_RECORDS_PER_POLL: Final = 16
 # A read of an NVMe or SSD that is not overloaded is done before that.
 _POLLED_S: Final = 0.005
 
@@ -58,6 +62,20 @@ class _Coming:
         self.since_s = since_s
 
 
+class _Record:
+    """A record that is read past the page cache: for somebody alone, or as one of several."""
+
+    __slots__ = ("batch", "done", "index", "read")
+
+    def __init__(
+        self, read: StoredRead, done: Done | None, batch: _Batch | None, index: int
+    ) -> None:
+        self.read = read
+        self.done = done
+        self.batch = batch
+        self.index = index
+
+
 class Readers:
     """Reads for the serving thread.
 
@@ -66,6 +84,8 @@ class Readers:
         log: Where defects are told.
         polls: Whether it is worth while to look for what is being read.
         direct: Reads past the page cache, if there is somebody who does.
+        records: The same of small values.
+        wake: Has `poll` called soon, though nothing else happens.
 
     Attributes:
         given: How many reads were asked for so far.
@@ -79,6 +99,8 @@ class Readers:
         *,
         polls: bool = True,
         direct: DirectReads | None = None,
+        records: RecordReads | None = None,
+        wake: Callable[[], None] | None = None,
     ) -> None:
         self._log = log
         self._depth = depth
@@ -88,6 +110,8 @@ class Readers:
         self._token = trio.lowlevel.current_trio_token()
         self._polls = polls
         self._direct = direct
+        self._records = records
+        self._wake = wake
         self._coming: deque[_Coming] = deque()
         self._waiting = 0
         self.given = 0
@@ -110,35 +134,66 @@ class Readers:
             self._give((batch, index, read))
 
     def fetch(self, reads: list[PendingRead], done: Done) -> None:
-        """The same for what the system may be reading already.
+        """The same for what commands wait for: each by the way that costs least.
 
-        That is looked for again and again (`poll`) for a short time, which costs less than to wake
-        a thread; what takes longer is left to one.
+        What can be is read past the page cache. What the system may be reading already is looked
+        for again and again (`poll`) for a short time, which costs less than to wake a thread; what
+        takes longer is left to one.
         """
-        if not self._polls or not _are_coming(reads):
-            self._fetch_each(reads, done)
+        if not reads:
+            done([])
             return
-        batch = _Batch(len(reads), done)
+        is_idle = not self._is_looking()
         self._waiting += len(reads)
         self.given += len(reads)
-        now_s = time.monotonic()
-        for index, read in enumerate(reads):
-            self._coming.append(_Coming(batch, index, read, now_s))
+        # This is what there is most of, so it takes as little as can be.
+        if len(reads) > 1 or not self._begin_lone(reads[0], done):
+            self._fetch_each(reads, done)
+        if is_idle and self._wake is not None and self._is_looking():
+            self._wake()
+
+    def _begin_lone(self, read: PendingRead, done: Done) -> bool:
+        """Have a record read past the page cache for who needs only that; false: it cannot be."""
+        if not isinstance(read, StoredRead) or self._records is None:
+            return False
+        if not self._begin_record(read, _Record(read, done, None, 0)):
+            return False
+        self.given_direct += 1
+        return True
+
+    def _begin_record(self, read: StoredRead, record: _Record) -> bool:
+        records = self._records
+        # What was moved out of memory is on another volume.
+        if records is None or not read.shelf.durable:
+            return False
+        return records.begin(read.cold, record)
 
     def _fetch_each(self, reads: list[PendingRead], done: Done) -> None:
-        """Have each read past the page cache if it can be, and the others by threads."""
-        direct = self._direct
-        if direct is None or not reads:
-            self.read([read.read for read in reads], done)
-            return
         batch = _Batch(len(reads), done)
-        self._waiting += len(reads)
-        self.given += len(reads)
         for index, read in enumerate(reads):
-            if isinstance(read, DirectPart) and direct.begin(read, (batch, index, read)):
+            if self._begin_direct(batch, index, read):
                 self.given_direct += 1
+            elif self._polls and read.is_coming:
+                self._coming.append(_Coming(batch, index, read, time.monotonic()))
             else:
                 self._give((batch, index, read.read))
+
+    def _is_looking(self) -> bool:
+        """Whether `poll` has something to do that was asked for."""
+        return (
+            bool(self._coming)
+            or (self._records is not None and self._records.under_way > 0)
+            or (self._direct is not None and self._direct.under_way > 0)
+        )
+
+    def _begin_direct(self, batch: _Batch, index: int, read: PendingRead) -> bool:
+        """Have something read past the page cache; false if it cannot be."""
+        if isinstance(read, StoredRead):
+            return self._begin_record(read, _Record(read, None, batch, index))
+        direct = self._direct
+        if direct is None or not isinstance(read, DirectPart):
+            return False
+        return direct.begin(read, (batch, index, read))
 
     def fetch_part(
         self, part: FileRange, start: int, size: int, done: Callable[[Exception | None], None]
@@ -157,11 +212,19 @@ class Readers:
         self.read([read], on_read)
 
     def poll(self) -> bool:
-        """Look for what was asked for; whether there is more to look for."""
-        found_direct = self._direct is not None and self._poll_direct()
+        """Begin and look for what was asked for; whether there is more to look for."""
+        is_more = False
+        if self._records is not None and self._records.under_way > 0:
+            is_more = self._poll_records()
+        if self._direct is not None and self._direct.under_way > 0:
+            is_more = self._poll_direct() or is_more
+        if self._coming:
+            is_more = self._poll_coming() or is_more
+        return is_more
+
+    def _poll_coming(self) -> bool:
+        """Look for what the system may be reading, in order; whether there is more."""
         coming = self._coming
-        if not coming:
-            return found_direct
         now_s = time.monotonic()
         commands = 0
         for _ in range(_LOOKS_PER_POLL):
@@ -182,12 +245,36 @@ class Readers:
                 continue
             coming.popleft()
             commands += self._take(first.batch, first.index, result)
-        return found_direct or bool(coming)
+        return bool(coming)
+
+    def _poll_records(self) -> bool:
+        """Begin reads of records, and pass on some that are done; whether there may be more."""
+        records = self._records
+        assert records is not None  # The caller has looked.
+        records.submit()
+        taken = records.take(_RECORDS_PER_POLL)
+        for context, payload in taken:
+            record: _Record = context
+            batch = record.batch
+            if payload is None:
+                # A thread finds out what is wrong.
+                if batch is None:
+                    assert record.done is not None  # One of them is there.
+                    batch = _Batch(1, record.done)
+                self._give((batch, record.index, record.read.read))
+            elif batch is None:
+                assert record.done is not None  # As above.
+                self._waiting -= 1
+                record.done([payload])
+            else:
+                self._take(batch, record.index, payload)
+        return len(taken) == _RECORDS_PER_POLL
 
     def _poll_direct(self) -> bool:
-        """Pass on one of the reads past the page cache that are done; false if there was none."""
+        """Begin reads of large values, and pass on one that is done; false if there was none."""
         direct = self._direct
         assert direct is not None  # The caller has looked.
+        direct.submit()
         taken = direct.take()
         if taken is None:
             return False
@@ -252,6 +339,8 @@ class Readers:
         """Give memory back that is not needed; to be called now and then."""
         if self._direct is not None:
             self._direct.buffers.trim()
+        if self._records is not None:
+            self._records.trim()
 
     def close(self) -> None:
         """End the threads, each after the read that it is at, and what is read directly."""
@@ -261,11 +350,8 @@ class Readers:
             thread.join(1.0)
         if self._direct is not None:
             self._direct.close()
-
-
-def _are_coming(reads: list[PendingRead]) -> bool:
-    """Whether the system may be reading all of them already."""
-    return all(read.is_coming for read in reads)
+        if self._records is not None:
+            self._records.close()
 
 
 def depth_of(tier: str) -> int:

@@ -110,6 +110,10 @@ class FileSpillJournal:
         """What is stored of a small value, if it can be had without waiting."""
         return None if cold.kind == SPILLED_LARGE else self.journal.read_now(cold)
 
+    def try_read(self, cold: Cold) -> bytes | None:
+        """The same."""
+        return self.read_now(cold)
+
     def read(self, cold: Cold) -> bytes:
         """What is stored."""
         if cold.kind != SPILLED_LARGE:

@@ -54,6 +54,8 @@ from pocketkv.tiers.retire import Retirer
 from pocketkv.tiers.spill_setup import SpillWork, open_spill
 from pocketkv.tiers.upkeep import Upkeep
 from pocketkv.tiers.volume.direct import DirectReads, buffers_for
+from pocketkv.tiers.volume.eras import Eras
+from pocketkv.tiers.volume.record_reads import RecordReads
 from pocketkv.tiers.volume.volume import VolumeError
 
 __all__ = ["handlers", "run_storage"]
@@ -163,8 +165,15 @@ class StorageServer:
         """Have connections write to the store and read from it."""
         # A disk that turns takes longer than anybody should look for.
         polls = self.config.tier != "hdd"
-        direct = self._direct_reads(shell, store) if polls else None
-        readers = Readers(depth_of(self.config.tier), self.log, polls=polls, direct=direct)
+        direct, records = self._direct_reads(shell, store) if polls else (None, None)
+        readers = Readers(
+            depth_of(self.config.tier),
+            self.log,
+            polls=polls,
+            direct=direct,
+            records=records,
+            wake=shell.reactor.wake,
+        )
         shell.reactor.poll = readers.poll
         self.upkeep = Upkeep(
             self.node, store, shell.reactor, readers, release_free_memory, self.log
@@ -177,19 +186,23 @@ class StorageServer:
         shell.reactor.fetch = readers.fetch_part
         shell.sinks_of = store.sinks_of
 
-    def _direct_reads(self, shell: Shell, store: FileStore) -> DirectReads | None:
-        """Who reads past the page cache; ``None`` where the system does not let us."""
+    def _direct_reads(
+        self, shell: Shell, store: FileStore
+    ) -> tuple[DirectReads | None, RecordReads | None]:
+        """Who reads past the page cache: large values, and small ones, as far as we may."""
+        eras = Eras()
+        wake_fd = shell.reactor.wake_fd
         try:
-            depth = buffers_for(self.config.memory_bytes)
-            direct = DirectReads(depth, shell.reactor.wake_fd)
+            direct = DirectReads(buffers_for(self.config.memory_bytes), eras, wake_fd)
+            records = RecordReads(store.volume.state, eras, wake_fd)
         except OSError as error:
             self.log.info(
-                "large values are read through the page cache only", extra={"error": str(error)}
+                "values are read through the page cache only", extra={"error": str(error)}
             )
-            return None
+            return None, None
         store.read_directly()
         self._direct = direct
-        return direct
+        return direct, records
 
     async def keep_up(self, shell: Shell) -> None:
         """The background work of a file store, if there is one."""

@@ -28,6 +28,9 @@ class KeptJournal:
     def read_now(self, cold: Cold) -> bytes | None:
         return None
 
+    def try_read(self, cold: Cold) -> bytes | None:
+        return None
+
     def read(self, cold: Cold) -> bytes:
         self.reads += 1
         if cold.place is None:

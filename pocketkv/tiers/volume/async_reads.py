@@ -3,6 +3,8 @@
 The system's own asynchronous reads of files (`io_submit`), which exist for files that are read past
 the page cache. Unlike io_uring they are allowed in containers. A descriptor for events wakes
 whoever waits for one; what is done is then found in memory that the system shares.
+
+`async_reads.pyx` is the same without objects for what goes in.
 """
 
 from __future__ import annotations
@@ -20,10 +22,8 @@ _READ: Final = 0
 _TELLS: Final = 1
 # The system shares its list in a form that this number stands for.
 _RING_MAGIC: Final = 0xA10A10A1
-# It takes nothing more at the moment, or not for this file.
-_REFUSED: Final = frozenset({errno.EAGAIN, errno.EINVAL, errno.EOPNOTSUPP})
 
-# The interpreter's lock is kept: neither call waits.
+# The interpreter's lock is kept: no call waits.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _call = _libc.syscall
 _call.restype = ctypes.c_long
@@ -74,6 +74,9 @@ class _Ring(ctypes.Structure):
 class AsyncReads:
     """For one thread.
 
+    Attributes:
+        under_way: How many reads were begun and are not taken.
+
     Args:
         depth: How many reads may be under way.
         wake_fd: A descriptor for events (`os.eventfd`), written to with each that is done.
@@ -93,45 +96,65 @@ class AsyncReads:
         self._ring = _Ring.from_address(self._context.value)
         self._is_shared = self._ring.magic == _RING_MAGIC
         self._events = (_Event * depth)()
-        self._request = _Request(operation=_READ, tells=_TELLS, wake_fd=wake_fd)
-        self._requests = (ctypes.c_void_p * 1)(ctypes.addressof(self._request))
+        self._requests = (_Request * depth)()
+        first = ctypes.addressof(self._requests)
+        size = ctypes.sizeof(_Request)
+        self._pointers = (ctypes.c_void_p * depth)(*(first + n * size for n in range(depth)))
+        for request in self._requests:
+            request.operation, request.tells, request.wake_fd = _READ, _TELLS, wake_fd
         self._depth = depth
+        # How many of the requests the system has not been given yet.
+        self._begun = 0
+        self._refused: list[tuple[int, int]] = []
         self.under_way = 0
 
     def begin(self, fd: int, offset: int, address: int, size: int, token: int) -> bool:
-        """Have a part of a file read to where it is to stand in memory.
+        """Have a part of a file read to where it is to stand in memory, from `submit` on.
 
         Args:
             fd: The file, opened with ``O_DIRECT``.
-            offset: Of the part, in bytes; like the others a multiple of the page size.
+            offset: Of the part, in bytes; like the others a multiple of the device's block size.
             address: Of the memory, which must stay until the read is taken, or all is closed.
             size: Of both, in bytes.
             token: What `take` tells it by.
 
         Returns:
-            Whether it is under way; false: the system does not want it, at the moment or ever.
-
-        Raises:
-            OSError: The device failed.
+            Whether there is room for it among those that are under way.
         """
-        if self.under_way == self._depth:
+        if self.under_way == self._depth or not self._context.value:
             return False
-        request = self._request
+        request = self._requests[self._begun]
         request.fd, request.offset = fd, offset
         request.address, request.size = address, size
         request.token = token
-        if _call(self._submit, self._context, ctypes.c_long(1), self._requests) == 1:
-            self.under_way += 1
-            return True
-        error = _error()
-        if error.errno in _REFUSED:
-            return False
-        raise error
+        self._begun += 1
+        self.under_way += 1
+        return True
+
+    def submit(self) -> None:
+        """Give the system all that was begun; what it refuses is told by `take`."""
+        done = 0
+        while done < self._begun:
+            pointers = ctypes.byref(self._pointers, done * ctypes.sizeof(ctypes.c_void_p))
+            count = _call(self._submit, self._context, ctypes.c_long(self._begun - done), pointers)
+            if count > 0:
+                done += count
+            else:
+                self._refused.append((self._requests[done].token, -ctypes.get_errno()))
+                done += 1
+        self._begun = 0
 
     def take(self, count: int) -> list[tuple[int, int]]:
         """Reads that are done, at most so many: token, and bytes read or minus the error's code."""
-        if not self.under_way or (self._is_shared and self._ring.head == self._ring.tail):
-            return []
+        taken: list[tuple[int, int]] = []
+        while self._refused and count > 0:
+            taken.append(self._refused.pop())
+            count -= 1
+            self.under_way -= 1
+        if count <= 0 or self.under_way == self._begun + len(self._refused):
+            return taken
+        if self._is_shared and self._ring.head == self._ring.tail:
+            return taken
         most = ctypes.c_long(min(count, self._depth))
         found = _call(
             self._getevents, self._context, ctypes.c_long(0), most, self._events, ctypes.c_void_p()
@@ -139,14 +162,14 @@ class AsyncReads:
         if found < 0:
             raise _error()
         self.under_way -= found
-        return [(event.token, event.result) for event in self._events[:found]]
+        return taken + [(event.token, event.result) for event in self._events[:found]]
 
     def close(self) -> None:
         """End it; this waits for what is under way."""
         if self._context.value:
             _call(self._destroy, self._context)
             self._context.value = 0
-            self.under_way = 0
+            self.under_way = self._begun = 0
 
 
 def _error() -> OSError:

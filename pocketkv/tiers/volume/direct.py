@@ -17,7 +17,6 @@ import contextlib
 import ctypes
 import errno
 import mmap
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 from pocketkv import limits
@@ -29,6 +28,7 @@ from pocketkv.tiers.volume.file_pieces import PendingPart
 from pocketkv.tiers.volume.large_region import BLOCK_BYTES, PAGE_BYTES
 
 if TYPE_CHECKING:
+    from pocketkv.tiers.volume.eras import Eras
     from pocketkv.tiers.volume.large_region import Region
 
 BUFFER_BYTES: Final = limits.MIB
@@ -36,9 +36,6 @@ BUFFER_BYTES: Final = limits.MIB
 _MEMORY_SHARE: Final = 1 / 32
 _BUFFERS_MIN: Final = 4
 _BUFFERS_MAX: Final = 32
-# What was read longer ago than so much of the machine's memory was read since would not be in the
-# page cache any more, had it been brought there: what is asked for again by then was not missed.
-_CACHE_SHARE: Final = 0.25
 
 
 def buffers_for(memory_bytes: int) -> int:
@@ -141,7 +138,7 @@ class DirectPart(PendingPart):
         """Have it read past the page cache; false: it has to be read by a worker.
 
         Raises:
-            OSError: The device failed.
+            OSError: Its file cannot be asked.
         """
         region = self._region
         # What the device has not yet is waited for by who reads it there.
@@ -227,27 +224,30 @@ class DirectReads:
 
     Args:
         depth: How many buffers there are, and reads at a time.
+        eras: Tell what was read lately.
         wake_fd: As `AsyncReads`.
 
     Raises:
         OSError: They cannot be had.
     """
 
-    def __init__(self, depth: int, wake_fd: int) -> None:
+    def __init__(self, depth: int, eras: Eras, wake_fd: int) -> None:
         self._reads = AsyncReads(depth, wake_fd)
         self.buffers = Buffers(depth)
         self._begun: dict[int, tuple[DirectPart, Any]] = {}
         self._next_token = 0
-        # What was read so far, by which it is told how long ago something was.
-        self._read_bytes = 0
-        self._era_bytes = _CACHE_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        self._eras = eras
+
+    @property
+    def under_way(self) -> int:
+        """How many reads were begun and are not taken."""
+        return len(self._begun)
 
     def begin(self, part: DirectPart, context: Any) -> bool:
-        """Begin a read; false: it has to be read by a worker."""
+        """Begin a read, from `submit` on; false: it has to be read by a worker."""
         token = self._next_token
-        era = int(self._read_bytes / self._era_bytes)
         try:
-            if not part.begin(self._reads, self.buffers, token, era):
+            if not part.begin(self._reads, self.buffers, token, self._eras.now):
                 return False
         except OSError:
             # The worker will meet the same, and say so.
@@ -256,11 +256,15 @@ class DirectReads:
         self._begun[token] = part, context
         return True
 
+    def submit(self) -> None:
+        """Have the system begin what was asked for since the last call."""
+        self._reads.submit()
+
     def take(self) -> tuple[Any, bool] | None:
         """The context of a read that is done, and whether it was good; ``None``: none is done."""
         for token, count in self._reads.take(1):
             part, context = self._begun.pop(token)
-            self._read_bytes += max(count, 0)
+            self._eras.read(max(count, 0))
             return context, part.finish(count)
         return None
 

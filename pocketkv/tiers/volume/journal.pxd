@@ -1,6 +1,7 @@
 cimport cython
 
 from pocketkv.engine.cold cimport Cold
+from pocketkv.tiers.volume.reading cimport cached_pages, read_record
 from pocketkv.tiers.volume.segment cimport Segment
 from pocketkv.tiers.volume.state cimport VolumeState
 
@@ -19,6 +20,9 @@ cdef class JobJournal:
 
     @cython.locals(segment=Segment)
     cpdef release(self, Cold cold)
-    @cython.locals(segment=Segment, offset=cython.longlong, size=cython.longlong, begin=cython.longlong, fd=cython.int, state=VolumeState, record=bytes)
+    @cython.locals(segment=Segment, state=VolumeState)
     cpdef read_now(self, Cold cold)
+    @cython.locals(segment=Segment, offset=cython.longlong, size=cython.longlong, begin=cython.longlong, fd=cython.int, state=VolumeState, payload=bytes)
+    cpdef try_read(self, Cold cold)
+    cdef bint _is_absent(self, Cold cold, int fd) except -1
     cdef _checked(self, Cold cold, record, Segment segment, long long offset)

@@ -16,7 +16,8 @@ from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold
 from pocketkv.engine.errors import CommandError
 from pocketkv.tiers.volume.checksums import checksum
 from pocketkv.tiers.volume.index_file import IndexWriter
-from pocketkv.tiers.volume.reading import read_at_once
+from pocketkv.tiers.volume.page_cache import CACHESTAT
+from pocketkv.tiers.volume.reading import cached_pages, read_record
 from pocketkv.tiers.volume.records import (
     BODY_STRUCT,
     HEADER_BYTES,
@@ -35,6 +36,8 @@ from pocketkv.tiers.volume.state import VolumeState
 # Reserved beyond what is asked for: the headers of a command's records, and deletions, which are
 # written without asking.
 _SLACK_BYTES: Final = 4096
+# Look-ups after one that found nothing in the page cache, which begin with asking for that.
+_COLD_LOOKS: Final = 16
 
 _pack_prefix: Final = PREFIX.pack
 _pack_body: Final = BODY_STRUCT.pack
@@ -266,11 +269,29 @@ class JobJournal:
             CommandError: IOERR: the system says that it cannot be read, or it is damaged.
         """
         segment: Segment = cold.place
+        state = self._state
+        if state.cold_looks and cold.offset < segment.written and segment.fd >= 0:
+            state.cold_looks -= 1
+            if self._is_absent(cold, segment.fd):
+                state.cold_looks = _COLD_LOOKS
+                state.waits += 1
+                state.absent = cold
+                return None
+        return self.try_read(cold)
+
+    def try_read(self, cold: Cold) -> bytes | None:
+        """As `read_now`; what must be asked of the disk is on its way to memory then.
+
+        Raises:
+            CommandError: As `read_now`.
+        """
+        segment: Segment = cold.place
         offset = cold.offset
         size = cold.record_bytes
-        if offset >= segment.written:
+        if offset >= segment.written or offset < segment.doubted:
             begin = offset - segment.written
-            return self._checked(cold, segment.buffer[begin : begin + size], segment, offset)
+            record = segment.buffer[begin : begin + size] if begin >= 0 else b""
+            return self._checked(cold, record, segment, offset)
         fd = segment.fd
         state = self._state
         if fd < 0 or state.reads_wait:
@@ -278,18 +299,32 @@ class JobJournal:
             return None
         segment.recent = True
         try:
-            record = read_at_once(fd, size, offset, state.nowait_flags)
+            payload = read_record(
+                fd, size, offset, state.nowait_flags, segment.seed + offset, cold.length
+            )
         except OSError as error:
             if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
                 return self._read_unsupported(cold)
             raise self._unreadable(error) from None
-        if record is None or len(record) < size:
+        except ValueError:
+            raise self._damaged(b"is damaged") from None
+        if payload is None:
             # Nothing or only a part is in memory, or the file is too short: `read` tells which.
             state.waits += 1
+            state.cold_looks = _COLD_LOOKS if state.passes_cache else 0
             return None
         state.read_bytes += size
         state.reads += 1
-        return self._checked(cold, record, segment, offset)
+        return payload
+
+    def _is_absent(self, cold: Cold, fd: int) -> bool:
+        """Whether nothing of a record is in the page cache."""
+        try:
+            return cached_pages(CACHESTAT, fd, cold.offset, cold.record_bytes) == 0
+        except OSError:
+            # This system does not count pages.
+            self._state.passes_cache = False
+            return False
 
     def read(self, cold: Cold) -> bytes:
         """What is stored; this may take long, and may be called by any thread.
@@ -347,8 +382,11 @@ class JobJournal:
             reason = b"is damaged"
         else:
             reason = b"is missing"
+        raise self._damaged(reason)
+
+    def _damaged(self, reason: bytes) -> CommandError:
         self._state.read_errors += 1
-        raise CommandError(b"IOERR what is stored at this key %b" % reason)
+        return CommandError(b"IOERR what is stored at this key %b" % reason)
 
     def _unreadable(self, error: OSError) -> CommandError:
         self._state.read_errors += 1
@@ -365,7 +403,7 @@ class JobJournal:
             state.nowait_flags = 0
         else:
             state.reads_wait = True
-        return self.read_now(cold)
+        return self.try_read(cold)
 
     # --- what is not needed any more -----------------------------------------------------------
 

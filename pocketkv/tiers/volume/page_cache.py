@@ -17,7 +17,7 @@ from pocketkv.tiers.volume.reading import cached_pages
 
 PAGE_BYTES: Final = 4096
 # cachestat(2), since Linux 6.5; it has the same number on every architecture but alpha.
-_CACHESTAT: Final = 451
+CACHESTAT: Final = 451
 # This system has no such call, or does not let us use it for this file.
 _UNKNOWN: Final = frozenset({errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP})
 # What is looked at at most, where pages cannot be counted.
@@ -79,7 +79,7 @@ def _by_counting(fd: int, offset: int, size: int) -> int:
 
 def _cached_pages(fd: int, first: int, pages: int) -> int:
     """How many of these pages are in the page cache, changed ones included."""
-    return cached_pages(_CACHESTAT, fd, first * PAGE_BYTES, pages * PAGE_BYTES)
+    return cached_pages(CACHESTAT, fd, first * PAGE_BYTES, pages * PAGE_BYTES)
 
 
 def _by_mapping(fd: int, offset: int, size: int) -> int:

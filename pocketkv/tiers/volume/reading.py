@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+from pocketkv.tiers.volume.records import payload_of
+
 # The interpreter's lock is kept: it only looks at memory, and takes a few microseconds.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -34,6 +36,53 @@ def read_at_once(fd: int, size: int, offset: int, flags: int) -> bytes | None:
     except BlockingIOError:
         return None
     return bytes(memoryview(buffer)[:count])
+
+
+def read_record(
+    fd: int, size: int, offset: int, flags: int, seed: int, length: int
+) -> bytes | None:
+    """The payload of a record, if all of it can be had without waiting.
+
+    Args:
+        fd: The file's descriptor.
+        size: Of the record, with its padding.
+        offset: Where it begins.
+        flags: As `read_at_once`.
+        seed: The segment's, with the record's offset added.
+        length: Of the payload.
+
+    Returns:
+        The payload; ``None``: not all of the record is there, now or ever.
+
+    Raises:
+        OSError: As `os.preadv`.
+        ValueError: It is not what was written.
+    """
+    record = read_at_once(fd, size, offset, flags)
+    if record is None or len(record) < size:
+        return None
+    return _required(payload_of(record, seed, length))
+
+
+def record_at(address: int, size: int, seed: int, length: int) -> bytes:
+    """The payload of a record that stands in memory.
+
+    Args:
+        address: Where it begins.
+        size: Of the record, with its padding.
+        seed: As `read_record`.
+        length: As `read_record`.
+
+    Raises:
+        ValueError: It is not what was written.
+    """
+    return _required(payload_of(ctypes.string_at(address, size), seed, length))
+
+
+def _required(payload: bytes | None) -> bytes:
+    if payload is None:
+        raise ValueError
+    return payload
 
 
 def cached_pages(call: int, fd: int, offset: int, size: int) -> int:

@@ -8,10 +8,14 @@ import os
 import threading
 from collections import deque
 from pathlib import Path
+from typing import Final
 
 from pocketkv.tiers.volume.index_file import IndexWriter
 from pocketkv.tiers.volume.page_cache import read_nothing_ahead
-from pocketkv.tiers.volume.records import SEGMENT_HEADER_BYTES, segment_header
+from pocketkv.tiers.volume.records import PAGE_BYTES, SEGMENT_HEADER_BYTES, segment_header
+
+NOT_OPEN: Final = -2
+_NO_PAGES: Final = bytearray()
 
 
 class Segment:
@@ -35,6 +39,7 @@ class Segment:
         sparse_below: It is worth collecting when less than this is live.
         fd: Its descriptor, -1 while it is not open.
         pins: Threads that read by `fd` now; guarded by the lock of `OpenFiles`.
+        direct_fd: The same to read past the page cache by: `NOT_OPEN`, or -1 if it cannot be.
         recent: It was read since the last look for files to close.
         unsynced: It waits for its data to be brought to the medium.
         synced: How much of it, from the beginning on, is known to be on the medium.
@@ -47,8 +52,12 @@ class Segment:
     """
 
     __slots__ = (
+        "_passed",
+        "_passed_before",
+        "_passed_in",
         "buffer",
         "clears",
+        "direct_fd",
         "doubted",
         "drained",
         "fd",
@@ -92,6 +101,7 @@ class Segment:
         self.retired = False
         self.sparse_below = 0
         self.fd = -1
+        self.direct_fd = NOT_OPEN
         self.pins = 0
         self.recent = False
         self.unsynced = False
@@ -100,11 +110,41 @@ class Segment:
         self.doubted = 0
         self.made = False
         self.index: IndexWriter | None = None
+        # A bit for each page that a read past the page cache began in, in this era and the last.
+        self._passed = _NO_PAGES
+        self._passed_before = _NO_PAGES
+        self._passed_in = 0
 
     def begin(self) -> None:
         """Write the header of a new one to its buffer."""
         self.buffer += segment_header(self.number, self.seed)
         self.size = SEGMENT_HEADER_BYTES
+
+    def passes_cache(self, offset: int, era: int) -> bool:
+        """Whether a record may be read past the page cache: what is wanted again belongs there.
+
+        So do its neighbours, if it is small: what is remembered is that a page was wanted.
+
+        Args:
+            offset: Of the record.
+            era: A number that grows; what was read in this era or the one before is remembered.
+        """
+        if era != self._passed_in:
+            self._passed_before = self._passed if era == self._passed_in + 1 else _NO_PAGES
+            self._passed = _NO_PAGES
+            self._passed_in = era
+        page = offset // PAGE_BYTES
+        place, bit = page // 8, 1 << page % 8
+        for pages in (self._passed, self._passed_before):
+            if place < len(pages) and pages[place] & bit:
+                pages[place] &= ~bit & 255
+                return False
+        if place >= len(self._passed):
+            self._passed = self._passed + bytes(
+                self.size // PAGE_BYTES // 8 + 1 - len(self._passed)
+            )
+        self._passed[place] |= bit
+        return True
 
     @property
     def path(self) -> str:
@@ -197,6 +237,30 @@ class OpenFiles:
             segment.pins += 1
             return segment.fd
 
+    def direct(self, segment: Segment) -> int:
+        """A descriptor to read an open segment past the page cache by, as long as it is open.
+
+        For the serving thread.
+
+        Returns:
+            The descriptor; -1: it cannot be read so.
+        """
+        if segment.direct_fd == NOT_OPEN:
+            try:
+                flags = os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC
+                segment.direct_fd = os.open(segment.path, flags)
+            except OSError:
+                # The file system has no such thing, or it is gone: who reads it will see.
+                segment.direct_fd = -1
+        return segment.direct_fd
+
+    def refuse_direct(self, segment: Segment) -> None:
+        """A segment cannot be read past the page cache; by the serving thread."""
+        fd, segment.direct_fd = segment.direct_fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
     def unpin(self, segment: Segment) -> None:
         """The thread that pinned it is done."""
         with self._lock:
@@ -251,8 +315,11 @@ class OpenFiles:
 
     def _close(self, segment: Segment) -> None:
         if segment.pins == 0 and segment.fd >= 0:
-            fd, segment.fd = segment.fd, -1
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            fds = (segment.fd, segment.direct_fd)
+            segment.fd, segment.direct_fd = -1, NOT_OPEN
+            for fd in fds:
+                if fd >= 0:
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
             if segment.index is not None:
                 segment.index.close()

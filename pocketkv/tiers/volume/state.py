@@ -18,6 +18,7 @@ from pocketkv.tiers.volume.segment import OpenFiles, Segment
 from pocketkv.tiers.volume.space import Ballast, free_bytes, is_memory, preallocate
 
 if TYPE_CHECKING:
+    from pocketkv.engine.cold import Cold
     from pocketkv.tiers.volume.journal import JobJournal
 
 # Room is reserved as a segment grows: thousands of jobs hold little, a large one asks seldom.
@@ -45,6 +46,10 @@ class VolumeState:
         nowait_flags: Of `preadv`; 0 where reading never waits.
         in_memory: The file system keeps its files in memory.
         reads_wait: The file system cannot say whether a read would wait.
+        passes_cache: Whether there is somebody who reads records past the page cache.
+        cold_looks: How many more look-ups begin with whether a record is in the page cache at all,
+            since some lately were not: to try and read it would bring it there.
+        absent: The record that the last look-up has found not to be in the page cache.
         dirty: Journals with something to write.
         error: What the last `commit` could not do, None if it did everything.
         refusal: Why room was last refused, for people.
@@ -90,6 +95,9 @@ class VolumeState:
         self.nowait_flags = os.RWF_NOWAIT
         self.in_memory = is_memory(root)
         self.reads_wait = False
+        self.passes_cache = False
+        self.cold_looks = 0
+        self.absent: Cold | None = None
         self.dirty: list[JobJournal] = []
         self.error: OSError | None = None
         self.refusal = ""

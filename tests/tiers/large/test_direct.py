@@ -18,6 +18,7 @@ from pocketkv.tiers.volume.direct import (
     DirectReads,
     buffers_for,
 )
+from pocketkv.tiers.volume.eras import Eras
 from pocketkv.tiers.volume.file_pieces import PendingPart
 from pocketkv.tiers.volume.file_string import FileString
 from pocketkv.tiers.volume.large_file import LargeFile
@@ -41,7 +42,7 @@ class Ground:
         self.file.descriptors.reads_directly = True
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
         try:
-            self.reads = DirectReads(buffers, self.wake_fd)
+            self.reads = DirectReads(buffers, Eras(), self.wake_fd)
         except OSError as error:
             pytest.skip(f"this system has no such reads: {error}")
 
@@ -67,6 +68,7 @@ class Ground:
         for index, part in enumerate(missing):
             assert isinstance(part, DirectPart)
             assert self.reads.begin(part, index)
+        self.reads.submit()
         found: dict[int, bool] = {}
         while len(found) < len(missing):
             ready, _, _ = select.select([self.wake_fd], [], [], 20)
@@ -204,6 +206,7 @@ def test_a_file_system_that_refuses_is_not_asked_again(ground: Ground) -> None:
     (part,) = missing
     assert isinstance(part, DirectPart)
     assert ground.reads.begin(part, 0)
+    ground.reads.submit()
     select.select([ground.wake_fd], [], [], 20)
     # The kernel says this of devices whose blocks are larger than a page, of which there is none.
     assert not part.finish(-errno.EINVAL)
@@ -241,6 +244,7 @@ def test_a_value_that_goes_while_it_is_read(ground: Ground) -> None:
     (part,) = missing
     assert isinstance(part, DirectPart)
     assert ground.reads.begin(part, 0)
+    ground.reads.submit()
     del string
     assert not ground.file.has_released
     assert ground.fetch([]) == []
