@@ -23,6 +23,9 @@ from pocketkv.amounts import parse_bytes, parse_rate
 TIER_NAMES = ("dram", "nvme", "ssd", "hdd")
 """Every tier there is, fastest first; the order in which jobs are offered them."""
 
+S3_NAME = "s3"
+"""What the catalog, and lists of costs, call S3, which is no tier: nobody is offered it."""
+
 HOURS_PER_MONTH = 730
 """Hours in a month as AWS's own calculator takes them, for prices by the month."""
 
@@ -219,10 +222,30 @@ class Tier:
 
 
 @dataclass(frozen=True)
+class ObjectStore:
+    """S3, which is paid for by what is there, and not by the server.
+
+    Attributes:
+        price_per_gb_month: In US dollars by `BILLED_GB_BYTES`.
+        source: Where the figure comes from.
+        dated: The day that it holds for.
+    """
+
+    price_per_gb_month: float
+    source: str
+    dated: str
+
+    def cost_per_hour(self, stored_bytes: float) -> float:
+        """Return the US dollars per hour of so much."""
+        return stored_bytes / BILLED_GB_BYTES * self.price_per_gb_month / HOURS_PER_MONTH
+
+
+@dataclass(frozen=True)
 class Catalog:
-    """The tiers on offer, fastest first."""
+    """The tiers on offer, fastest first, and what S3 costs beside them; None if nobody says."""
 
     tiers: tuple[Tier, ...]
+    s3: ObjectStore | None = None
 
     def tier(self, name: str) -> Tier:
         """Return the tier called `name`.
@@ -331,14 +354,50 @@ def parse_catalog(document: bytes, origin: str, base: Catalog | None = None) -> 
     except (ValueError, RecursionError) as error:
         raise CatalogError(f"{origin}: not TOML: {error}") from error
     tiers = {tier.name: tier for tier in (() if base is None else base.tiers)}
+    s3 = None if base is None else base.s3
     for name, table in tables.items():
-        if name not in TIER_NAMES:
+        if name not in (*TIER_NAMES, S3_NAME):
             known = ", ".join(TIER_NAMES)
             raise CatalogError(f"{origin}: no tier is called {_shown(name)}, only {known}")
         if not isinstance(table, dict):
             raise CatalogError(f"{origin}: [{name}] is not a table")
-        tiers[name] = _tier(name, table, origin, tiers.get(name))
-    return Catalog(tuple(tiers[name] for name in TIER_NAMES if name in tiers))
+        if name == S3_NAME:
+            s3 = _object_store(table, origin, s3)
+        else:
+            tiers[name] = _tier(name, table, origin, tiers.get(name))
+    return Catalog(tuple(tiers[name] for name in TIER_NAMES if name in tiers), s3)
+
+
+def _object_store(table: dict[str, Any], origin: str, base: ObjectStore | None) -> ObjectStore:
+    where = f"{origin}: [{S3_NAME}]"
+    values = _figures(table, where, _S3_FIGURES)
+    if base is not None:
+        return replace(base, **_with_source(values, base.source, origin))
+    missing = [key for key in _S3_FIGURES if key not in table]
+    if missing:
+        raise CatalogError(f"{where} has no {missing[0]}")
+    return ObjectStore(**values)
+
+
+def _figures(
+    table: dict[str, Any], where: str, known: Mapping[str, tuple[str, Callable[[Any, str], Any]]]
+) -> dict[str, Any]:
+    """What a table says, checked, by the attributes that it becomes."""
+    unknown = sorted(table.keys() - known.keys())
+    if unknown:
+        raise CatalogError(f"{where} has an unknown figure {_shown(unknown[0])}")
+    values = {}
+    for key, value in table.items():
+        attribute, parse = known[key]
+        values[attribute] = parse(value, f"{where} {key}")
+    return values
+
+
+def _with_source(values: dict[str, Any], source: str, origin: str) -> dict[str, Any]:
+    """The same with where those come from that change some others."""
+    if values and "source" not in values:
+        return {**values, "source": f"{source}; some figures from {origin}"}
+    return values
 
 
 def _tier(name: str, table: dict[str, Any], origin: str, base: Tier | None) -> Tier:
@@ -383,17 +442,9 @@ def _machine(
     origin: str,
     base: MachineType | None,
 ) -> MachineType:
-    unknown = sorted(table.keys() - _FIGURES.keys())
-    if unknown:
-        raise CatalogError(f"{where} has an unknown figure {_shown(unknown[0])}")
-    values = {}
-    for key, value in table.items():
-        attribute, parse = _FIGURES[key]
-        values[attribute] = parse(value, f"{where} {key}")
+    values = _figures(table, where, _FIGURES)
     if base is not None:
-        if table and "source" not in table:
-            values["source"] = f"{base.source}; some figures from {origin}"
-        return replace(base, **values)
+        return replace(base, **_with_source(values, base.source, origin))
     missing = [key for key in _FIGURES if key not in table]
     if missing:
         raise CatalogError(f"{where} has no {missing[0]}")
@@ -459,4 +510,9 @@ _FIGURES: Final[Mapping[str, tuple[str, Callable[[Any, str], Any]]]] = {
 }
 assert {attribute for attribute, _ in _FIGURES.values()} | {"tier", "name"} == {
     field.name for field in fields(MachineType)
+}
+
+# The same under [s3].
+_S3_FIGURES: Final = {
+    name: _FIGURES[name] for name in (field.name for field in fields(ObjectStore))
 }

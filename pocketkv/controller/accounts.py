@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pocketkv.catalog import Catalog, MachineType
+from pocketkv.catalog import S3_NAME, Catalog, MachineType
 from pocketkv.controller.policy import commitments, machine_of
 from pocketkv.jobs import Hints
 from pocketkv.placement import PlacementMap, Server
@@ -45,12 +45,14 @@ def rates_per_hour(
     placement: PlacementMap,
     servers: Mapping[str, Server],
     used_bytes: Mapping[str, int],
+    s3_bytes: int = 0,
 ) -> dict[str, float]:
-    """Return what a job costs per hour on each tier that it is on, by the catalog.
+    """Return what a job costs per hour on each tier that it is on, and in S3, by the catalog.
 
     It pays for what is kept for it on its servers or for what it uses there (`used_bytes` by
     server), whichever is more, and for the throughput that it asked for: the share of a server
-    of each machine type that this takes. `servers` has all of its servers, by id.
+    of each machine type that this takes; and for what it has in S3 (`s3_bytes`), under that name.
+    `servers` has all of its servers, by id.
 
     Raises:
         CatalogError: the catalog lacks the tier of one of the servers.
@@ -69,6 +71,8 @@ def rates_per_hour(
     ):
         rate = machine.cost_per_hour(capacity_bytes, throughput_bytes_s)
         rates[machine.tier] = rates.get(machine.tier, 0.0) + rate
+    if s3_bytes and catalog.s3 is not None:
+        rates[S3_NAME] = catalog.s3.cost_per_hour(s3_bytes)
     return rates
 
 
@@ -78,6 +82,8 @@ def rate_per_hour(
     placement: PlacementMap,
     servers: Mapping[str, Server],
     used_bytes: Mapping[str, int],
+    s3_bytes: int = 0,
 ) -> float:
-    """Return what `rates_per_hour` comes to on all tiers together."""
-    return sum(rates_per_hour(hints, catalog, placement, servers, used_bytes).values())
+    """Return what `rates_per_hour` comes to on all tiers and in S3 together."""
+    rates = rates_per_hour(hints, catalog, placement, servers, used_bytes, s3_bytes)
+    return sum(rates.values())

@@ -114,6 +114,15 @@ class Books:
                 usage[server_id] = member.report.jobs[job_id].used_bytes
         return usage
 
+    def s3_bytes(self, job_id: str) -> int:
+        """Return what a job has in S3, as last reported by the servers of its map."""
+        members = map(self.fleet.members.get, self.placements[job_id].owners())
+        return sum(
+            member.report.jobs[job_id].s3_bytes
+            for member in members
+            if member is not None and job_id in member.report.jobs
+        )
+
     def _decide_new(self, hints: Hints) -> Decision:
         """Return where a job that has no slots should be."""
         self._refresh_rooms()
@@ -229,7 +238,8 @@ class Books:
         placement = self.placements[job_id]
         servers = {name: self.fleet.members[name].server for name in placement.owners()}
         used = self.used_bytes(job_id)
-        rate = rate_per_hour(tenant.hints, self.catalog, placement, servers, used)
+        s3_bytes = self.s3_bytes(job_id)
+        rate = rate_per_hour(tenant.hints, self.catalog, placement, servers, used, s3_bytes)
         self.tenants[job_id] = replace(tenant, account=tenant.account.at_rate(rate, now_ms))
 
     def _end(self, job_id: str, reason: str, now_ms: int, changes: Changes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from pocketkv.catalog import MachineType
+from pocketkv.catalog import S3_NAME, MachineType
 from pocketkv.controller.accounts import rates_per_hour
 from pocketkv.controller.events import ClusterEvent
 from pocketkv.controller.fleet import Member
@@ -132,6 +132,7 @@ def _summary(state: ClusterState, job_id: str, now_ms: int) -> dict[bytes, Reply
         b"created_ms": None if one is None else one.created_ms,
         b"lease_left_s": None if expires_ms is None else max(0, expires_ms - now_ms) / 1000,
         b"used_bytes": sum(usage.used_bytes for usage in usages),
+        b"s3_bytes": sum(usage.s3_bytes for usage in usages),
         b"quota_bytes": _quota(placement),
         b"keys": sum(usage.keys for usage in usages),
         b"commands": sum(usage.commands for usage in usages),
@@ -231,15 +232,16 @@ def _drain_of(state: ClusterState, member: Member, now_ms: int) -> dict[bytes, R
 
 
 def _tier_costs(state: ClusterState, job_id: str) -> list[Reply]:
-    """Return what the job's share of each of its tiers costs, by the newest reports."""
+    """Return what the job's share of each tier, and S3, costs, by the newest reports."""
     placement = state.placements[job_id]
     servers = {name: state.fleet.members[name].server for name in placement.owners()}
     hints, used = state.tenant(job_id).hints, state.used_bytes(job_id)
-    costs = rates_per_hour(hints, state.catalog, placement, servers, used)
+    s3_bytes = state.s3_bytes(job_id)
+    costs = rates_per_hour(hints, state.catalog, placement, servers, used, s3_bytes)
     return [
-        {b"tier": one.name.encode(), b"cost_usd_per_hour": costs[one.name]}
-        for one in state.catalog.tiers
-        if one.name in costs
+        {b"tier": name.encode(), b"cost_usd_per_hour": costs[name]}
+        for name in (*(tier.name for tier in state.catalog.tiers), S3_NAME)
+        if name in costs
     ]
 
 

@@ -29,12 +29,16 @@ class MemberError(ValueError):
 
 @dataclass(frozen=True)
 class JobUsage:
-    """What one job has and did on one server; `retained_keys` are to outlive it."""
+    """What one job has and did on one server.
+
+    `retained_keys` are to outlive it. `s3_bytes` are in S3, which is no part of `used_bytes`.
+    """
 
     used_bytes: int = 0
     keys: int = 0
     commands: int = 0
     retained_keys: int = 0
+    s3_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -257,6 +261,7 @@ def _usage(fields: object) -> JobUsage:
         _amount(fields, "keys"),
         _amount(fields, "commands"),
         _amount(fields, "retained_keys"),
+        _amount(fields, "s3_bytes"),
     )
 
 

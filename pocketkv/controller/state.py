@@ -323,7 +323,7 @@ class ClusterState(ElasticBooks):
         self.fleet.hear(event.member_id, now_ms, event.report)
         for job_id, usage in event.report.jobs.items():
             old = before.get(job_id)
-            if (old is None or old.used_bytes != usage.used_bytes) and job_id in self.tenants:
+            if job_id in self.tenants and (old is None or _costs_else(old, usage)):
                 self._account(job_id, now_ms)
 
     @staticmethod
@@ -586,3 +586,8 @@ _HANDLERS: Final[Mapping[type, _Handler]] = {
     DrainCancelled: ClusterState._on_drain_cancelled,
     Tick: ClusterState._on_tick,
 }
+
+
+def _costs_else(old: JobUsage, new: JobUsage) -> bool:
+    """Whether a job costs something else by what a server has told of it."""
+    return old.used_bytes != new.used_bytes or old.s3_bytes != new.s3_bytes

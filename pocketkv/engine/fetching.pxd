@@ -27,6 +27,8 @@ cdef class Waiting(Deferred):
     cdef list _request, _reads
     cdef bint _gone
 
+    cdef _wait(self, Session session, list request, resume)
+    @cython.locals(node=Node)
     cpdef begin(self, list reads)
     @cython.locals(index=Py_ssize_t)
     cpdef _on_read(self, list results)

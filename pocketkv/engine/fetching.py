@@ -144,6 +144,10 @@ class Waiting(Deferred):
     __slots__ = ("_gone", "_reads", "_request", "_resume", "_session")
 
     def __init__(self, session: Session, request: list[bytes], resume: Resume) -> None:
+        self._wait(session, request, resume)
+
+    def _wait(self, session: Session, request: list[bytes], resume: Resume) -> None:
+        """What `__init__` does, for less."""
         self._begin(True, None)
         self._session = session
         self._request = request
@@ -154,7 +158,8 @@ class Waiting(Deferred):
     def begin(self, reads: list[PendingRead]) -> None:
         """Have these values read, and then the command executed."""
         self._reads = reads
-        fetcher = self._session.node.fetcher
+        node = self._session.node
+        fetcher = node.fetcher
         assert fetcher is not None  # A node with a store has one.
         fetcher(reads, self._on_read)
 
@@ -225,7 +230,7 @@ class WaitingString(Waiting):
     def __init__(
         self, session: Session, command: Command, request: list[bytes], resume: Resume
     ) -> None:
-        super().__init__(session, request, resume)
+        self._wait(session, request, resume)
         self._command = command
 
     def _on_read(self, results: list[bytes | CommandError]) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -91,7 +92,7 @@ def _world(config: SimulateConfig) -> World:
 def _limited(catalog: Catalog, config: SimulateConfig) -> Catalog:
     """Return the catalog of the tiers that there may be servers of, and of dram to compare with."""
     names = {"dram", *config.rules.tiers}
-    return Catalog(tuple(tier for tier in catalog.tiers if tier.name in names))
+    return replace(catalog, tiers=tuple(tier for tier in catalog.tiers if tier.name in names))
 
 
 def _write(path: Path, flag: str, write: Callable[[TextIO], object]) -> None:

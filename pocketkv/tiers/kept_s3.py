@@ -170,6 +170,8 @@ class S3Kept:
     Attributes:
         parts: Of large strings, those that were read for commands (`kept_string.PartReader`).
         damaged: Objects that could not be understood.
+        stored_bytes: What the jobs that are read here have in S3: all that they had when they
+            ended, since nothing goes before all of it does.
 
     Raises:
         S3Error: It cannot be used.
@@ -190,6 +192,7 @@ class S3Kept:
         self.store: S3Store = open_store(url, server_id=server_id, options=options)
         self.parts: dict[tuple[Cold, int, int], bytes] = {}
         self.damaged = 0
+        self.stored_bytes: dict[str, int] = {}
         self._is_known = is_known
         self._log = log
         self._journal = KeptS3Journal(self)
@@ -217,6 +220,7 @@ class S3Kept:
 
     def drop(self, job_id: str) -> None:
         """A job's keys are not to be known here any more."""
+        self.stored_bytes.pop(job_id, None)
         opening = self._openings.pop(job_id, None)
         if opening is not None and opening.is_current:
             opening.space.opening = None
@@ -360,6 +364,7 @@ class S3Kept:
                 )
             await self._restore(opening, keys)
             if opening.is_current:
+                self.stored_bytes[job_id] = sum(key.blob.size for key in keys)
                 self._end_opening(opening, len(keys))
 
     def _end_opening(self, opening: Opening, keys: int) -> None:

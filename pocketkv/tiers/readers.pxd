@@ -4,6 +4,9 @@ from pocketkv.engine.shelf cimport StoredRead
 from pocketkv.tiers.volume.record_reads cimport RecordReads
 
 
+cdef Py_ssize_t _RECORDS_PER_POLL
+
+
 cdef class _Batch:
     cdef list results
     cdef Py_ssize_t left

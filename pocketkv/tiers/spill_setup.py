@@ -83,6 +83,11 @@ class SpillWork:
         if isinstance(medium, FileSpill):
             medium.attach(node.keyspace)
 
+    @property
+    def is_in_s3(self) -> bool:
+        """Whether what is spilled is in S3."""
+        return isinstance(self._medium, S3Spill)
+
     def use(self, shell: Shell) -> None:
         """Have connections wait for what is read from it, and for room."""
         if isinstance(self._medium, FileSpill):

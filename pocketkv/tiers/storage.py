@@ -399,12 +399,19 @@ class StorageServer:
                     "keys": _keys(space),
                     "commands": space.stats.commands,
                     "retained_keys": space.marked_keys,
+                    "s3_bytes": self._s3_bytes(space),
                 }
                 for job_id, space in keyspace.spaces.items()
                 # There may be thousands that have never had anything here.
                 if space.used_bytes or space.databases or space.stats.commands
             },
         }
+
+    def _s3_bytes(self, space: JobSpace) -> int:
+        """What a job has in S3 by way of this server."""
+        spilled = space.spilled_bytes if self.spill is not None and self.spill.is_in_s3 else 0
+        kept = 0 if self.kept is None else self.kept.stored_bytes.get(space.job_id, 0)
+        return spilled + kept
 
 
 def _tell_listeners(space: JobSpace) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from pocketkv.catalog import Catalog, MachineType, Tier
+from pocketkv.catalog import Catalog, MachineType, ObjectStore, Tier
 from pocketkv.controller.members import Joining
 from pocketkv.jobs import Hints, Job
 from pocketkv.placement import Server, ServerState
@@ -40,7 +40,8 @@ CATALOG = Catalog(
         tier("nvme", 100 * GIB, 600 * MIB, 0.6),
         tier("ssd", 200 * GIB, 100 * MIB, 0.2),
         tier("hdd", 400 * GIB, 100 * MIB, 0.1),
-    )
+    ),
+    ObjectStore(0.02, "a test", "2026-01-01"),
 )
 
 

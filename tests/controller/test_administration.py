@@ -97,6 +97,17 @@ async def test_what_is_known_of_a_job() -> None:
         (server,) = info["servers"]
         assert (server["id"], server["slots"], server["keys"]) == ("a", 16384, 3)
         assert "token" not in info
+        # What it moves out to S3 costs it more, though it uses no more here.
+        dear = {"used_bytes": 1000, "keys": 3, "commands": 9, "s3_bytes": 5 << 40}
+        await member.report(**{job_id: dear})
+        after = plain(await client.call("JOB.INFO", job_id))
+        assert (after["used_bytes"], after["s3_bytes"]) == (1000, 5 << 40)
+        on_tier, in_s3 = after["tier_costs"]
+        assert (on_tier, in_s3["tier"]) == (cost, "s3")
+        assert after["cost_usd_per_hour"] == pytest.approx(
+            info["cost_usd_per_hour"] + in_s3["cost_usd_per_hour"]
+        )
+        assert in_s3["cost_usd_per_hour"] > 0.1
 
 
 @in_trio

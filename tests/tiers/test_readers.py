@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 
+from pocketkv.engine.cold import Cold
 from pocketkv.engine.errors import CommandError
+from pocketkv.engine.shelf import StoredRead
 from pocketkv.tiers import readers as readers_module
 from pocketkv.tiers.readers import Readers
+from tests.engine.harness import Engine
+from tests.engine.stores import MemoryStore
 
 LOG = logging.getLogger("pocketkv.test")
 Results = list[bytes | CommandError]
@@ -93,6 +98,137 @@ def test_an_error_is_the_result_of_its_read_only() -> None:
             b"IOERR Input/output error",
             b"ERR internal error: ValueError",
         ]
+        readers.close()
+
+    trio.run(main)
+
+
+class Played:
+    """What reads records past the page cache: those that a test lets it, in the order it says."""
+
+    def __init__(self, refused: int = 0) -> None:
+        self.refused = refused
+        self.begun: list[Any] = []
+        self.given = 0
+        self.done: list[tuple[Any, bytes | None]] = []
+
+    @property
+    def under_way(self) -> int:
+        return len(self.begun) + len(self.done)
+
+    def begin(self, cold: Cold, context: Any) -> bool:
+        if self.refused > 0:
+            self.refused -= 1
+            return False
+        self.begun.append(context)
+        return True
+
+    def submit(self) -> None:
+        self.given = len(self.begun)
+
+    def come(self, payloads: list[bytes | None]) -> None:
+        """The last reads that were begun give this, the last one first."""
+        assert self.given == len(self.begun)
+        for payload in payloads:
+            self.done.append((self.begun.pop(), payload))
+
+    def take(self, count: int) -> list[tuple[Any, bytes | None]]:
+        taken, self.done = self.done[:count], self.done[count:]
+        return taken
+
+    def trim(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def stored(engine: Engine, *values: bytes) -> list[StoredRead]:
+    """Records that are not in memory."""
+    client = engine.connect()
+    found = []
+    for number, value in enumerate(values):
+        client("SET", b"{t}%d" % number, value)
+        entry = client.db.find_stored(b"{t}%d" % number)
+        assert isinstance(entry, Cold)
+        assert client.db.shelf is not None
+        found.append(StoredRead(client.db.shelf, entry))
+    return found
+
+
+def with_records(played: Played, wake: Callable[[], None] | None = None) -> Readers:
+    try:
+        return Readers(2, LOG, records=played, wake=wake)  # type: ignore[arg-type]
+    except TypeError:
+        pytest.skip("what is compiled cannot be played")
+
+
+def test_records_past_the_page_cache_come_in_any_order() -> None:
+    async def main() -> None:
+        played = Played()
+        woken: list[int] = []
+        readers = with_records(played, lambda: woken.append(played.under_way))
+        a, b, c = stored(Engine(store=MemoryStore()), b"1", b"2", b"3")
+        found: list[Results] = []
+        readers.fetch([a], found.append)
+        readers.fetch([b, c], found.append)
+        # Whoever looks is told once that there is something to look for.
+        assert woken == [1]
+        assert (readers.waiting, readers.given, readers.given_direct) == (3, 3, 3)
+        assert not readers.poll()
+        played.come([b"3", b"2", b"1"])
+        assert not readers.poll()
+        assert found == [[b"2", b"3"], [b"1"]]
+        assert readers.waiting == 0
+        readers.fetch([a], found.append)
+        assert woken == [1, 1]
+        readers.close()
+
+    trio.run(main)
+
+
+def test_what_cannot_be_read_past_the_page_cache_is_read_by_a_thread() -> None:
+    async def main() -> None:
+        played = Played()
+        readers = with_records(played)
+        a, b, c = stored(Engine(store=MemoryStore()), b"1", b"2", b"3")
+        found: list[Results] = []
+        readers.fetch([a], found.append)
+        readers.fetch([b, c], found.append)
+        readers.poll()
+        played.come([None, b"2", None])
+        readers.poll()
+        await wait_for(found, 2)
+        assert sorted(found) == [[b"1"], [b"2", b"3"]]
+        # What is refused goes the other ways.
+        played.refused = 2
+        readers.fetch([a, b, c], found.append)
+        assert not readers.poll()
+        assert len(found) == 2
+        played.come([b"3"])
+        readers.poll()
+        assert found[2] == [b"1", b"2", b"3"]
+        readers.close()
+
+    trio.run(main)
+
+
+def test_records_are_passed_on_some_at_a_time() -> None:
+    async def main() -> None:
+        played = Played()
+        readers = with_records(played)
+        (read,) = stored(Engine(store=MemoryStore()), b"1")
+        found: list[Results] = []
+        for _ in range(40):
+            readers.fetch([read], found.append)
+        readers.poll()
+        played.come([b"1"] * 40)
+        polls = 1
+        while readers.poll():
+            assert len(found) < 40
+            polls += 1
+        assert found == [[b"1"]] * 40
+        assert 2 < polls < 40
         readers.close()
 
     trio.run(main)

@@ -247,6 +247,32 @@ def test_an_operator_changes_figures_of_what_is_there() -> None:
     assert own('[nvme."i3.2xlarge"]\n').tier("nvme").reference == packaged
 
 
+def test_what_s3_costs_and_an_operator_changes_it() -> None:
+    assert PACKAGED.s3 is not None
+    assert PACKAGED.s3.cost_per_hour(730 * 1024**3) == pytest.approx(0.023)
+    own = parse_catalog(b"[s3]\nprice_per_gb_month = 0.01", "own.toml", PACKAGED)
+    assert own.tiers == PACKAGED.tiers
+    assert own.s3 is not None
+    assert own.s3.price_per_gb_month == 0.01
+    assert own.s3.source == f"{PACKAGED.s3.source}; some figures from own.toml"
+    assert parse_catalog(b"", "own.toml", PACKAGED).s3 == PACKAGED.s3
+    assert parse_catalog(b"", "own.toml").s3 is None
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (b"[s3]\nprice_per_gb_month = -1", "must be 0 to"),
+        (b"[s3]\ncapacity = 1", "unknown figure 'capacity'"),
+        (b"[s3]\nprice_per_gb_month = 1", "has no source"),
+        (b"s3 = 0.023", "is not a table"),
+    ],
+)
+def test_what_is_no_price_of_s3(document: bytes, words: str) -> None:
+    with pytest.raises(CatalogError, match=words):
+        parse_catalog(document, "own.toml")
+
+
 def test_an_operator_chooses_the_reference_and_what_there_is() -> None:
     assert own('[nvme]\ndefault = "i3.2xlarge"\n').tier("nvme").reference.name == "i3.2xlarge"
     assert own(f'[nvme]\ndefault = "i3.2xlarge"\n{OWN_TEXT}').tier("nvme").machines[0].iops > 12_000

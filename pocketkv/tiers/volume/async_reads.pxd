@@ -1,6 +1,7 @@
 cdef extern from "<linux/aio_abi.h>" nogil:
     cdef struct iocb:
         unsigned long long aio_data
+        int aio_rw_flags
         unsigned short aio_lio_opcode
         unsigned int aio_fildes
         unsigned long long aio_buf

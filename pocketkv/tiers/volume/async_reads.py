@@ -35,7 +35,7 @@ class _Request(ctypes.Structure):
     _fields_ = (
         ("token", ctypes.c_uint64),
         ("key", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
+        ("how", ctypes.c_uint32),
         ("operation", ctypes.c_uint16),
         ("priority", ctypes.c_int16),
         ("fd", ctypes.c_uint32),
@@ -80,12 +80,14 @@ class AsyncReads:
     Args:
         depth: How many reads may be under way.
         wake_fd: A descriptor for events (`os.eventfd`), written to with each that is done.
+        nowait: Whether what could not be begun without waiting is refused (EAGAIN): for parts that
+            the system does not have to divide.
 
     Raises:
         OSError: The system has no such reads, or does not let us have them.
     """
 
-    def __init__(self, depth: int, wake_fd: int) -> None:
+    def __init__(self, depth: int, wake_fd: int, *, nowait: bool = False) -> None:
         calls = _CALLS.get(os.uname().machine)
         if calls is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -102,6 +104,7 @@ class AsyncReads:
         self._pointers = (ctypes.c_void_p * depth)(*(first + n * size for n in range(depth)))
         for request in self._requests:
             request.operation, request.tells, request.wake_fd = _READ, _TELLS, wake_fd
+            request.how = os.RWF_NOWAIT if nowait else 0
         self._depth = depth
         # How many of the requests the system has not been given yet.
         self._begun = 0

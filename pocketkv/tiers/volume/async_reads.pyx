@@ -16,6 +16,9 @@ cdef extern from "<sys/syscall.h>" nogil:
     enum: SYS_io_submit
     enum: SYS_io_getevents
 
+cdef extern from "<linux/fs.h>" nogil:
+    enum: RWF_NOWAIT
+
 cdef extern from "<unistd.h>" nogil:
     long c_syscall "syscall"(long number, ...)
 
@@ -24,7 +27,7 @@ DEF RING_MAGIC = 0xA10A10A1
 
 cdef class AsyncReads:
 
-    def __cinit__(self, Py_ssize_t depth, int wake_fd):
+    def __cinit__(self, Py_ssize_t depth, int wake_fd, *, bint nowait=False):
         self._refused = []
         self._depth = depth
         self._requests = <iocb *>calloc(depth, sizeof(iocb))
@@ -42,6 +45,7 @@ cdef class AsyncReads:
             self._requests[index].aio_lio_opcode = IOCB_CMD_PREAD
             self._requests[index].aio_flags = IOCB_FLAG_RESFD
             self._requests[index].aio_resfd = wake_fd
+            self._requests[index].aio_rw_flags = RWF_NOWAIT if nowait else 0
 
     def __dealloc__(self):
         self._end()

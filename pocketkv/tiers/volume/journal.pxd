@@ -6,6 +6,10 @@ from pocketkv.tiers.volume.segment cimport Segment
 from pocketkv.tiers.volume.state cimport VolumeState
 
 
+cdef long _CACHESTAT
+cdef int _COLD_LOOKS
+
+
 cdef class JobJournal:
     cdef public object folder, job_id
     cdef public long long live_bytes

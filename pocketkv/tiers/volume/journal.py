@@ -38,6 +38,7 @@ from pocketkv.tiers.volume.state import VolumeState
 _SLACK_BYTES: Final = 4096
 # Look-ups after one that found nothing in the page cache, which begin with asking for that.
 _COLD_LOOKS: Final = 16
+_CACHESTAT: Final = CACHESTAT
 
 _pack_prefix: Final = PREFIX.pack
 _pack_body: Final = BODY_STRUCT.pack
@@ -320,7 +321,7 @@ class JobJournal:
     def _is_absent(self, cold: Cold, fd: int) -> bool:
         """Whether nothing of a record is in the page cache."""
         try:
-            return cached_pages(CACHESTAT, fd, cold.offset, cold.record_bytes) == 0
+            return cached_pages(_CACHESTAT, fd, cold.offset, cold.record_bytes) == 0
         except OSError:
             # This system does not count pages.
             self._state.passes_cache = False

@@ -8,6 +8,10 @@ from pocketkv.tiers.volume.segment cimport Segment
 from pocketkv.tiers.volume.state cimport VolumeState
 
 
+cdef long _CACHESTAT
+cdef long long _BATCH, _BUFFER_BYTES, _PAGE_BYTES, _REFUSALS_MAX
+
+
 cdef class _Buffer:
     cdef unsigned long long address
     cdef long long first, index, offset
@@ -24,7 +28,7 @@ cdef class RecordReads:
     cdef long long _block_bytes
     cdef list _buffers, _free
     cdef bint _is_used
-    cdef Py_ssize_t _begun
+    cdef Py_ssize_t _begun, _refusals
     cdef readonly Py_ssize_t under_way
 
     @cython.locals(state=VolumeState, absent=Cold, segment=Segment, offset=cython.longlong, first=cython.longlong, end=cython.longlong, size=cython.longlong, fd=cython.int, buffer=_Buffer)
@@ -35,3 +39,4 @@ cdef class RecordReads:
     cpdef list take(self, Py_ssize_t count)
     @cython.locals(state=VolumeState, cold=Cold, segment=Segment, offset=cython.longlong, skip=cython.longlong)
     cdef _payload(self, _Buffer buffer, long long read_bytes)
+    cdef _refused(self, Segment segment, long long error)

@@ -35,11 +35,15 @@ DEPTH: Final = 64
 # Reads are given to the system so many at a time, and what is left when a round is over. With more,
 # the device would wait for the server to have served everybody, and then the server for the device.
 _BATCH: Final = 4
+# After so many that could not be begun without waiting, it is left for some seconds.
+_REFUSALS_MAX: Final = 64
 # Strings of 64 KiB and more have files of their own; a record has a header and a key as well.
 _BUFFER_BYTES: Final = 72 * KIB
 # What reads past the page cache must begin and end at: blocks of most devices, or a page where the
 # device's are larger.
 _BLOCK_BYTES: Final = 512
+_PAGE_BYTES: Final = PAGE_BYTES
+_CACHESTAT: Final = CACHESTAT
 
 
 class _Buffer:
@@ -74,7 +78,8 @@ class RecordReads:
     """
 
     def __init__(self, state: VolumeState, eras: Eras, wake_fd: int) -> None:
-        self._reads = AsyncReads(DEPTH, wake_fd)
+        # To begin one may take the device, a lock, or what the file system knows of the file.
+        self._reads = AsyncReads(DEPTH, wake_fd, nowait=True)
         self._state = state
         self._eras = eras
         self._block_bytes = _BLOCK_BYTES
@@ -87,6 +92,8 @@ class RecordReads:
         self._free = list(self._buffers)
         self._is_used = False
         self._begun = 0
+        # Reads in a row that could not be begun without waiting.
+        self._refusals = 0
         self.under_way = 0
         state.passes_cache = True
 
@@ -133,11 +140,11 @@ class RecordReads:
     def _is_passed_by(self, cold: Cold, absent: Cold | None, segment: Segment, end: int) -> bool:
         """Whether a record may be read past the page cache: nothing of it is there."""
         # The page that is written next is not read so: that would wait for the device to have it.
-        if not segment.finished and end > segment.written - segment.written % PAGE_BYTES:
+        if not segment.finished and end > segment.written - segment.written % _PAGE_BYTES:
             return False
         if absent is not cold:
             try:
-                if cached_pages(CACHESTAT, segment.fd, cold.offset, cold.record_bytes):
+                if cached_pages(_CACHESTAT, segment.fd, cold.offset, cold.record_bytes):
                     return False
             except OSError:
                 # This system does not count pages.
@@ -171,9 +178,9 @@ class RecordReads:
         assert segment is not None
         skip = offset - buffer.first
         if read_bytes < skip + cold.record_bytes:
-            if read_bytes == -errno.EINVAL:
-                self._refused(segment)
+            self._refused(segment, -read_bytes)
             return None
+        self._refusals = 0
         # Collection may have moved it meanwhile.
         if cold.place is not segment or cold.offset != offset or offset < segment.doubted:
             return None
@@ -188,15 +195,27 @@ class RecordReads:
         state.reads += 1
         return payload
 
-    def _refused(self, segment: Segment) -> None:
-        """The system does not read so: the device's blocks are larger, or it never does."""
-        if self._block_bytes < PAGE_BYTES:
-            self._block_bytes = PAGE_BYTES
-        else:
+    def _refused(self, segment: Segment, error: int) -> None:
+        """A read was refused, or failed otherwise."""
+        if error == errno.EAGAIN:
+            self._refusals += 1
+            if self._refusals == _REFUSALS_MAX:
+                self._state.passes_cache = False
+        elif error == errno.EINVAL and self._block_bytes < _PAGE_BYTES:
+            # The device's blocks are larger.
+            self._block_bytes = _PAGE_BYTES
+        elif error in (errno.EINVAL, errno.EOPNOTSUPP):
+            # Or it never reads so.
             self._state.files.refuse_direct(segment)
 
     def trim(self) -> None:
-        """Give the buffers' memory back, if none was used since the last call."""
+        """Give the buffers' memory back, if none was used since the last call.
+
+        After many refusals, this is also when it is tried again.
+        """
+        if self._refusals >= _REFUSALS_MAX:
+            self._refusals = 0
+            self._state.passes_cache = True
         if not self._is_used and not self.under_way:
             self._map.madvise(mmap.MADV_DONTNEED)
         self._is_used = False

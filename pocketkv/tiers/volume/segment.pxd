@@ -1,6 +1,9 @@
 cimport cython
 
 
+cdef long long _PAGE_BYTES
+
+
 cdef class Segment:
     cdef public object buffer, clears, folder, index
     cdef public bint drained, finished, made, recent, retired, stuck, unsynced

@@ -16,6 +16,7 @@ from pocketkv.tiers.volume.records import PAGE_BYTES, SEGMENT_HEADER_BYTES, segm
 
 NOT_OPEN: Final = -2
 _NO_PAGES: Final = bytearray()
+_PAGE_BYTES: Final = PAGE_BYTES
 
 
 class Segment:
@@ -133,7 +134,7 @@ class Segment:
             self._passed_before = self._passed if era == self._passed_in + 1 else _NO_PAGES
             self._passed = _NO_PAGES
             self._passed_in = era
-        page = offset // PAGE_BYTES
+        page = offset // _PAGE_BYTES
         place, bit = page // 8, 1 << page % 8
         for pages in (self._passed, self._passed_before):
             if place < len(pages) and pages[place] & bit:
@@ -141,7 +142,7 @@ class Segment:
                 return False
         if place >= len(self._passed):
             self._passed = self._passed + bytes(
-                self.size // PAGE_BYTES // 8 + 1 - len(self._passed)
+                self.size // _PAGE_BYTES // 8 + 1 - len(self._passed)
             )
         self._passed[place] |= bit
         return True

@@ -114,6 +114,9 @@ def test_they_are_read_from_s3_and_outlive_who_reads_them(
     check_all_is_there(job)
     # The servers have nothing but an index, and small values went many together.
     eventually(lambda: job.info()["used_bytes"] < 2_000_000)
+    # What is in S3 is told, and paid for, all the same.
+    eventually(lambda: job.info()["s3_bytes"] > len(LARGE) + len(MEDIUM))
+    assert "s3" in [one["tier"] for one in job.info()["tier_costs"]]
     assert 2 <= len(names()) <= 8
     assert all(name.startswith(f"kept/retained/{job.id}/") for name in names())
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from pocketkv.limits import MIB
+from pocketkv.tiers.volume.page_cache import counts_pages
 from tests.tiers.files.disks import leave_cache
-from tests.tiers.files.servers import Server, options_of, pattern, serving
+from tests.tiers.files.servers import Server, options_of, pattern, pipeline, serving
 from tests.tiers.storage_process import eventually
 
 SIZES = [MIB, 100_000, 5 * MIB + 3, 70 * MIB // 4]
@@ -79,6 +80,32 @@ def reads_directly(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize("tier", ["nvme", "hdd"])
+def test_cold_small_values(tmp_path: Path, tier: str) -> None:
+    """Each of them is read from the device, however it is: they are in none of two caches."""
+    folder = tmp_path / "values"
+    sizes = [10, 500, 4096, 9000, 60_000]
+    keys = {b"%d" % n: pattern(n, sizes[n % len(sizes)]) for n in range(400)}
+    with serving(tmp_path, *options_of(tier, folder)) as server:
+        client = server.control
+        pipeline(client, [[b"SET", key, value] for key, value in keys.items()])
+        client("SADD", "set", *range(100))
+        for number in range(3):
+            leave_cache(folder)
+            for key, value in keys.items():
+                assert client("GET", key) == value
+            leave_cache(folder)
+            assert client("MGET", *keys) == list(keys.values())
+            # What was changed is read as it is now.
+            assert client("APPEND", b"3", b"+") == len(keys[b"3"]) + 1
+            keys[b"3"] += b"+"
+            client("SET", b"4", number)
+            keys[b"4"] = b"%d" % number
+        is_direct = tier == "nvme" and reads_directly(tmp_path) and counts_pages()
+        assert (info(server, "tier_reads_direct") > len(keys)) == is_direct
+        assert info(server, "tier_read_errors") == 0
 
 
 @pytest.mark.parametrize("tier", ["nvme", "hdd"])

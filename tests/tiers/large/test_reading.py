@@ -278,7 +278,7 @@ def test_a_system_that_does_not_count_is_asked_otherwise(tmp_path: Path) -> None
     fd = os.open(path, os.O_RDONLY)
     try:
         with pytest.MonkeyPatch.context() as patches:
-            patches.setattr(page_cache, "_CACHESTAT", 100_000)
+            patches.setattr(page_cache, "CACHESTAT", 100_000)
             assert probe.resident(fd, 0, 3 * PAGE) == 3 * PAGE
         assert probe.counts is False
     finally:

@@ -18,6 +18,7 @@ from pocketkv.engine.errors import CommandError
 from pocketkv.limits import KIB, MIB
 from pocketkv.tiers.volume import journal as journal_module
 from pocketkv.tiers.volume.volume import VolumeError
+from tests.core import plain_only
 from tests.tiers.volume.table import SMALL, Table
 
 LAYOUT = replace(SMALL, segment_bytes=64 * KIB, collect_bytes=16 * KIB)
@@ -208,7 +209,7 @@ def test_the_jobs_that_can_be_written_are(tmp_path: Path, monkeypatch: pytest.Mo
     table.volume.close()
 
 
-@pytest.mark.parametrize("name", ["read_at_once", "pread"])
+@pytest.mark.parametrize("name", [pytest.param("read_record", marks=plain_only), "pread"])
 def test_a_disk_that_refuses_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

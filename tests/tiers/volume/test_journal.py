@@ -10,8 +10,9 @@ from pocketkv.engine.cold import STRING
 from pocketkv.limits import MIB
 from pocketkv.tiers.volume import journal as journal_module
 from pocketkv.tiers.volume.layout import LAYOUTS, layout_of
-from pocketkv.tiers.volume.reading import read_at_once
+from pocketkv.tiers.volume.reading import read_record
 from pocketkv.tiers.volume.volume import Volume, VolumeError
+from tests.core import plain_only
 from tests.tiers.volume.table import SMALL, Table
 
 
@@ -88,15 +89,18 @@ def test_a_value_that_is_not_in_memory_is_not_waited_for(table: Table) -> None:
     assert journal.read_now(cold) == b"value" * 1000
 
 
+@plain_only
 def test_reads_where_the_system_cannot_promise_not_to_wait(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(fd: int, size: int, offset: int, flags: int) -> bytes | None:
+    def refused(
+        fd: int, size: int, offset: int, flags: int, seed: int, length: int
+    ) -> bytes | None:
         if flags:
             raise OSError(95, "Operation not supported")
-        return read_at_once(fd, size, offset, flags)
+        return read_record(fd, size, offset, flags, seed, length)
 
-    monkeypatch.setattr(journal_module, "read_at_once", refused)
+    monkeypatch.setattr(journal_module, "read_record", refused)
     journal = table.volume.open("job")
     cold = journal.put(0, b"key", STRING, b"value", 0)
     table.volume.commit()
