@@ -135,11 +135,14 @@ class Store(Protocol):
         durable: Whether everything is written there before it is acknowledged; otherwise only
             what is moved out of memory is.
         keeps_large: Whether it keeps large strings by itself.
+        change_bytes: Of a collection there may be one change more for so many of its bytes, before
+            all of it is written anew: the less, the cheaper it is to read one record more.
         pending: Whether something was written that `commit` has not passed on.
     """
 
     durable: bool
     keeps_large: bool
+    change_bytes: int
 
     @property
     def refusal(self) -> str:

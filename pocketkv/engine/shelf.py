@@ -449,7 +449,10 @@ class Shelf:
                 # Of many, not with each one more.
                 size += sum(record.record_bytes for record in chain[1:])
             is_small = value.size_bytes <= _WHOLE_BYTES_MAX
-            changes_max = max(_CHANGES_MAX, value.size_bytes // value.change_bytes)
+            store = self.keyspace.store
+            assert store is not None  # It is what this is a part of.
+            change_bytes = min(value.change_bytes, store.change_bytes)
+            changes_max = max(_CHANGES_MAX, value.size_bytes // change_bytes)
             if len(chain) <= changes_max and not is_small and size < value.size_bytes:
                 value.changes = []
                 chain.append(self.journal.change(self.db.number, key, pack(changes)))

@@ -48,7 +48,7 @@ class FileStore:
         log: Where it is told what was found.
 
     Attributes:
-        durable, keeps_large: As `Store` says.
+        durable, keeps_large, change_bytes: As `Store` says.
         volume: The journals.
         pacer: Counts what large values wait to be brought to the device.
 
@@ -65,8 +65,10 @@ class FileStore:
         self._index = StoredIndex()
         self._capacity_bytes = capacity_bytes
         self._log = log
+        layout = layout_of(tier)
+        self.change_bytes = layout.change_bytes
         self.volume = Volume(
-            directory, index=self._index, capacity_bytes=capacity_bytes, layout=layout_of(tier)
+            directory, index=self._index, capacity_bytes=capacity_bytes, layout=layout
         )
         # What `pending` looks at, with every turn of every connection.
         self._state = self.volume.state

@@ -210,6 +210,8 @@ class FileSpill:
 
     durable = False
     keeps_large = False
+    # No changes are written.
+    change_bytes = 1
     pending = False
     batch_bytes = 256 * 1024
     moves_max = 1

@@ -171,6 +171,8 @@ class S3Spill:
 
     durable = False
     keeps_large = False
+    # No changes are written.
+    change_bytes = 1
     pending = False
     batch_bytes = 4 * limits.MIB
     moves_max = 4

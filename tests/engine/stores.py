@@ -96,6 +96,7 @@ class MemoryStore:
 
     durable = True
     keeps_large = False
+    change_bytes = 4096
     refusal = "No space left on device"
     lacks_room = True
 

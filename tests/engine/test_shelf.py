@@ -12,8 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pocketkv.engine.cold import Cold
-from pocketkv.engine.errors import CommandError
+from pocketkv.engine.cold import CHANGE, FIRST_COLLECTION, Cold
 from pocketkv.engine.eviction import evict_some, memory_bytes
 from pocketkv.engine.keyspace import DEFAULT_JOB
 from pocketkv.engine.replay import Replay, StoredIndex
@@ -298,103 +297,29 @@ def test_a_value_that_was_replaced_while_it_was_read_is_the_new_one() -> None:
     assert client.result() is None
 
 
-class Held:
-    """An engine whose cold reads are answered when a test says so."""
-
-    def __init__(self) -> None:
-        self.engine = Engine(store=MemoryStore(is_slow=True))
-        self.waiting: list[Any] = []
-        self.engine.node.fetcher = lambda reads, done: self.waiting.append((reads, done))
-        self.client, self.other = self.engine.connect(), self.engine.connect()
-        self.other("SET", "key", "value")
-        # One that had to be read comes first: from then on it is looked for where it would be.
-        self.client("GET", "key")
-        self.answer()
-        assert self.client.result() == b"value"
-
-    def ask(self) -> None:
-        """Begin a GET that has to wait."""
-        self.client("GET", "key")
-        assert len(self.waiting) == 1
-
-    def answer(self, result: bytes | CommandError | None = None) -> None:
-        """Have what is waited for read."""
-        [(reads, done)] = self.waiting
-        self.waiting.clear()
-        done([read.read() for read in reads] if result is None else [result])
-
-    def counts(self) -> tuple[int, int, int]:
-        """Calls of GET, hits and misses so far."""
-        stats = self.engine.space.stats
-        return self.engine.node.command_stats["get"].calls, stats.hits, stats.misses
-
-
-def test_a_get_that_waited_counts_once() -> None:
-    held = Held()
-    calls, hits, misses = held.counts()
-    held.ask()
-    held.answer()
-    assert held.client.result() == b"value"
-    assert held.counts() == (calls + 1, hits + 1, misses)
-    assert held.client.db.shelf is not None
-    assert not held.client.db.shelf.fetched
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (("SET", "key", "new"), b"new"),
-        (("APPEND", "key", "+"), b"value+"),
-        (("DEL", "key"), None),
-        (("FLUSHALL",), None),
-        (("PEXPIRE", "key", "10"), None),
-        (("EXPIRE", "key", "1000"), b"value"),
-        (("SET", "other", "x"), b"value"),
-    ],
-)
-def test_a_get_sees_what_was_changed_while_it_waited(
-    change: tuple[str, ...], expected: bytes | None
-) -> None:
-    held = Held()
-    held.ask()
-    old = held.waiting.pop()
-    held.other(*change)
-    if held.waiting:
-        # The change had to read it as well.
-        held.answer()
-    held.waiting.append(old)
-    held.engine.advance(20)
-    held.answer(b"value")
-    if held.waiting:
-        # It is another record now.
-        held.answer()
-    assert held.client.result() == expected
-
-
-def test_a_get_of_what_became_a_set_while_it_waited() -> None:
-    held = Held()
-    held.ask()
-    held.other("DEL", "key")
-    held.other("SADD", "key", "member")
-    held.answer(b"value")
-    assert held.client.result().text.startswith("WRONGTYPE")
-
-
-def test_a_get_whose_value_cannot_be_read() -> None:
-    held = Held()
-    held.ask()
-    held.answer(CommandError(b"IOERR damaged"))
-    assert held.client.result().text == "IOERR damaged"
-
-
-def test_a_client_that_is_minded_is_minded_after_it_has_waited() -> None:
-    held = Held()
-    held.client("CLIENT", "NO-TOUCH", "ON")
-    held.engine.advance(50_000)
-    held.ask()
-    held.answer()
-    assert held.client.result() == b"value"
-    assert held.client.db.idle_s(b"key") >= 50
+@pytest.mark.parametrize("change_bytes", [4096, 64 * 1024])
+def test_a_huge_set_is_written_whole_once_for_many_changes(change_bytes: int) -> None:
+    """For as many as its medium is said to read as quickly as it writes all of it."""
+    store = MemoryStore()
+    store.change_bytes = change_bytes
+    engine = Engine(store=store)
+    client = engine.connect()
+    for at in range(0, 20_000, 1000):
+        client("SADD", "huge", *(f"{number}:" + "m" * 40 for number in range(at, at + 1000)))
+    value = client.db.find_stored(b"huge")
+    assert isinstance(value, SetValue)
+    assert client.db.shelf is not None
+    client.db.shelf.rewrite(b"huge")
+    records = store.journals[DEFAULT_JOB].records
+    before = len(records)
+    changes_max = value.size_bytes // change_bytes
+    for number in range(3 * changes_max + 3):
+        client("SADD", "huge", f"one more {number}")
+        engine.node.commit()
+    kinds = [record.kind for record in records[before:]]
+    whole = [kind for kind in kinds if kind >= FIRST_COLLECTION and kind < CHANGE]
+    assert 1 <= len(whole) <= 3
+    assert kinds.count(CHANGE) + len(whole) == len(kinds) == 3 * changes_max + 3
 
 
 NAMES = st.sampled_from([b"a", b"b", b"{a}c", b"d"])
