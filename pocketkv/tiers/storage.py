@@ -192,16 +192,20 @@ class StorageServer:
         """Who reads past the page cache: large values, and small ones, as far as we may."""
         eras = Eras()
         wake_fd = shell.reactor.wake_fd
+        direct: DirectReads | None = None
+        records: RecordReads | None = None
         try:
             direct = DirectReads(buffers_for(self.config.memory_bytes), eras, wake_fd)
             records = RecordReads(store.volume.state, eras, wake_fd)
         except OSError as error:
+            what = "all" if direct is None else "small"
             self.log.info(
-                "values are read through the page cache only", extra={"error": str(error)}
+                "values are read through the page cache only",
+                extra={"values": what, "error": str(error)},
             )
-            return None, None
-        store.read_directly()
-        self._direct = direct
+        if direct is not None:
+            store.read_directly()
+            self._direct = direct
         return direct, records
 
     async def keep_up(self, shell: Shell) -> None:
