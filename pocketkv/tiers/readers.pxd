@@ -38,11 +38,12 @@ cdef class Readers:
     cpdef read(self, list reads, done)
     @cython.locals(is_idle=cython.bint)
     cpdef fetch(self, list reads, done)
-    cdef bint _begin_lone(self, read, done) except -1
+    cdef _fetch_record(self, StoredRead read, done)
     @cython.locals(records=RecordReads)
     cdef bint _begin_record(self, StoredRead read, _Record record) except -1
     @cython.locals(batch=_Batch, index=Py_ssize_t)
     cdef _fetch_each(self, list reads, done)
+    cdef _fetch_cached(self, _Batch batch, Py_ssize_t index, read)
     cdef bint _is_looking(self) except -1
     cdef bint _begin_direct(self, _Batch batch, Py_ssize_t index, read) except -1
     @cython.locals(is_more=cython.bint)

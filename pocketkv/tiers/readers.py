@@ -147,19 +147,20 @@ class Readers:
         self._waiting += len(reads)
         self.given += len(reads)
         # This is what there is most of, so it takes as little as can be.
-        if len(reads) > 1 or not self._begin_lone(reads[0], done):
+        if len(reads) == 1 and isinstance(reads[0], StoredRead):
+            self._fetch_record(reads[0], done)
+        else:
             self._fetch_each(reads, done)
         if is_idle and self._wake is not None and self._is_looking():
             self._wake()
 
-    def _begin_lone(self, read: PendingRead, done: Done) -> bool:
-        """Have a record read past the page cache for who needs only that; false: it cannot be."""
-        if not isinstance(read, StoredRead) or self._records is None:
-            return False
-        if not self._begin_record(read, _Record(read, done, None, 0)):
-            return False
-        self.given_direct += 1
-        return True
+    def _fetch_record(self, read: StoredRead, done: Done) -> None:
+        """`fetch` for who needs only this."""
+        # It is asked for once: what is refused because it is wanted again would not be after that.
+        if self._begin_record(read, _Record(read, done, None, 0)):
+            self.given_direct += 1
+        else:
+            self._fetch_cached(_Batch(1, done), 0, read)
 
     def _begin_record(self, read: StoredRead, record: _Record) -> bool:
         records = self._records
@@ -173,10 +174,15 @@ class Readers:
         for index, read in enumerate(reads):
             if self._begin_direct(batch, index, read):
                 self.given_direct += 1
-            elif self._polls and read.is_coming:
-                self._coming.append(_Coming(batch, index, read, time.monotonic()))
             else:
-                self._give((batch, index, read.read))
+                self._fetch_cached(batch, index, read)
+
+    def _fetch_cached(self, batch: _Batch, index: int, read: PendingRead) -> None:
+        """Have something brought into the page cache, and read from there."""
+        if self._polls and read.is_coming:
+            self._coming.append(_Coming(batch, index, read, time.monotonic()))
+        else:
+            self._give((batch, index, read.read))
 
     def _is_looking(self) -> bool:
         """Whether `poll` has something to do that was asked for."""

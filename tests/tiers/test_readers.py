@@ -213,6 +213,26 @@ def test_what_cannot_be_read_past_the_page_cache_is_read_by_a_thread() -> None:
     trio.run(main)
 
 
+def test_a_record_is_asked_for_once() -> None:
+    """Whoever refuses it because it is wanted again has noted that."""
+
+    async def main() -> None:
+        played = Played(refused=1)
+        readers = with_records(played)
+        a, b = stored(Engine(store=MemoryStore()), b"1", b"2")
+        found: list[Results] = []
+        readers.fetch([a], found.append)
+        assert (played.refused, played.begun, readers.given_direct) == (0, [], 0)
+        readers.poll()
+        assert found == [[b"1"]]
+        played.refused = 1
+        readers.fetch([a, b], found.append)
+        assert len(played.begun) == 1
+        readers.close()
+
+    trio.run(main)
+
+
 def test_records_are_passed_on_some_at_a_time() -> None:
     async def main() -> None:
         played = Played()

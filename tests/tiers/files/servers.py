@@ -164,6 +164,12 @@ def pipeline(client: Client, requests: Sequence[Request]) -> list[Any]:
     return [client.next_reply() for _ in requests]
 
 
+def info(server: Server, field: str) -> int:
+    """A number that INFO tells."""
+    lines = server.control("INFO", "tiers").decode().splitlines()
+    return int(dict(line.split(":", 1) for line in lines if ":" in line)[field])
+
+
 def must(reply: Any) -> Any:
     """A reply that is no error."""
     assert not isinstance(reply, Error), reply

@@ -13,7 +13,7 @@ import pytest
 
 from pocketkv.limits import KIB, MIB
 from tests.tiers.files.disks import ext4, leave_cache, slow_reads
-from tests.tiers.files.servers import Client, Server, options_of, pattern, pipeline, serving
+from tests.tiers.files.servers import Client, Server, info, options_of, pattern, pipeline, serving
 
 READERS = 16
 COLD = {4 * KIB: 600, 60 * KIB: 200, MIB: 16}
@@ -116,3 +116,28 @@ def test_cold_values_are_right(tmp_path: Path) -> None:
                     expected = [pattern(number, size) for number in range(0, count, 7)]
                     assert client("MGET", *names) == expected
                 assert done[0] > 0
+
+
+def test_what_is_wanted_again_is_in_memory_soon(tmp_path: Path) -> None:
+    """Once read past the page cache, once into it, and no more, whatever else was read before."""
+    hot = 50
+    with (
+        ext4(tmp_path / "disk", 96 * MIB) as disk,
+        serving(tmp_path, *options_of("nvme", disk.folder / "values")) as server,
+    ):
+        client = server.control
+
+        fill(client, 4 * KIB)
+        # The next page that is written is another one.
+        pipeline(client, [[b"SET", b"after:%d" % n, pattern(n, KIB)] for n in range(100)])
+        leave_cache(disk.folder)
+        for number in range(hot, COLD[4 * KIB]):
+            assert client("GET", b"cold:%d" % number) == pattern(number, 4 * KIB)
+        given = []
+        for _ in range(4):
+            before = info(server, "tier_reads_given")
+            for number in range(hot):
+                assert client("GET", b"cold:%d" % number) == pattern(number, 4 * KIB)
+            given.append(info(server, "tier_reads_given") - before)
+        assert given[0] > 0
+        assert given[2:] == [0, 0], given

@@ -13,7 +13,7 @@ import pytest
 from pocketkv.limits import MIB
 from pocketkv.tiers.volume.page_cache import counts_pages
 from tests.tiers.files.disks import leave_cache
-from tests.tiers.files.servers import Server, options_of, pattern, pipeline, serving
+from tests.tiers.files.servers import Server, info, options_of, pattern, pipeline, serving
 from tests.tiers.storage_process import eventually
 
 SIZES = [MIB, 100_000, 5 * MIB + 3, 70 * MIB // 4]
@@ -65,12 +65,6 @@ def check_cold_values(server: Server, folder: Path, *, is_direct: bool) -> None:
     assert (info(server, "tier_reads_direct") > 0) == is_direct
 
 
-def info(server: Server, field: str) -> int:
-    """A number that INFO tells."""
-    lines = server.control("INFO", "tiers").decode().splitlines()
-    return int(dict(line.split(":", 1) for line in lines if ":" in line)[field])
-
-
 def reads_directly(folder: Path) -> bool:
     """Whether the file system has reads past the page cache."""
     path = folder / "tried"
@@ -104,7 +98,8 @@ def test_cold_small_values(tmp_path: Path, tier: str) -> None:
             client("SET", b"4", number)
             keys[b"4"] = b"%d" % number
         is_direct = tier == "nvme" and reads_directly(tmp_path) and counts_pages()
-        assert (info(server, "tier_reads_direct") > len(keys)) == is_direct
+        # Those of neighbours, and of what is read twice, go by the page cache.
+        assert (info(server, "tier_reads_direct") > len(keys) // 4) == is_direct
         assert info(server, "tier_read_errors") == 0
 
 
