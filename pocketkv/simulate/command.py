@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from pocketkv.catalog import Catalog, CatalogError, load_catalog
 from pocketkv.options import ConfigError, quoted
@@ -20,6 +21,9 @@ from pocketkv.simulate.generate import generate
 from pocketkv.simulate.options import SimulateConfig, simulate_config
 from pocketkv.simulate.policies import World
 from pocketkv.simulate.trace import TracedJob, TraceError, milliseconds, read_trace, write_trace
+
+# Objects made, and not freed, before the garbage collector looks for circles.
+_GC_OBJECTS: Final = 200_000
 
 
 def run(namespace: argparse.Namespace) -> int:
@@ -33,6 +37,9 @@ def run(namespace: argparse.Namespace) -> int:
     if config.write_trace is not None:
         _write(config.write_trace, "--write-trace", lambda file: write_trace(jobs, file))
     world = _world(config)
+    # Millions of small objects come, few of them in circles: to look for those all the time takes
+    # as long as the simulation.
+    gc.set_threshold(_GC_OBJECTS)
     is_watched = sys.stderr.isatty()
     outcomes = []
     for name in POLICIES:

@@ -183,7 +183,8 @@ class Elastic(Base):
             own = policy.Commitment(
                 quotas.get(server_id) or 0, share_of(job.need.throughput_bytes_s, count), 1
             )
-            self._use(self.stations.put(job, server_id, own))
+            if before.get(server_id) != count or job.own[server_id] != own:
+                self._use(self.stations.put(job, server_id, own))
         self._note_change()
 
     def _judge(self, job: Running, decision: policy.Decision, when_ms: int) -> None:

@@ -110,7 +110,7 @@ class Stations:
         sums.loads[name] = load
         if not is_leaving:
             sums.staying[name] = load
-        if load.busiest[1] > HOT_FROM:
+        if load.use(NETWORK) > HOT_FROM or load.use(CAPACITY) > HOT_FROM:
             sums.hot[name] = None
         else:
             sums.hot.pop(name, None)

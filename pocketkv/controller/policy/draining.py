@@ -10,7 +10,7 @@ and what is free, by tier.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +19,7 @@ from pocketkv.catalog import Catalog
 from pocketkv.controller.policy.filling import in_proportion
 from pocketkv.controller.policy.needs import NOTHING, ROUNDING, Commitment, Need
 from pocketkv.controller.policy.residents import Resident, check_all_slots, part_of
-from pocketkv.controller.policy.rooms import Condition, Room, Rooms
+from pocketkv.controller.policy.rooms import Condition, Room, Rooms, shares
 
 SPREAD_SERVERS: Final = 16
 """A job's slots from one drain go to no more servers, unless these have too little room."""
@@ -191,21 +191,27 @@ class _Stage:
         need = mover.need
         mine = [name for name in mover.resident.slots if name in self._rooms]
         for names in (mine, *self._choices(mover.tiers)):
-            rooms = [self._rooms[name] for name in names]
-            shares = {r.name: need.share(r.free_bytes, r.free_bytes_s) for r in rooms}
-            if need:
-                best = sorted(shares, key=lambda n: (self._rooms[n].condition, -shares[n], n))
-            else:
-                best = [room.name for room in sorted(rooms, key=lambda r: r[:3])]
+            rooms = [self._rooms[name] for name in sorted(names)]
+            parts = shares(need, rooms)
             chosen: dict[str, float] = {}
-            for name in best:
+            for i in self._best_first(need, rooms, parts):
                 if len(chosen) >= SPREAD_SERVERS and sum(chosen.values()) >= 1 - ROUNDING:
                     break
-                if shares[name] > 0:
-                    chosen[name] = shares[name]
+                if parts[i] > 0:
+                    chosen[rooms[i].name] = parts[i]
             if sum(chosen.values()) >= 1 - ROUNDING:
                 return chosen
         return None
+
+    @staticmethod
+    def _best_first(need: Need, rooms: Sequence[Room], parts: Sequence[float]) -> list[int]:
+        """Return the places of rooms, which stand by name: the open ones with most room first."""
+        if not need:
+            return sorted(range(len(rooms)), key=lambda i: rooms[i][:3])
+        # Sorting keeps the order of what is equal.
+        order = sorted(range(len(rooms)), key=parts.__getitem__, reverse=True)
+        order.sort(key=lambda i: rooms[i].condition)
+        return order
 
     def _choices(self, tiers: tuple[str, ...]) -> Iterable[list[str]]:
         """Yield the servers of more and more tiers."""

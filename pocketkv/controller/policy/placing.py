@@ -22,7 +22,7 @@ What a job `held` stays where it is, unless it may move and has to: a move is da
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -205,7 +205,7 @@ class _View:
             (Condition.CLOSED,) if self.all_closed else _OPEN_OR_BUSY
         )
         # A job is planned in several ways, each of which looks through thousands of servers.
-        self._candidates: dict[tuple[str, Condition], Sequence[Room]] = {}
+        self._roomy: dict[tuple[str, Condition], Sequence[Room]] = {}
         self._parts: dict[tuple[str, Condition], list[float]] = {}
 
     def room(self, name: str) -> Room:
@@ -236,21 +236,39 @@ class _View:
 
     def candidates(self, tier: str, condition: Condition) -> Sequence[Room]:
         """Return the servers of a tier that the job holds nothing on, the least loaded first."""
-        found = self._candidates.get((tier, condition))
+        return self._but_mine(tier, condition, self._rooms.ordered(tier, condition))
+
+    def roomy(self, tier: str, condition: Condition) -> Sequence[Room]:
+        """Return those of the `candidates` that may have room for some of the job.
+
+        Mostly they are few: of the others one of the two is used up that the job wants.
+        """
+        found = self._roomy.get((tier, condition))
         if found is None:
-            found = self._candidates[tier, condition] = self._found(tier, condition)
+            rooms = self._rooms.ordered(tier, condition)
+            if self.need.capacity_bytes and self.need.throughput_bytes_s:
+                rooms = rooms[: bisect_left(rooms, 1.0, key=_load_of)]
+            found = self._roomy[tier, condition] = self._but_mine(tier, condition, rooms)
         return found
 
     def parts(self, tier: str, condition: Condition) -> list[float]:
-        """Return which part of the job fits on each of the `candidates`."""
+        """Return which part of the job fits on each that is `roomy`."""
         found = self._parts.get((tier, condition))
         if found is None:
-            found = shares(self.need, self.candidates(tier, condition))
+            found = shares(self.need, self.roomy(tier, condition))
             self._parts[tier, condition] = found
         return found
 
-    def _found(self, tier: str, condition: Condition) -> Sequence[Room]:
-        rooms = self._rooms.ordered(tier, condition)
+    def least_loaded(self, tiers: Iterable[str]) -> list[str]:
+        """Return the least loaded of the `candidates` of the first tier that has any; or none."""
+        for tier in tiers:
+            for condition in self.conditions:
+                if rooms := self.candidates(tier, condition):
+                    return [rooms[0].name]
+        return []
+
+    def _but_mine(self, tier: str, condition: Condition, rooms: Sequence[Room]) -> Sequence[Room]:
+        """Return these without those that the job holds, and those it keeps as it sees them."""
         if not self._mine:
             return rooms
         found = [room for room in rooms if room.name not in self._mine]
@@ -258,6 +276,10 @@ class _View:
             if name not in self.held and (room.server.tier, room.condition) == (tier, condition):
                 insort(found, room)
         return found
+
+
+def _load_of(room: Room) -> float:
+    return room.load
 
 
 @dataclass(frozen=True)
@@ -439,7 +461,7 @@ def _least_loaded(
     need_bytes = view.need.capacity_bytes * part
     need_bytes_s = view.need.throughput_bytes_s * part
     for condition in conditions:
-        for room in view.candidates(tier, condition):
+        for room in view.roomy(tier, condition):
             if room.free_bytes >= need_bytes and room.free_bytes_s >= need_bytes_s:
                 return room.name
     return None
@@ -450,7 +472,7 @@ def _take_the_roomiest(
 ) -> None:
     """Add servers of a tier, those with most room first, and the least loaded that ends it."""
     for condition in conditions:
-        rooms, parts = view.candidates(tier, condition), view.parts(tier, condition)
+        rooms, parts = view.roomy(tier, condition), view.parts(tier, condition)
         # Sorting keeps the order of what is equal: the least loaded comes first.
         order = sorted(range(len(parts)), key=parts.__getitem__, reverse=True)
         for at, i in enumerate(order):
@@ -484,7 +506,7 @@ def _as_far_as_it_goes(view: _View, tiers: Sequence[str], stays: _Stays) -> dict
     goes else where most room was, so that all servers are full at one time. Where nothing is
     free, it makes no difference which server has no room.
     """
-    rooms = [r for tier in tiers for c in view.conditions for r in view.candidates(tier, c)]
+    rooms = [r for tier in tiers for c in view.conditions for r in view.roomy(tier, c)]
     parts = [part for tier in tiers for c in view.conditions for part in view.parts(tier, c)]
     order = sorted(range(len(parts)), key=parts.__getitem__, reverse=True)[:SHORT_SERVERS_MAX]
     limits = {**stays.limits, **{rooms[i].name: parts[i] for i in order}}
@@ -503,7 +525,7 @@ def _as_far_as_it_goes(view: _View, tiers: Sequence[str], stays: _Stays) -> dict
     if left:
         able = {n: part for n, part in limits.items() if view.is_open(n, view.conditions)}
         if not any(able.values()):
-            names = [n for n in able if n in view.held] or [r.name for r in rooms[:1]]
+            names = [n for n in able if n in view.held] or view.least_loaded(tiers)
             able = dict.fromkeys(names or slots, 1.0)
         for name, more in in_proportion(left, able).items():
             slots[name] = slots.get(name, 0) + more

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from pocketkv.controller.policy.needs import NOTHING, ROUNDING, Commitment
 from pocketkv.controller.policy.residents import Resident, check_all_slots, part_of
@@ -150,6 +150,17 @@ class _Shift:
         return self.splits, bytes_per_relief, -self.relief, self.job_id
 
 
+class _Burden(NamedTuple):
+    """What slots of a job do to the server that they are on, and what they keep of it."""
+
+    slots: int
+    cpu: float
+    bytes_s: float
+    used_bytes: float
+    capacity_bytes: float
+    throughput_bytes_s: float
+
+
 class _Stage:
     """Servers and jobs as they are after what was decided so far."""
 
@@ -221,8 +232,9 @@ class _Stage:
             self._cool.get(tier, ()),
             key=lambda n: (self._rooms[n].condition, max(self.parts[n]), n),
         )
+        burden = self._burden(job_id, source)
         for name in coolest:
-            fits = self._slots_that_fit(job_id, source, name)
+            fits = 0 if name == source else self._slots_that_fit(burden, name)
             if fits >= wanted:
                 most, target = wanted, name
                 break
@@ -241,27 +253,32 @@ class _Stage:
         moving = -(-used_bytes * most // self._residents[job_id].slots[source])
         return _Shift(job_id, target, most, moving, relief, splits)
 
-    def _slots_that_fit(self, job_id: str, source: str, target: str) -> int:
-        """Return how many of a job's slots on a server another could take, and stay cool."""
-        if target == source:
-            return 0
-        count = self._slots[job_id][source]
+    def _burden(self, job_id: str, source: str) -> _Burden:
         left = self._left(job_id, source)
-        share = 1.0
-        for used, more in zip(
-            self.parts[target], self._job_parts(job_id, source, target), strict=True
-        ):
-            if more * left > 0:
-                share = min(share, (self._cool_mark - used) / (more * left))
+        load = self._loads[source].jobs[job_id]
         own = self._residents[job_id].own_on(source)
-        room = self._rooms[target]
-        for needed, free in (
-            (own.capacity_bytes * left, room.free_bytes),
-            (own.throughput_bytes_s * left, room.free_bytes_s),
-        ):
-            if needed > free:
-                share = min(share, free / needed)
-        return max(0, int(count * share + ROUNDING))
+        return _Burden(
+            self._slots[job_id][source],
+            load.cpu * left,
+            load.bytes_s * left,
+            load.used_bytes * left,
+            own.capacity_bytes * left,
+            own.throughput_bytes_s * left,
+        )
+
+    def _slots_that_fit(self, burden: _Burden, target: str) -> int:
+        """Return how many of a job's slots on a server another could take, and stay cool."""
+        room, mark = self._rooms[target], self._cool_mark
+        share = 1.0
+        more = _parts(room.server, burden.cpu, burden.bytes_s, burden.used_bytes)
+        for used, part in zip(self.parts[target], more, strict=True):
+            if part > 0 and share * part > mark - used:
+                share = (mark - used) / part
+        if burden.capacity_bytes > room.free_bytes:
+            share = min(share, room.free_bytes / burden.capacity_bytes)
+        if burden.throughput_bytes_s > room.free_bytes_s:
+            share = min(share, room.free_bytes_s / burden.throughput_bytes_s)
+        return max(0, int(burden.slots * share + ROUNDING))
 
     def _job_parts(self, job_id: str, source: str, on: str) -> _Parts:
         """Return which parts of a server the job's load on `source` would be."""

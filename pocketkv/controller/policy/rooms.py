@@ -64,12 +64,15 @@ class Room(NamedTuple):
 def shares(need: Need, rooms: Sequence[Room]) -> list[float]:
     """Return which part of a job, at most 1, fits into each of the rooms.
 
-    Like `Need.share`, for hundreds of servers at once: here placing a large job spends its time.
+    Like `Need.share`, for thousands of servers at once: here placing a large job spends its time.
     """
     capacity, throughput = need.capacity_bytes, need.throughput_bytes_s
     if capacity and throughput:
-        pairs = [(room[3] / capacity, room[4] / throughput) for room in rooms]
-        parts = [one if one < other else other for one, other in pairs]
+        # Without a tuple for each, which would have the garbage collector look at everything.
+        parts = [
+            one if (one := room[3] / capacity) < (other := room[4] / throughput) else other
+            for room in rooms
+        ]
     elif capacity:
         parts = [room[3] / capacity for room in rooms]
     elif throughput:
