@@ -394,16 +394,15 @@ class Keyspace:
     Attributes:
         capacity_bytes: What all jobs together may use of a durable store; ``None``: all of it.
         index_bytes: Memory of keys whose values may be elsewhere (see `Shelf`).
-        residents: Collections in memory that could be left to the store, by shelf and key, and
-            whether each was used since somebody last looked; in the order in which they came.
-        unwritten: Shelves with changes that the store was not told yet.
-        writings: Huge collections that are being written whole, in turns.
+        residents: Collections in memory that could be left, by shelf and key, and whether each
+            was used since somebody last looked; in the order in which they came.
+        unwritten, writings: Shelves with changes that the store was not told yet; what is written.
         changes: How often something was changed that the store has to be told.
         evictions: Collections that were left to the store so far.
         memory_is_full: Whether memory is used up and nothing can be moved out any more.
         spilling, eviction: Decide what is moved out, and which keys go, where that was asked for.
         used_bytes, incoming_bytes: What all jobs use (see `JobSpace`).
-        unfinished: Large strings that are being received, but for the shorter ones.
+        unfinished: Large strings that are being received.
         shedding, discarded: Collections and tables that nobody sees, to be freed in the background.
     """
 

@@ -161,7 +161,6 @@ class Shelf:
         if isinstance(value, Collection | LargeString):
             self.changed(key)
             return value
-        self._forget_chain(key)
         kind = STRING if type(value) is bytes else CHANGED_STRING
         return self.journal.put(self.db.number, key, kind, bytes(value), due_ms)
 

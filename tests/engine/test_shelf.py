@@ -106,6 +106,19 @@ def test_whatever_takes_a_key_away_releases_its_record(engine: Engine, client: C
     engine.validate()
 
 
+def test_a_collection_that_was_left_with_changes_is_released_once(
+    engine: Engine, client: Client
+) -> None:
+    members = huge_set(client, engine)
+    assert client("SREM", "huge", *sorted(members)[:2]) == 2
+    for take_away in (["SET", "huge", "string"], ["DEL", "huge"]):
+        evict_all(engine)
+        client(*take_away)
+        journal = journal_of(engine)
+        entries = [client.db.find_stored(b"huge")]
+        assert journal.live == {entry for entry in entries if isinstance(entry, Cold)}
+
+
 def test_one_database_of_several_is_emptied(engine: Engine, client: Client) -> None:
     client("SET", "key", "0")
     client("SELECT", "1")
