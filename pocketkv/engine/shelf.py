@@ -577,7 +577,7 @@ class Shelf:
         """Leave a collection to the medium: what takes its place in the table."""
         self.write_changes()
         chain = self.chains.get(key)
-        if chain is None or (len(chain) > 1 and not takes_steps(chain)):
+        if chain is None or (chain.changes and not takes_steps(chain)):
             self._write_all_of(key, value)
         if key in self.writings:
             # There is no room for it.

@@ -37,8 +37,6 @@ _WHOLE_BYTES_MAX: Final = 512
 # So many changes are added up each time.
 _COUNTED_RECORDS: Final = 512
 _GROUPS: Final = 1 << 62
-# What a part may take on the medium beyond what it takes in memory.
-_MARGIN_BYTES: Final = 64 * KIB
 
 
 class Writing:
@@ -103,7 +101,8 @@ class Writing:
         return True
 
     def _has_room(self, size: int) -> bool:
-        self.is_stuck = not self.shelf.journal.reserve(size + _MARGIN_BYTES)
+        # An element more than a part is to have, and the end, find room as well.
+        self.is_stuck = not self.shelf.journal.reserve(2 * size)
         return not self.is_stuck
 
     def _write(self, kind: int, payload: bytes) -> None:
