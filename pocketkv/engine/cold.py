@@ -25,10 +25,15 @@ SPILLED_LARGE = 4
 # What is kept in memory of a value that was moved out, beside its key.
 SPILLED_BYTES = 112
 FIRST_COLLECTION = 8
+# With a collection's code: all of it, in parts that were written before.
+PARTED = 16
 CHANGE = 64
 DELETE = 65
 EXPIRE = 66
 CLEAR = 67
+# A part of a collection that is being written whole, and a change to it that is carried along.
+PART = 68
+CARRIED = 69
 
 
 class Cold:
@@ -69,6 +74,18 @@ class Journal(Protocol):
 
     def change(self, db: int, key: bytes, payload: bytes) -> Cold:
         """A change to the value that a key has."""
+        ...
+
+    def part(self, db: int, key: bytes, kind: int, payload: bytes, group: int) -> Cold:
+        """A part of a value (`PART`, `CARRIED`), which counts once a `put` has ended the parts.
+
+        Args:
+            db: The database.
+            key: The value's.
+            kind: What it is.
+            payload: What it has.
+            group: A positive number that those parts have which belong together.
+        """
         ...
 
     def delete(self, db: int, key: bytes) -> None:

@@ -58,7 +58,7 @@ def evict_some(keyspace: Keyspace, wanted_bytes: int, effort_max: int) -> int:
         value = shelf.db.find_stored(key)
         if not isinstance(value, Collection):
             continue
-        if used:
+        if used or shelf.must_stay(key):
             residents[shelf, key] = False
             continue
         cold = shelf.evict(key, value)

@@ -41,7 +41,7 @@ cdef class Keyspace:
     cdef public object capacity_bytes, eviction, spilling, store
     cdef public dict residents
     cdef public long long changes, evictions, index_bytes
-    cdef public list unwritten
+    cdef public list unwritten, writings
     cdef public bint memory_is_full
     cdef public Clock clock
     cdef public list discarded, shedding

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.transfer import Partial
     from pocketkv.engine.waiters import Waiters
     from pocketkv.engine.watches import Watchers
+    from pocketkv.engine.writing import Writing
 
 CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
@@ -393,18 +394,16 @@ class Keyspace:
     Attributes:
         capacity_bytes: What all jobs together may use of a durable store; ``None``: all of it.
         index_bytes: Memory of keys whose values may be elsewhere (see `Shelf`).
-        residents: Collections in memory that could be left to the store, by shelf and key, and
-            whether each was used since somebody last looked; in the order in which they came.
-        unwritten: Shelves with changes that the store was not told yet.
+        residents: Collections in memory that could be left, by shelf and key, and whether each
+            was used since somebody last looked; in the order in which they came.
+        unwritten, writings: Shelves with changes that the store was not told yet; what is written.
         changes: How often something was changed that the store has to be told.
         evictions: Collections that were left to the store so far.
         memory_is_full: Whether memory is used up and nothing can be moved out any more.
-        spilling: Decides what is moved to a spill medium, where there is one.
-        eviction: Decides which keys go when memory is full, where that was asked for.
+        spilling, eviction: Decide what is moved out, and which keys go, where that was asked for.
         used_bytes, incoming_bytes: What all jobs use (see `JobSpace`).
-        unfinished: Large strings that are being received, but for the shorter ones.
-        shedding: Collections that nobody needs, to be freed in the background.
-        discarded: Tables that nobody sees any more, to be freed in the background.
+        unfinished: Large strings that are being received.
+        shedding, discarded: Collections and tables that nobody sees, to be freed in the background.
     """
 
     __slots__ = (
@@ -430,6 +429,7 @@ class Keyspace:
         "unfinished",
         "unwritten",
         "used_bytes",
+        "writings",
     )
 
     def __init__(
@@ -445,6 +445,7 @@ class Keyspace:
         self.index_bytes = 0
         self.residents: dict[tuple[Shelf, bytes], bool] = {}
         self.unwritten: list[Shelf] = []
+        self.writings: list[Writing] = []
         self.memory_is_full = False
         self.changes = 0
         self.evictions = 0

@@ -87,8 +87,8 @@ class ListValue(Collection):
         self._room = 0
         # Whether all chunks but the first and the last one are full.
         self._regular = True
-        # The chunks as they were when they began to be sent; none of these changes.
-        self._frozen: list[list[bytes]] | None = None
+        # The chunks as they were when somebody began to send or write them; none of these changes.
+        self._frozen: list[list[list[bytes]]] = []
 
     @classmethod
     def of(cls, items: list[bytes]) -> ListValue:
@@ -212,7 +212,7 @@ class ListValue(Collection):
         chunks[self._room] = _NO_CHUNK
         self._room += 1
         self._left_chunk()
-        if self._frozen is not None and len(chunks) - self._room > 1:
+        if self._frozen and len(chunks) - self._room > 1:
             chunks[self._room] = chunks[self._room][:]
         self._first = chunks[self._room]
 
@@ -221,7 +221,7 @@ class ListValue(Collection):
         chunks = self._chunks
         chunks.pop()
         self._left_chunk()
-        if self._frozen is not None and len(chunks) - self._room > 1:
+        if self._frozen and len(chunks) - self._room > 1:
             chunks[-1] = chunks[-1][:]
         self._last = chunks[-1]
 
@@ -350,7 +350,7 @@ class ListValue(Collection):
     def _find_ends(self) -> None:
         """Know the first and the last chunk, which are changed in place."""
         chunks = self._chunks
-        if self._frozen is not None:
+        if self._frozen:
             chunks[self._room] = chunks[self._room][:]
             if len(chunks) - self._room > 1:
                 chunks[-1] = chunks[-1][:]
@@ -362,7 +362,7 @@ class ListValue(Collection):
     def _own(self, number: int) -> list[bytes]:
         """A chunk, to be changed."""
         chunk = self._chunks[number]
-        if self._frozen is None or chunk is self._first or chunk is self._last:
+        if not self._frozen or chunk is self._first or chunk is self._last:
             return chunk
         chunk = self._chunks[number] = chunk[:]
         return chunk
@@ -454,23 +454,30 @@ class ListValue(Collection):
         self.size_bytes = mean_bytes * len(chunks)
         return bool(chunks)
 
-    def part(self, cursor: int, size: int) -> tuple[int, bytes]:
-        """Some elements of the list as it was when the first part was asked for."""
-        if cursor == 0:
-            self._frozen = self.chunks()[:]
-            self._find_ends()
-        chunks = self._frozen
-        assert chunks is not None  # The parts begin with the first.
+    def freeze(self) -> list[list[bytes]]:
+        """The chunks; from now on they are copied before they change."""
+        frozen = self.chunks()[:]
+        self._frozen.append(frozen)
+        self._find_ends()
+        return frozen
+
+    def part_of(
+        self, frozen: list[list[bytes]] | None, cursor: int, size: int
+    ) -> tuple[int, bytes]:
+        """Some elements of the list as it was when it was frozen."""
+        assert frozen is not None  # The parts begin with the first.
         number, place = cursor >> (_CHUNK_SHIFT + 1), cursor & (2 * _CHUNK_ITEMS - 1)
-        items, number, place = take_some(chunks, number, place, len(chunks) * _CHUNK_ITEMS, size)
-        if number == len(chunks):
-            self._frozen = None
+        items, number, place = take_some(frozen, number, place, len(frozen) * _CHUNK_ITEMS, size)
+        if number == len(frozen):
             return 0, _LIST + pack(items)
         return (number << (_CHUNK_SHIFT + 1)) + place, _LIST + pack(items)
 
-    def end_parts(self) -> None:
-        """What the parts were made of may go."""
-        self._frozen = None
+    def thaw(self, frozen: list[list[bytes]]) -> None:
+        """Some chunks may change again, if nobody else has them."""
+        for index, other in enumerate(self._frozen):
+            if other is frozen:
+                del self._frozen[index]
+                return
 
     def add_part(self, payload: bytes) -> None:
         """More elements, behind those that came before."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from pocketkv.engine.cold import FIRST_COLLECTION, Cold
+from pocketkv.engine.cold import FIRST_COLLECTION, PARTED, Cold
 from pocketkv.engine.hash_value import HashValue
 from pocketkv.engine.list_value import ListValue
 from pocketkv.engine.packing import PayloadError
@@ -60,4 +60,6 @@ def type_of(entry: Entry) -> str:
     """What TYPE answers of what a table holds."""
     if not isinstance(entry, Cold):
         return type_name(entry)
-    return "string" if entry.kind < FIRST_COLLECTION else COLLECTIONS[entry.kind].type_name
+    if entry.kind < FIRST_COLLECTION:
+        return "string"
+    return COLLECTIONS[entry.kind & ~PARTED].type_name

@@ -5,16 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pocketkv.engine.cold import LARGE, Cold
+from pocketkv.engine.chains import Chain, of_parts, parts_told
+from pocketkv.engine.cold import LARGE, PARTED, Cold
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.marks import MARKS_DATABASE
 from pocketkv.engine.swapping import ORDER_DATABASE, order, restore_order, stored_database
 from pocketkv.engine.values import Collection
+from pocketkv.engine.writing import leaves_later
 
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
     from pocketkv.engine.keyspace import JobSpace, Keyspace
     from pocketkv.engine.shelf import Shelf
+
+
+class Group:
+    """Parts of a value whose end has not come yet.
+
+    Attributes:
+        number: Which parts belong together.
+        records: The parts.
+        begun: How many records the key's chain had before.
+        changes: What came since, if there is no such chain.
+    """
+
+    def __init__(self, number: int, begun: int) -> None:
+        self.number = number
+        self.begun = begun
+        self.records: list[Cold] = []
+        self.changes: list[Cold] = []
 
 
 class Replay:
@@ -27,12 +46,15 @@ class Replay:
     def __init__(self, space: JobSpace) -> None:
         self._space = space
         self._order: tuple[Cold, int] | None = None
+        self._groups: dict[tuple[int, bytes], Group] = {}
 
     def run(self, replay: Callable[[Replay], None]) -> None:
         """Have the records told by `replay`; nothing is written meanwhile."""
         self._space.replaying = True
         try:
             replay(self)
+            for db, key in list(self._groups):
+                self._forget(db, key)
             if self._order is not None:
                 restore_order(self._space, *self._order)
         finally:
@@ -48,14 +70,70 @@ class Replay:
                 self._shelf(0)[1].journal.release(self._order[0])
             self._order = cold, due_ms
             return
+        if kind & PARTED:
+            self._end(db, key, cold, due_ms)
+            return
+        self._forget(db, key)
         self._space.database(db).restore(key, cold, due_ms)
+
+    def part(self, db: int, key: bytes, cold: Cold, group: int) -> None:
+        """A part of a value that is to come."""
+        known = self._groups.get((db, key))
+        if known is None or known.number != group:
+            self._forget(db, key)
+            known = self._groups[db, key] = Group(group, len(self._chain(db, key)))
+        known.records.append(cold)
+
+    def _end(self, db: int, key: bytes, end: Cold, due_ms: int) -> None:
+        """The end of some parts.
+
+        If they are not all there, the machine has stopped before they came to the medium. What the
+        key had before stays then, with all its changes; without that, the end is a value of which
+        parts are missing.
+        """
+        database, shelf = self._shelf(db)
+        group = self._groups.pop((db, key), None) or Group(0, 0)
+        chain = self._chain(db, key)
+        is_whole = len(group.records) == parts_told(end)
+        if chain and not is_whole:
+            self._release(shelf, [end, *group.records])
+            return
+        if not is_whole:
+            self._release(shelf, group.records + group.changes)
+            group = Group(0, 0)
+        if chain:
+            # With these goes what it replaces.
+            shelf.chains[key] = Chain(chain[: group.begun])
+        made = of_parts(end, group.records, chain[group.begun :] + group.changes)
+        database.restore(key, end, due_ms)
+        if len(made) > 1:
+            shelf.chains[key] = made
+
+    def _chain(self, db: int, key: bytes) -> list[Cold]:
+        """The records that a key has so far."""
+        database, shelf = self._shelf(db)
+        entry = database.find_stored(key)
+        return list(shelf.chains.get(key, [entry] if isinstance(entry, Cold) else []))
+
+    def _forget(self, db: int, key: bytes) -> None:
+        """Parts whose end will not come."""
+        group = self._groups.pop((db, key), None)
+        if group is not None:
+            self._release(self._shelf(db)[1], group.records + group.changes)
+
+    @staticmethod
+    def _release(shelf: Shelf, records: list[Cold]) -> None:
+        for record in records:
+            shelf.journal.release(record)
 
     def change(self, db: int, key: bytes, cold: Cold) -> None:
         """A change to a value."""
         database, shelf = self._shelf(db)
         entry = database.find_stored(key)
         if isinstance(entry, Cold):
-            shelf.chains.setdefault(key, [entry]).append(cold)
+            shelf.chains.setdefault(key, Chain([entry])).append(cold)
+        elif (db, key) in self._groups:
+            self._groups[db, key].changes.append(cold)
         else:
             # Of a value that was lost.
             shelf.journal.release(cold)
@@ -65,6 +143,7 @@ class Replay:
         if db >= MARKS_DATABASE:
             self._space.database(db - MARKS_DATABASE).all_marks().restore_removal(key)
             return
+        self._forget(db, key)
         database = self._space.database(db)
         if database.find_stored(key) is not None:
             database.restore_removal(key)
@@ -79,6 +158,9 @@ class Replay:
         """A database that was emptied; its marks went with it."""
         if db >= MARKS_DATABASE:
             return
+        for other, key in list(self._groups):
+            if other == db:
+                self._forget(db, key)
         database = self._space.database(db)
         self._space.account(-database.count_bytes())
         database.discard()
@@ -125,6 +207,8 @@ class StoredIndex:
         database = self._find(job_id, db)
         if database is None or database.shelf is None:
             return None
+        if key in database.shelf.writings:
+            return None
         chain = database.shelf.chains.get(key)
         if chain is not None:
             return chain[0] if len(chain) == 1 else None
@@ -149,10 +233,12 @@ class StoredIndex:
         database = self._find(job_id, db)
         return database is not None and database.find_stored(key) is not None
 
-    def rewrite(self, job_id: str, db: int, key: bytes) -> None:
-        """Write a key's value anew, whole."""
+    def rewrite(self, job_id: str, db: int, key: bytes, place: object, *, now: bool) -> None:
+        """Write a key's value anew, whole, if it has something in a place."""
         database = self._find(job_id, db)
         if database is None or database.shelf is None:
+            return
+        if not now and leaves_later(database.shelf, key, place):
             return
         entry = database.find_stored(key)
         if isinstance(entry, Cold) and entry.kind != LARGE:

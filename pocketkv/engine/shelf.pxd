@@ -16,7 +16,7 @@ cdef class Shelf:
     cdef public object assemblies, db, journal, keyspace, reading
     cdef public bint durable, is_cold
     cdef public long long index_bytes, spilled_bytes, spilled_keys
-    cdef public dict chains, fetched, spilling, unwritten
+    cdef public dict chains, fetched, spilling, unwritten, writings
 
     cpdef stored(self, bytes key, value, long long due_ms)
     cpdef changed(self, bytes key)

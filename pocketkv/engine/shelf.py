@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from pocketkv.engine.chains import STEPPED_BYTES, Chain, making, takes_steps
 from pocketkv.engine.cold import (
     CHANGED_STRING,
-    FIRST_COLLECTION,
     LARGE,
     NO_STEPS,
     SPILLED_BYTES,
@@ -26,12 +26,12 @@ from pocketkv.engine.cold import (
 )
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.large_string import LargeString
-from pocketkv.engine.packing import PayloadError, pack, unpack, unpack_some
-from pocketkv.engine.payloads import building, code_of, collection
+from pocketkv.engine.packing import PayloadError, pack
+from pocketkv.engine.payloads import code_of
 from pocketkv.engine.returning import LargeRead
 from pocketkv.engine.sizes import EXPIRY_BYTES, key_cost
 from pocketkv.engine.values import Collection, value_cost
-from pocketkv.limits import KIB
+from pocketkv.engine.writing import PARTED_BYTES, Carrying, Rewriting, Writing, is_whole_due
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,16 +45,6 @@ if TYPE_CHECKING:
 _STRINGS: Final = frozenset({STRING, CHANGED_STRING})
 # What a `Cold` takes in memory.
 COLD_BYTES: Final = 80
-# A value is written whole instead of as one more change, when it has so many ...
-_CHANGES_MAX: Final = 32
-# (a large one: more, as its type says) ...
-# ... or when it is no larger than this, or than its changes.
-_WHOLE_BYTES_MAX: Final = 512
-# So many changes are added up each time.
-_COUNTED_RECORDS: Final = 512
-# A collection of more bytes is made of its records in steps, while its client alone waits.
-_STEPPED_BYTES: Final = 64 * KIB
-_STEPPED_ITEMS: Final = 512
 # So many changes has a large string, which are small beside what tells all of it.
 _LARGE_CHANGES_MAX: Final = 256
 
@@ -81,7 +71,7 @@ class StoredRead:
     @property
     def is_coming(self) -> bool:
         """To try and read what is not in memory has the system begin to read it."""
-        return self.shelf.durable and self.cold.length <= _STEPPED_BYTES
+        return self.shelf.durable and self.cold.length <= STEPPED_BYTES
 
     def try_read(self) -> bytes | None:
         """What it says, if that is in the system's memory now."""
@@ -120,6 +110,7 @@ class Shelf:
         fetched: What was read for commands that wait for it, or why it could not be.
         reading: Large values that are on their way back from a spill medium.
         spilling: Values that are being moved out; one that is changed meanwhile is no longer in it.
+        writings: Huge collections that are being written whole.
         spilled_keys, spilled_bytes: What was moved out, and what it takes there.
     """
 
@@ -138,6 +129,7 @@ class Shelf:
         "spilled_keys",
         "spilling",
         "unwritten",
+        "writings",
     )
 
     def __init__(self, db: Database, journal: Journal, *, durable: bool) -> None:
@@ -146,11 +138,12 @@ class Shelf:
         self.journal = journal
         self.durable = durable
         self.index_bytes = 0
-        self.chains: dict[bytes, list[Cold]] = {}
+        self.chains: dict[bytes, Chain] = {}
         self.fetched: dict[Cold, bytes | LargeString | Collection | CommandError] = {}
         self.reading: WeakValueDictionary[Cold, LargeRead] = WeakValueDictionary()
         # Collections that are being made, by their first records.
         self.assemblies: WeakValueDictionary[Cold, Iterator[None]] = WeakValueDictionary()
+        self.writings: dict[bytes, Writing] = {}
         self.spilling: dict[bytes, Victim] = {}
         self.spilled_keys = 0
         self.spilled_bytes = 0
@@ -168,7 +161,6 @@ class Shelf:
         if isinstance(value, Collection | LargeString):
             self.changed(key)
             return value
-        self._forget_chain(key)
         kind = STRING if type(value) is bytes else CHANGED_STRING
         return self.journal.put(self.db.number, key, kind, bytes(value), due_ms)
 
@@ -233,6 +225,8 @@ class Shelf:
         self.db.space.spilled_bytes -= self.spilled_bytes
         self.spilled_keys = self.spilled_bytes = 0
         self.spilling = {}
+        for writing in list(self.writings.values()):
+            writing.end(release=release)
         if release:
             for chain in self.chains.values():
                 for record in chain:
@@ -253,6 +247,8 @@ class Shelf:
             self._forget_chain(key)
 
     def _forget_chain(self, key: bytes) -> None:
+        if self.writings and key in self.writings:
+            self.writings[key].end()
         for record in self.chains.pop(key, ()):
             self.journal.release(record)
 
@@ -292,20 +288,19 @@ class Shelf:
         return read
 
     def _load_collection(self, key: bytes, cold: Cold) -> Value:
-        chain = self.chains.get(key) or [cold]
+        chain = self.chains.get(key) or Chain([cold])
         made = self.fetched.get(chain[0])
         if isinstance(made, Collection):
             return made
         if isinstance(made, CommandError):
             raise made
-        if _takes_steps(chain):
+        if takes_steps(chain):
             raise NotResident(self._stepped_reads(key, chain))
         payloads = [self.read_now(record) for record in chain]
         missing = [record for record, read in zip(chain, payloads, strict=True) if read is None]
         if missing:
             raise NotResident([StoredRead(self, record) for record in missing])
-        whole, *changes = [payload for payload in payloads if payload is not None]
-        return self.assemble(cold.kind, whole, changes)
+        return self.assemble(chain, [payload for payload in payloads if payload is not None])
 
     def _stepped_reads(self, key: bytes, chain: list[Cold]) -> list[PendingRead]:
         return [
@@ -338,43 +333,44 @@ class Shelf:
                 self.fetched[cold] = payload
         if len(payloads) < len(chain):
             return
+        value: Collection | None = None
         try:
-            value: Collection | None = None
-            for made in building(cold.kind, payloads[0]):
+            for made in making(chain, payloads):
                 value = made
                 yield
-            assert value is not None  # The last one is the value.
-            for change in payloads[1:]:
-                yield from _apply(value, change)
         except PayloadError as error:
             self.fetched[cold] = CommandError(b"IOERR stored value: " + str(error).encode())
             return
+        assert value is not None  # The last one is the value.
         value.changes = [] if self.durable else None
         # It may have become a chain of others meanwhile, or none that anybody waits for.
         is_same = self.db.find_stored(key) is cold and (self.chains.get(key) or [cold]) == chain
         if is_same and cold in self.fetched:
             self.fetched[cold] = value
 
-    def assemble(self, kind: int, whole: bytes, changes: list[bytes]) -> Collection:
+    def assemble(self, chain: list[Cold], payloads: list[bytes]) -> Collection:
         """A collection, of its records.
 
         Raises:
             CommandError: IOERR: they do not make one.
         """
         try:
-            value = collection(kind, whole)
-            for change in changes:
-                for item in unpack(change):
-                    value.apply_change(item)
+            *_, value = making(chain, payloads)
         except PayloadError as error:
             raise CommandError(b"IOERR stored value: " + str(error).encode()) from error
+        assert value is not None  # The last one is the value.
         value.changes = [] if self.durable else None
         return value
 
     def loaded(self, key: bytes, cold: Cold) -> None:
         """A collection is in memory now, where there was a `Cold`."""
-        self.chains.setdefault(key, [cold])
+        self.chains.setdefault(key, Chain([cold]))
         self.touched(key)
+        writing = self.writings.get(key)
+        if writing is not None:
+            # It goes on with what is in memory now.
+            writing.end()
+            self.begin_writing(key)
 
     def touched(self, key: bytes) -> None:
         """A collection that is in memory was used."""
@@ -397,9 +393,9 @@ class Shelf:
             CommandError: IOERR: it cannot be had, or is not what was written.
         """
         chain = self.chains.get(key) or [cold]
-        whole, *changes = [self.journal.read(record) for record in chain]
+        payloads = [self.journal.read(record) for record in chain]
         is_string = cold.kind in _STRINGS or cold.kind == SPILLED_LARGE
-        return whole if is_string else self.assemble(cold.kind, whole, changes)
+        return payloads[0] if is_string else self.assemble(chain, payloads)
 
     def missing(self, key: bytes, cold: Cold, at_hand: list[PendingRead]) -> list[PendingRead]:
         """What has to be read before a value can be had.
@@ -408,7 +404,7 @@ class Shelf:
         """
         found: list[PendingRead] = []
         chain = self.chains.get(key) or [cold]
-        if _takes_steps(chain):
+        if takes_steps(chain):
             made = isinstance(self.fetched.get(chain[0]), Collection | CommandError)
             return [] if made else self._stepped_reads(key, chain)
         for record in chain:
@@ -441,28 +437,39 @@ class Shelf:
     def _write_collection(self, key: bytes, value: Collection) -> None:
         chain = self.chains.get(key)
         changes = value.changes
-        if chain is not None and changes is not None:
-            if not changes:
-                return
-            size = sum(map(len, changes)) + 4 * len(changes)
-            if len(chain) % _COUNTED_RECORDS == 0 or len(chain) < _COUNTED_RECORDS:
-                # Of many, not with each one more.
-                size += sum(record.record_bytes for record in chain[1:])
-            is_small = value.size_bytes <= _WHOLE_BYTES_MAX
+        if chain is None or changes is None:
+            self._write_all_of(key, value)
+            self.touched(key)
+        elif changes:
             store = self.keyspace.store
             assert store is not None  # It is what this is a part of.
-            change_bytes = min(value.change_bytes, store.change_bytes)
-            changes_max = max(_CHANGES_MAX, value.size_bytes // change_bytes)
-            if len(chain) <= changes_max and not is_small and size < value.size_bytes:
-                value.changes = []
-                chain.append(self.journal.change(self.db.number, key, pack(changes)))
+            is_due = is_whole_due(chain, value, changes, store.change_bytes)
+            if is_due and value.size_bytes <= PARTED_BYTES:
+                self._write_all_of(key, value)
+                self.touched(key)
                 return
-        self._write_all_of(key, value)
-        self.touched(key)
+            value.changes = []
+            chain.append(self.journal.change(self.db.number, key, pack(changes)))
+            if is_due:
+                self.begin_writing(key)
 
     def _write_all_of(self, key: bytes, value: Collection) -> None:
-        self._write_whole(key, code_of(value), value.payload())
+        """Write a collection whole, now."""
+        if value.size_bytes <= PARTED_BYTES:
+            self._write_whole(key, code_of(value), value.payload())
+        else:
+            if key in self.writings:
+                self.writings[key].end()
+            Rewriting(self, key).write_all(value)
         value.changes = []
+
+    def begin_writing(self, key: bytes) -> None:
+        """Have a huge collection be written whole, in steps."""
+        if key not in self.writings:
+            is_cold = isinstance(self.db.find_stored(key), Cold)
+            writing = Carrying(self, key) if is_cold else Rewriting(self, key)
+            self.writings[key] = writing
+            self.keyspace.writings.append(writing)
 
     def _write_large(self, key: bytes, value: LargeString) -> None:
         chain = self.chains.get(key)
@@ -476,7 +483,7 @@ class Shelf:
     def _write_whole(self, key: bytes, kind: int, payload: bytes) -> None:
         self._forget_chain(key)
         due_ms = self.db.expiry_ms(key) or 0
-        self.chains[key] = [self.journal.put(self.db.number, key, kind, payload, due_ms)]
+        self.chains[key] = Chain([self.journal.put(self.db.number, key, kind, payload, due_ms)])
 
     def rewrite(self, key: bytes) -> None:
         """Write a value that is in memory whole."""
@@ -505,7 +512,7 @@ class Shelf:
         self._count_spilled(cold, -1)
         if is_whole:
             # As long as it is not changed, leaving it again costs nothing.
-            self.chains[key] = [cold]
+            self.chains[key] = Chain([cold])
             self.keyspace.residents[self, key] = True
         else:
             self.journal.release(cold)
@@ -570,8 +577,11 @@ class Shelf:
         """Leave a collection to the medium: what takes its place in the table."""
         self.write_changes()
         chain = self.chains.get(key)
-        if chain is None or (len(chain) > 1 and not _takes_steps(chain)):
+        if chain is None or (chain.changes and not takes_steps(chain)):
             self._write_all_of(key, value)
+        if key in self.writings:
+            # There is no room for it.
+            self.writings[key].end()
         # Writing it may have counted as a use.
         self.keyspace.residents.pop((self, key), None)
         chain = self.chains[key]
@@ -580,19 +590,7 @@ class Shelf:
         # Otherwise its changes stay what they are: to write all of it would take long.
         return chain[0]
 
-
-def _takes_steps(chain: list[Cold]) -> bool:
-    """Whether what these records make is a collection that is too much to be made at once."""
-    if chain[0].kind < FIRST_COLLECTION:
-        return False
-    return sum(record.length for record in chain) > _STEPPED_BYTES
-
-
-def _apply(value: Collection, change: bytes) -> Iterator[None]:
-    """Apply a change, step by step."""
-    position = 0
-    while position < len(change):
-        items, position = unpack_some(change, position, _STEPPED_ITEMS)
-        for item in items:
-            value.apply_change(item)
-        yield
+    def must_stay(self, key: bytes) -> bool:
+        """Whether a collection has to stay in memory for a little while, until it is written."""
+        writing = self.writings.get(key)
+        return writing is not None and not writing.is_stuck

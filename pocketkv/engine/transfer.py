@@ -68,16 +68,18 @@ def pieces_of(value: Value) -> Iterator[Piece]:
 
 def _collection_pieces(value: Collection) -> Iterator[Piece]:
     kind, cursor, sent = code_of(value), 0, 0
+    frozen = value.freeze()
     try:
         while True:
-            cursor, payload = value.part(cursor, PIECE_BYTES)
+            cursor, payload = value.part_of(frozen, cursor, PIECE_BYTES)
             total = 0 if cursor else sent + len(payload)
             yield kind, total, sent, payload
             if not cursor:
                 return
             sent += len(payload)
     finally:
-        value.end_parts()
+        if frozen is not None:
+            value.thaw(frozen)
 
 
 # --- receiving ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ Every other type is a `Collection`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.large_string import LargeString
@@ -89,8 +89,19 @@ class Collection:
         """
         return 0, self.payload()
 
-    def end_parts(self) -> None:
-        """Nobody asks for the rest of the parts that were begun; there may be none."""
+    def freeze(self) -> list[Any] | None:
+        """What `part_of` makes parts of, until `thaw`; ``None``: of the value as it is by then.
+
+        What is not frozen may change between parts, as `part` tells.
+        """
+        return None
+
+    def part_of(self, frozen: list[Any] | None, cursor: int, size: int) -> tuple[int, bytes]:
+        """`part`, of what was frozen."""
+        return self.part(cursor, size)
+
+    def thaw(self, frozen: list[Any]) -> None:
+        """Nobody asks for parts of what was frozen any more."""
 
     def add_part(self, payload: bytes) -> None:
         """Take in another part of the value that this was made of the first part of.

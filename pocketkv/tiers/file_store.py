@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pocketkv.engine.chains import Chain
 from pocketkv.engine.cold import Cold
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.replay import Replay, StoredIndex
@@ -201,7 +202,7 @@ class FileStore:
         """Hold a large string, whose records are read for that; false if they cannot be."""
         shelf = db.shelf
         assert shelf is not None  # This is what it stands for.
-        chain = shelf.chains.setdefault(key, [entry])
+        chain = shelf.chains.setdefault(key, Chain([entry]))
         try:
             whole, *changes = [shelf.journal.read(record) for record in chain]
             string = FileString.from_payload(large, whole)

@@ -124,6 +124,10 @@ class KeptS3Journal:
         """Nothing is written."""
         raise NotImplementedError  # As `put`.
 
+    def part(self, db: int, key: bytes, kind: int, payload: bytes, group: int) -> Cold:
+        """Nothing is written."""
+        raise NotImplementedError  # As `put`.
+
     def delete(self, db: int, key: bytes) -> None:
         """It stays in S3 until all of the job goes."""
 

@@ -33,6 +33,7 @@ from pocketkv.tiers.volume.large_region import (
     read_into,
 )
 from pocketkv.tiers.volume.layout import LAYOUTS
+from pocketkv.tiers.volume.segment import Segment
 from pocketkv.tiers.volume.volume import Volume
 
 _TEND_INTERVAL_S: Final = 1.0
@@ -89,7 +90,7 @@ class _Index:
         """Whether it must be written anew if it is not just one record: never."""
         return False
 
-    def rewrite(self, job_id: str, db: int, key: bytes) -> None:
+    def rewrite(self, job_id: str, db: int, key: bytes, place: Segment, *, now: bool) -> None:
         """Nothing has to be."""
 
 
@@ -102,6 +103,7 @@ class FileSpillJournal:
         self.reserve = journal.reserve
         self.put = journal.put
         self.change = journal.change
+        self.part = journal.part
         self.delete = journal.delete
         self.expire = journal.expire
         self.clear = journal.clear

@@ -65,6 +65,10 @@ class S3SpillJournal:
         """Changes are not written."""
         raise NotImplementedError  # As `put`.
 
+    def part(self, db: int, key: bytes, kind: int, payload: bytes, group: int) -> Cold:
+        """Parts are not written."""
+        raise NotImplementedError  # As `put`.
+
     def delete(self, db: int, key: bytes) -> None:
         """Nobody reads what was deleted."""
 

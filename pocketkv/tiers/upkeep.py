@@ -24,6 +24,7 @@ from pocketkv.tiers.readers import Readers
 from pocketkv.tiers.rescue import Rescue
 from pocketkv.tiers.steps import Steps
 from pocketkv.tiers.volume.large_file import LargeFile, Range
+from pocketkv.tiers.writing import write_wholes
 
 _SYNC_INTERVAL_S: Final = 1.0
 _PACE_INTERVAL_S: Final = 0.01
@@ -79,7 +80,7 @@ class Upkeep:
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:
-            tasks = (self._sync, self._pace, self._hold, self._collect, self._evict)
+            tasks = (self._sync, self._pace, self._hold, self._collect, self._evict, self._write)
             for task in (*tasks, self._steps.run):
                 nursery.start_soon(task)
 
@@ -163,6 +164,10 @@ class Upkeep:
     async def _collect(self) -> None:
         commit = self._node.retry_commit
         await collect(self._store.volume, lambda: commit() is None, _COLLECT_INTERVAL_S)
+
+    async def _write(self) -> None:
+        commit = self._node.retry_commit
+        await write_wholes(self._node.keyspace, lambda: commit() is None, _IDLE_INTERVAL_S)
 
     # --- memory --------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold, PendingRead
+from pocketkv.engine.cold import CARRIED, CHANGE, CLEAR, DELETE, EXPIRE, PART, Cold, PendingRead
 from pocketkv.engine.errors import CommandError
 from pocketkv.engine.fetching import Done
+from pocketkv.engine.keyspace import Keyspace
 from pocketkv.engine.replay import Replay
+from pocketkv.engine.writing import next_writing
 
 
 @dataclass(slots=True)
@@ -57,6 +59,12 @@ class MemoryJournal:
 
     def change(self, db: int, key: bytes, payload: bytes) -> Cold:
         cold = self._append(CHANGE, db, key, payload, 0)
+        self.live.add(cold)
+        return cold
+
+    def part(self, db: int, key: bytes, kind: int, payload: bytes, group: int) -> Cold:
+        assert kind in (PART, CARRIED)
+        cold = self._append(kind, db, key, payload, group)
         self.live.add(cold)
         return cold
 
@@ -142,10 +150,28 @@ class MemoryStore:
                     journal.live.add(cold)
                     if record.kind == CHANGE:
                         visitor.change(record.db, record.key, cold)
+                    elif record.kind in (PART, CARRIED):
+                        visitor.part(record.db, record.key, cold, record.due_ms)
                     else:
                         visitor.put(record.db, record.key, record.kind, cold, record.due_ms)
 
         return tell
+
+
+def write_some(keyspace: Keyspace, steps_max: int = 1 << 30) -> int:
+    """Take steps of writing collections whole, while there are any; how many it were."""
+    steps = 0
+    while steps < steps_max and (writing := next_writing(keyspace)) is not None:
+        record = writing.source()
+        try:
+            payload = None if record is None else writing.shelf.journal.read(record)
+        except CommandError:
+            writing.end()
+            continue
+        if not writing.step(payload):
+            break
+        steps += 1
+    return steps
 
 
 def fetch_at_once(reads: list[PendingRead], done: Done) -> None:

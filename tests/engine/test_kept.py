@@ -53,6 +53,9 @@ class KeptJournal:
     def change(self, db: int, key: bytes, payload: bytes) -> Cold:
         raise AssertionError("nothing is written")
 
+    def part(self, db: int, key: bytes, kind: int, payload: bytes, group: int) -> Cold:
+        raise AssertionError("nothing is written")
+
     def delete(self, db: int, key: bytes) -> None:
         raise AssertionError("nothing is written")
 

@@ -132,7 +132,9 @@ class ListMachine(RuleBasedStateMachine):
     @rule(size=st.integers(1, 3000))
     def send_part(self, size: int) -> None:
         was, made, cursor = self.sending or (list(self.model), None, 0)
-        cursor, part = self.value.part(cursor, size)
+        if made is None:
+            self.frozen = self.value.freeze()
+        cursor, part = self.value.part_of(self.frozen, cursor, size)
         if made is None:
             made = ListValue.of_payload(part)
         else:
@@ -141,11 +143,13 @@ class ListMachine(RuleBasedStateMachine):
         if not cursor:
             made.validate()
             assert made.items() == was
+            self.value.thaw(self.frozen)
 
     @rule()
     def stop_sending(self) -> None:
-        self.value.end_parts()
-        self.sending = None
+        if self.sending is not None:
+            self.value.thaw(self.frozen)
+            self.sending = None
 
     @invariant()
     def agrees(self) -> None:

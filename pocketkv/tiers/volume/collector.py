@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold
+from pocketkv.engine.cold import CARRIED, CHANGE, CLEAR, DELETE, EXPIRE, PART, Cold
 from pocketkv.tiers.volume.checksums import checksum
 from pocketkv.tiers.volume.journal import JobJournal
 from pocketkv.tiers.volume.records import (
@@ -52,8 +52,11 @@ class Index(Protocol):
     def exists(self, job_id: str, db: int, key: bytes) -> bool:
         """Whether there is such a key."""
 
-    def rewrite(self, job_id: str, db: int, key: bytes) -> None:
-        """Put a key's whole value anew, now or soon, and release what stood for it."""
+    def rewrite(self, job_id: str, db: int, key: bytes, place: Segment, *, now: bool) -> None:
+        """Put a key's whole value anew, if some of it is in a segment, and release what was there.
+
+        Without `now`, that may be done later.
+        """
 
 
 @dataclass(slots=True)
@@ -85,6 +88,8 @@ class Collector:
 
     # Deletions in a segment matter for values in older ones; for those in itself, if this is 1.
     _beyond = 0
+    # Whether what is asked for has to be done before the segment is left.
+    _at_once = False
 
     def __init__(
         self, state: VolumeState, index: Index, journals: Mapping[str, JobJournal]
@@ -259,7 +264,7 @@ class Collector:
                     self._state.corrupt_records += 1
                 journal.move(cold, db, key, payload, header.payload_checksum, due_ms)
                 self._state.collected_bytes += cold.record_bytes
-        elif kind == CHANGE:
+        elif kind in (CHANGE, PART, CARRIED):
             self._maybe_rewrite(journal, db, key)
         elif kind == DELETE:
             covers = header.due_ms or segment.number + self._beyond
@@ -299,7 +304,7 @@ class Collector:
             if not self._rewrites or segment.live == 0:
                 return False
             db, key = self._rewrites.popitem()[0]
-            self._index.rewrite(journal.job_id, db, key)
+            self._index.rewrite(journal.job_id, db, key, segment, now=self._at_once)
         return bool(self._rewrites)
 
     def _leave(self) -> None:

@@ -99,6 +99,10 @@ class JobJournal:
         """Write a change to the value that a key has."""
         return self._append_live(CHANGE, db, key, payload, checksum(payload), 0)
 
+    def part(self, db: int, key: bytes, kind: int, payload: bytes, group: int) -> Cold:
+        """Write a part of a value, which counts once a `put` has ended the parts of its group."""
+        return self._append_live(kind, db, key, payload, checksum(payload), group)
+
     def delete(self, db: int, key: bytes) -> None:
         """Write that a key is no more."""
         self.mark(DELETE, db, key, 0)

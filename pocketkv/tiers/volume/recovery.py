@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
-from pocketkv.engine.cold import CHANGE, CLEAR, DELETE, EXPIRE, Cold
+from pocketkv.engine.cold import CARRIED, CHANGE, CLEAR, DELETE, EXPIRE, PART, Cold
 from pocketkv.limits import BULK_BYTES_MAX, MIB
 from pocketkv.tiers.volume.checksums import checksum
 from pocketkv.tiers.volume.index_file import Index, IndexWriter, load_index, read_entries
@@ -49,6 +49,8 @@ logger: Final = logging.getLogger("pocketkv.volume")
 _WINDOW_BYTES: Final = MIB
 # What of a segment is unreadable at least if any of it is.
 _BLOCK_BYTES: Final = 4096
+# What belongs to a value, and is none by itself.
+_PIECES: Final = frozenset({CHANGE, PART, CARRIED})
 
 
 class Visitor(Protocol):
@@ -64,6 +66,12 @@ class Visitor(Protocol):
 
     def change(self, db: int, key: bytes, cold: Cold) -> None:
         """A change to a key's value."""
+
+    def part(self, db: int, key: bytes, cold: Cold, group: int) -> None:
+        """A part of a value that is to come; a `put` ends those of the last group of its key.
+
+        It is released when something else comes for its key before that.
+        """
 
     def delete(self, db: int, key: bytes) -> None:
         """A key is no more."""
@@ -449,12 +457,14 @@ class Replay:
     def _tell(self, segment: Segment, offset: int, header: Header) -> None:
         kind = header.kind
         visitor = self._visitor
-        if kind <= VALUE_KIND_LAST or kind == CHANGE:
+        if kind <= VALUE_KIND_LAST or kind in _PIECES:
             cold = Cold(kind, header.payload_bytes, segment, offset, header.record_bytes)
             segment.live += cold.record_bytes
             self._journal.live_bytes += cold.record_bytes
             if kind == CHANGE:
                 visitor.change(header.db, header.key, cold)
+            elif kind in _PIECES:
+                visitor.part(header.db, header.key, cold, header.due_ms)
             else:
                 visitor.put(header.db, header.key, kind, cold, header.due_ms)
             return

@@ -28,6 +28,7 @@ class Rescuer(Collector):
 
     # A deletion that is lost also matters for a value that stands before it in the same segment.
     _beyond = 1
+    _at_once = True
 
     def seal_lost(self) -> None:
         """Write nothing more to segments with lost parts; to be followed by `commit`."""

@@ -40,7 +40,9 @@ __all__ = ["Claim", "Index", "Part", "Visitor", "Volume", "VolumeError"]
 
 logger: Final = logging.getLogger("pocketkv.volume")
 
-_FORMAT: Final = "pocketkv 2"
+_FORMAT: Final = "pocketkv 3"
+# The same, but that no collection is in parts: what is written from now on may be.
+_FORMER_FORMAT: Final = "pocketkv 2"
 _SECRET: Final = re.compile(r"secret ([0-9a-f]{16}) ([0-9a-f]{16})")
 
 # Another one each time that the machine is started.
@@ -437,15 +439,21 @@ class Volume:
             if self._jobs.exists():
                 raise VolumeError(f"{self._root}: there are jobs, but no FORMAT") from None
             return self._make_format(path)
-        if not lines or lines[0] != _FORMAT:
+        if not lines or lines[0] not in (_FORMAT, _FORMER_FORMAT):
             raise VolumeError(f"{path}: its first line is not '{_FORMAT}'")
         found = _SECRET.fullmatch(lines[1]) if len(lines) > 1 else None
         if found is None or f"{checksum(found[1].encode()):016x}" != found[2]:
             raise VolumeError(f"{path}: is damaged")
+        if lines[0] == _FORMER_FORMAT:
+            self._write_format(path, found[1])
         return int(found[1], 16)
 
     def _make_format(self, path: Path) -> int:
         secret = secrets.token_hex(8)
+        self._write_format(path, secret)
+        return int(secret, 16)
+
+    def _write_format(self, path: Path, secret: str) -> None:
         text = f"{_FORMAT}\nsecret {secret} {checksum(secret.encode()):016x}\n"
         made = path.with_suffix(".tmp")
         made.write_text(text, encoding="utf-8")
@@ -456,7 +464,6 @@ class Volume:
             os.close(fd)
         made.replace(path)
         _sync_folder(str(self._root))
-        return int(secret, 16)
 
     def _discard(self, folder: Path) -> None:
         """Move a folder to the trash, under a name that is free."""

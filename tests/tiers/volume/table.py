@@ -139,7 +139,7 @@ class Table:
     def exists(self, job_id: str, db: int, key: bytes) -> bool:
         return (job_id, db, key) in self.entries
 
-    def rewrite(self, job_id: str, db: int, key: bytes) -> None:
+    def rewrite(self, job_id: str, db: int, key: bytes, place: Segment, *, now: bool) -> None:
         due_ms = self.entries[job_id, db, key].due_ms
         self.put(job_id, db, key, self.value(job_id, db, key), due_ms)
 
@@ -178,6 +178,9 @@ class JobVisitor:
             self._table.volume.open(self._job).release(cold)
         else:
             entry.changes.append(cold)
+
+    def part(self, db: int, key: bytes, cold: Cold, group: int) -> None:
+        raise AssertionError("the table writes no parts")
 
     def delete(self, db: int, key: bytes) -> None:
         self._table.discard((self._job, db, key))
