@@ -32,6 +32,7 @@ from pocketkv.router.private import WaitingForward, may_block
 from pocketkv.router.private_lane import PrivateBinding
 from pocketkv.router.publishing import PublishForward, PubSubGather
 from pocketkv.router.scripts import (
+    BusyPing,
     FunctionForward,
     KillGather,
     LoadedGather,
@@ -83,6 +84,7 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
     "function|list": LongestGather,
     "function|stats": LongestGather,
     "info": InfoGather,
+    "ping": BusyPing,
     "publish": PublishForward,
     "pubsub|channels": PubSubGather,
     "pubsub|numpat": PubSubGather,
@@ -246,9 +248,18 @@ class RouterHandler(Asker):
         if route is not _NODE:
             return (_OF_ALL.get(command.name) or _KINDS[route])(self, command, request)
         asked = _ASKED.get(command.name)
-        if asked is None or not _is_askable(asked, request):
+        if asked is None or not self._is_askable(asked, request):
             return None
         return asked(self, command, request)
+
+    def _is_askable(self, kind: type[Exchange], request: list[bytes]) -> bool:
+        """Whether servers are asked; if not, the engine answers here, or says what is wrong."""
+        if kind is BusyPing:
+            return bool(self.router.lasting_scripts_at(self.session.job_id))
+        if kind is not SlotForward:
+            return True
+        digits = request[2]
+        return digits.isdigit() and len(digits) <= 5 and int(digits) < SLOT_COUNT
 
     def _show(self, command: Command, request: list[bytes], exchange: Exchange) -> None:
         """Show a request to those who monitor, and those that a transaction consists of."""
@@ -486,10 +497,3 @@ class RouterHandler(Asker):
         self._own.close()
         self.node.close_session(self.session)
 
-
-def _is_askable(kind: type[Exchange], request: list[bytes]) -> bool:
-    """Whether the storage servers can be asked; what is wrong is refused by the engine here."""
-    if kind is not SlotForward:
-        return True
-    digits = request[2]
-    return digits.isdigit() and len(digits) <= 5 and int(digits) < SLOT_COUNT

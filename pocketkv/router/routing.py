@@ -100,6 +100,8 @@ class Router:
         self.settings = SharedSettings(self)
         self.listening = RouterListening(self)
         node.listening = self.listening
+        # Scripts under way, by job, the oldest first.
+        self._scripts: dict[str, dict[Forward, None]] = {}
         self._errand_bindings: dict[str, Binding] = {}
         self._views: dict[str, JobView] = {}
         self._resolving: set[Upstream] = set()
@@ -372,6 +374,36 @@ class Router:
                 b"ERR The connection to storage server %b broke: %b%b"
                 % (name, lane.reason.encode(), outcome)
             )
+
+    # --- scripts -------------------------------------------------------------------------------
+
+    def note_script(self, forward: Forward) -> None:
+        """A script is on its way to a server."""
+        self._scripts.setdefault(forward.binding.key[0], {})[forward] = None
+
+    def forget_script(self, forward: Forward) -> None:
+        """It is answered."""
+        job_id = forward.binding.key[0]
+        under_way = self._scripts.get(job_id)
+        if under_way is not None:
+            under_way.pop(forward, None)
+            if not under_way:
+                del self._scripts[job_id]
+
+    def lasting_scripts_at(self, job_id: str) -> list[Upstream]:
+        """The servers whose answers to scripts of a job are overdue: they may be busy."""
+        under_way = self._scripts.get(job_id)
+        threshold_ms = self.node.settings.busy_reply_threshold
+        if not under_way or not threshold_ms:
+            return []
+        since_ns = self.node.stopwatch.now_ns() - threshold_ms * 1_000_000
+        found: dict[Upstream, None] = {}
+        for forward in under_way:
+            if forward.started_ns > since_ns:
+                break
+            if forward.upstream is not None:
+                found[forward.upstream] = None
+        return list(found)
 
     # --- errands -------------------------------------------------------------------------------
 

@@ -103,6 +103,23 @@ async def test_a_script_that_does_not_end_is_killed(protocol: int) -> None:
 
 
 @trio_test
+async def test_ping_says_that_a_script_takes_long() -> None:
+    async with run_cluster(2) as cluster:
+        client, other = await cluster.connect(), await cluster.connect()
+        assert await client.call("CONFIG", "SET", "busy-reply-threshold", 10) == "OK"
+        assert await other.call("PING") == "PONG"
+        await client.send("EVAL", "while true do end", 1, KEYS[0])
+        with trio.fail_after(20):
+            while (reply := await other.call("PING")) == "PONG":
+                await trio.sleep(0.01)
+            assert isinstance(reply, Error)
+            assert reply.text.startswith("BUSY")
+            assert await other.call("SCRIPT", "KILL") == "OK"
+        assert isinstance(await client.receive(), Error)
+        assert await other.call("PING", "hello") == b"hello"
+
+
+@trio_test
 async def test_a_router_that_has_no_connection_yet_can_end_a_script() -> None:
     async with run_cluster(1) as cluster:
         client = await cluster.connect()
