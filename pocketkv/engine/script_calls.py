@@ -94,7 +94,7 @@ class _NoTransport:
     def restrict_input(self) -> None:
         """Nothing comes in."""
 
-    def unrestrict_input(self, bulk_bytes_max: int) -> None:
+    def unrestrict_input(self, bulk_bytes_max: int, request_bytes_max: int) -> None:
         """Nothing comes in."""
 
     def limit_pushes(self, unread_bytes_max: int) -> None:

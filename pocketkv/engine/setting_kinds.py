@@ -126,6 +126,8 @@ class AmountOrPercent:
         amount = parse_amount(text)
         if not is_percent and amount is None:
             raise SettingError("argument must be a memory or percent value")
+        if is_percent and int(text[:-1]) > 100:
+            raise SettingError("percentage argument must be less or equal to 100")
         return text if amount is None else b"%d" % amount
 
 

@@ -237,7 +237,7 @@ class RouterHandler(Asker):
                 return WaitingForward(self, command, request)
             kind = _KEYED.get(command.name)
             if kind is not None:
-                if kind.may_last and not self._is_scripting:
+                if kind.may_last and not self._is_scripting and self.session.user is None:
                     self._is_scripting = self.is_unsettled = True
                 return kind(self, command, request)
             return None if command.name in _HERE else Forward(self, command, request)
@@ -319,7 +319,9 @@ class RouterHandler(Asker):
             unwatches = ends_watch(request, in_transaction=self.session.transaction is not None)
             reply = run(self.session, request)
             if (
-                self._own.binding is not None or self.session.tracking is not None
+                self._own.binding is not None
+                or self.session.tracking is not None
+                or self.session.monitoring
             ) and self._own.follow(self.session, unwatches=unwatches):
                 self.is_unsettled = True
                 reply = self._own.settled(reply)
@@ -496,4 +498,3 @@ class RouterHandler(Asker):
         self._barrier = None
         self._own.close()
         self.node.close_session(self.session)
-

@@ -29,10 +29,10 @@ from pocketkv.router.counters import RouterCounters
 from pocketkv.router.errands import Errand, Nobody, errand_binding
 from pocketkv.router.lane import Lane, begin_connect
 from pocketkv.router.listening import ListenBinding, ListenLane, RouterListening
-from pocketkv.router.private_lane import PrivateBinding, PrivateLane
+from pocketkv.router.private_lane import PrivateBinding, PrivateLane, SpareBinding
 from pocketkv.router.relay import Relay
 from pocketkv.router.settings import SharedSettings
-from pocketkv.router.upstream import SCRIPTING_NUMBER, Failure, Upstream
+from pocketkv.router.upstream import SCRIPTING_NUMBER, SPARE_NUMBER, Failure, Upstream
 from pocketkv.router.view import JobView
 from pocketkv.router.wire import bulk_body
 
@@ -44,10 +44,15 @@ if TYPE_CHECKING:
     from pocketkv.resp.reactor import Reactor
     from pocketkv.router.exchange import Asker, Forward
     from pocketkv.router.own_lanes import OwnLanes
-    from pocketkv.router.upstream import Binding
+    from pocketkv.router.upstream import Binding, LaneKey
     from pocketkv.serving.membership import Membership
 
 _RESOLVE_TIMEOUT_S: Final = 2.0
+
+
+def _spare_key(job_id: str) -> LaneKey:
+    """Of the lane that a server has for whichever client of a job needs one next."""
+    return job_id, 0, 2, SPARE_NUMBER
 
 
 def _ignore(_reply: Reply) -> None:
@@ -137,8 +142,11 @@ class Router:
         Raises:
             OSError: There can be no connection.
         """
-        is_private = isinstance(binding, PrivateBinding)
-        lane = None if is_private else upstream.lanes.get(binding.key)
+        lane: Lane | None
+        if isinstance(binding, PrivateBinding):
+            lane = self._spare_for(upstream, binding)
+        else:
+            lane = upstream.lanes.get(binding.key)
         if lane is None:
             sock = begin_connect(upstream)
             if isinstance(binding, PrivateBinding):
@@ -152,7 +160,30 @@ class Router:
             self.counters.lanes_opened += 1
             self.lanes_open += 1
         binding.lanes[upstream] = lane
+        self._keep_spare(upstream, binding)
         return lane
+
+    @staticmethod
+    def _spare_for(upstream: Upstream, binding: PrivateBinding) -> PrivateLane | None:
+        """Give a client the lane that is kept for whoever needs one, if there is one."""
+        spare = upstream.lanes.get(_spare_key(binding.key[0]))
+        if not isinstance(spare, PrivateLane) or spare.closed:
+            return None
+        spare.become(binding)
+        return spare
+
+    def _keep_spare(self, upstream: Upstream, binding: Binding) -> None:
+        """Have a lane ready for the next client that needs one of its own."""
+        key = _spare_key(binding.key[0])
+        lanes_max = limits.SPARE_LANE_MAX
+        if not isinstance(binding, PrivateBinding):
+            lanes_max = limits.EARLY_SPARE_LANE_MAX
+        if key in upstream.lanes or binding.key == key or self.lanes_open >= lanes_max:
+            return
+        try:
+            self.open_lane(upstream, SpareBinding(self.nobody, key))
+        except OSError:
+            pass  # Whoever needs one will be told.
 
     # --- maps ----------------------------------------------------------------------------------
 

@@ -32,14 +32,24 @@ _BY_CODE: Final = {"evalsha": b"EVAL", "evalsha_ro": b"EVAL_RO"}
 
 
 class LongForward(Forward):
-    """A request that may be executed for long: EVAL."""
+    """A request that may be executed for long: EVAL.
+
+    What it calls, the server looks at: of a user who may not do everything it takes a lane of the
+    client alone, on which the server knows who that is.
+    """
 
     __slots__ = ()
 
     may_last: ClassVar[bool] = True
 
+    def __init__(self, client: Asker, command: Command, request: list[bytes]) -> None:
+        super().__init__(client, command, request)
+        self.exclusive = client.session.user is not None
+
     def start(self) -> None:
         """Send it, and have it known that it is under way."""
+        if self.exclusive:
+            self.binding = self.client.private()
         self.client.router.note_script(self)
         super().start()
 

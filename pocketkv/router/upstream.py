@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LISTENING_NUMBER: Final = limits.UPSTREAM_LANES
 SCRIPTING_NUMBER: Final = limits.UPSTREAM_LANES + 1
 KILLING_NUMBER: Final = limits.UPSTREAM_LANES + 2
+SPARE_NUMBER: Final = limits.UPSTREAM_LANES + 3
 LaneKey: TypeAlias = tuple[str, int, int, int]
 Address: TypeAlias = tuple[socket.AddressFamily, tuple[str, int]]
 

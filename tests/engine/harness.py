@@ -81,6 +81,7 @@ class FakeTransport:
         self.closing = False
         self.restricted = False
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
+        self.request_bytes_max = limits.REQUEST_BYTES_MAX
         self.handler: RequestHandler | None = None
         self.unread_bytes_max = limits.PUSH_BACKLOG_MAX_BYTES
 
@@ -93,9 +94,10 @@ class FakeTransport:
     def restrict_input(self) -> None:
         self.restricted = True
 
-    def unrestrict_input(self, bulk_bytes_max: int) -> None:
+    def unrestrict_input(self, bulk_bytes_max: int, request_bytes_max: int) -> None:
         self.restricted = False
         self.bulk_bytes_max = bulk_bytes_max
+        self.request_bytes_max = request_bytes_max
 
     def is_left(self) -> bool:
         return self.closed
