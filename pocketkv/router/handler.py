@@ -41,6 +41,7 @@ from pocketkv.router.scripts import (
     OneGather,
     SameGather,
     ScriptForward,
+    StatsGather,
 )
 from pocketkv.router.settings import ConfigSetGather, DigestGather, OkGather
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
@@ -82,7 +83,7 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
     "debug|set-disable-deny-scripts": OkGather,
     "function|dump": LongestGather,
     "function|list": LongestGather,
-    "function|stats": LongestGather,
+    "function|stats": StatsGather,
     "info": InfoGather,
     "ping": BusyPing,
     "publish": PublishForward,

@@ -247,8 +247,7 @@ class KillGather(OneGather):
 
     def start(self) -> None:
         """Ask every server of the job."""
-        job_id, _, protocol, _ = self.binding.key
-        self.binding = Binding((job_id, 0, protocol, KILLING_NUMBER))
+        self.binding = _killing_binding(self)
         super().start()
 
 
@@ -288,6 +287,23 @@ class LongestGather(AllGather):
             self.finish(max(answers, key=lambda answer: len(answer.raw)), self.size_bytes)
         else:
             super().gathered()
+
+
+class StatsGather(LongestGather):
+    """FUNCTION STATS: asked where nothing waits for the function to end that it may tell of."""
+
+    __slots__ = ()
+
+    def start(self) -> None:
+        """Ask every server of the job."""
+        self.binding = _killing_binding(self)
+        super().start()
+
+
+def _killing_binding(exchange: Exchange) -> Binding:
+    """Lanes that take nothing that lasts."""
+    job_id, _, protocol, _ = exchange.binding.key
+    return Binding((job_id, 0, protocol, KILLING_NUMBER))
 
 
 def _codes(frame: bytes) -> list[bytes]:

@@ -81,7 +81,6 @@ class FakeTransport:
         self.closing = False
         self.restricted = False
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
-        self.request_bytes_max = limits.REQUEST_BYTES_MAX
         self.handler: RequestHandler | None = None
         self.unread_bytes_max = limits.PUSH_BACKLOG_MAX_BYTES
 
@@ -97,7 +96,6 @@ class FakeTransport:
     def unrestrict_input(self, bulk_bytes_max: int, request_bytes_max: int) -> None:
         self.restricted = False
         self.bulk_bytes_max = bulk_bytes_max
-        self.request_bytes_max = request_bytes_max
 
     def is_left(self) -> bool:
         return self.closed

@@ -59,10 +59,10 @@ def test_in_a_cluster_maxmemory_is_the_job_s_own(engine: Engine) -> None:
     assert get(client, "maxmemory") == granted
 
 
-def test_the_largest_request_and_percentages(client: Client) -> None:
+def test_the_largest_request_and_percentages(engine: Engine, client: Client) -> None:
     assert client("CONFIG", "SET", "client-query-buffer-limit", "2mb") == "OK"
     assert get(client, "client-query-buffer-limit") == str(2 * limits.MIB)
-    assert client.session.transport.request_bytes_max == 2 * limits.MIB
+    assert engine.node.request_bytes_max == 2 * limits.MIB
     reply = client("CONFIG", "SET", "maxmemory-clients", "200%")
     assert reply.text.endswith("percentage argument must be less or equal to 100")
     assert client("CONFIG", "SET", "maxmemory-clients", "20%") == "OK"

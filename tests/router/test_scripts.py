@@ -109,12 +109,15 @@ async def test_ping_says_that_a_script_takes_long() -> None:
         client, other = await cluster.connect(), await cluster.connect()
         assert await client.call("CONFIG", "SET", "busy-reply-threshold", 10) == "OK"
         assert await other.call("PING") == "PONG"
+        # It has used scripts before, as the other one.
+        assert await other.call("EVAL", "return 1", 1, KEYS[0]) == 1
         await client.send("EVAL", "while true do end", 1, KEYS[0])
         with trio.fail_after(20):
             while (reply := await other.call("PING")) == "PONG":  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.01)
             assert isinstance(reply, Error)
             assert reply.text.startswith("BUSY")
+            assert (await other.call("FUNCTION", "STATS"))[0] == b"running_script"
             assert await other.call("SCRIPT", "KILL") == "OK"
         assert isinstance(await client.receive(), Error)
         assert await other.call("PING", "hello") == b"hello"
