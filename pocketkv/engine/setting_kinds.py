@@ -142,3 +142,22 @@ class SavePoints:
         ):
             raise SettingError("Invalid save parameters")
         return b" ".join(text.split())
+
+
+class Percentiles:
+    """Numbers from 0 to 100."""
+
+    def shown(self, text: bytes) -> bytes:
+        """As `Kind.shown`."""
+        shares = []
+        for word in text.split():
+            try:
+                share = float(word)
+            except ValueError:
+                raise SettingError("Invalid latency-tracking-info-percentiles parameters") from None
+            if not 0 <= share <= 100:
+                raise SettingError(
+                    "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]"
+                )
+            shares.append(b"%g" % share)
+        return b" ".join(shares)

@@ -1,8 +1,7 @@
 """Settings: what CONFIG GET shows and CONFIG SET changes, over a table of those that exist.
 
 Redis's settings of what PocketKV does not have are taken and shown, and nothing comes of them (see
-`unused_settings`); where that would mislead, a setting is fixed: it shows what is true and takes no
-other value. Settings are a node's, so changing one takes an administrator; what
+`unused_settings`). Settings are a node's, so changing one takes an administrator; what
 a job may know of its own (its quota) is read through its session.
 
 The values that handlers ask for are attributes of `Settings`, called like the setting with ``_``.
@@ -188,21 +187,6 @@ def _immutable(name: str, read: Callable[[Session], bytes | str | int]) -> Setti
         return value if isinstance(value, bytes) else str(value).encode()
 
     return Setting(name, shown, bytes, None)
-
-
-def _fixed(name: str, value: str, refusal: str) -> Setting:
-    """A setting that may be set, as clients and configuration tools do, but to its value only."""
-
-    def parse(text: bytes) -> str:
-        if text.decode("latin-1").lower() != value:
-            raise SettingError(refusal)
-        return value
-
-    return Setting(name, lambda session: value.encode(), parse, _nothing_changes)
-
-
-def _nothing_changes(node: Node, value: str) -> None:
-    """What a fixed setting is set to is what it is."""
 
 
 _BAD_OUTPUT_LIMITS: Final = (
@@ -432,7 +416,6 @@ _LIVE: Final = (
         write_in_job=_write_notify_flags,
         initial="",
     ),
-    _fixed("latency-tracking", "yes", "latencies are always tracked"),
     Setting("activedefrag", _read_defragment, parse_flag, _write_defragment),
 )
 
