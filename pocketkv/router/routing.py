@@ -348,6 +348,9 @@ class Router:
             lost: Requests that were sent, and may have been.
         """
         upstream = lane.upstream
+        if lane.failure in (Failure.BROKEN, Failure.UNREACHABLE, Failure.SILENT):
+            # What is asked again must not go on a connection that has ended as well.
+            upstream.close_spares()
         if lane.failure in (Failure.UNREACHABLE, Failure.SILENT):
             upstream.suspend(lane.reason)
         if lane.failure is Failure.UNREACHABLE:

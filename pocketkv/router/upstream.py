@@ -162,6 +162,12 @@ class Upstream:
         """The error of a request that was certainly not executed."""
         return f"CLUSTERDOWN Storage server {self.name} does not answer: {reason}".encode()
 
+    def close_spares(self) -> None:
+        """Close lanes that are nobody's."""
+        for key, lane in list(self.lanes.items()):
+            if key[3] == SPARE_NUMBER:
+                lane.give_up(Failure.CLOSED, "it is used no more")
+
     def close_lanes(self, job_id: str | None = None) -> None:
         """Close all lanes, or those of one job; what they still owe fails."""
         for key, lane in list(self.lanes.items()):

@@ -260,5 +260,21 @@ async def test_a_client_that_blocks_is_there_before_what_others_ask_later() -> N
             assert "no longer exists" in (await client.receive()).text
 
 
+@trio_test
+async def test_a_client_that_waits_is_not_sent_on_where_its_server_has_died() -> None:
+    async with run_cluster(2) as cluster:
+        client = await waiting(cluster)
+        (lane,) = private_lanes(cluster)
+        upstream = lane.upstream
+        await eventually(lambda: has_spare(upstream))
+        spare = next(one for one in upstream.lanes.values() if one.key[3] == SPARE_NUMBER)
+        lane.fail(ConnectionResetError(104, "reset"))
+        # Whoever asks again does so on a new connection: the others may have ended as well.
+        assert spare.closed
+        await until_blocked(cluster, 1)
+        await (await cluster.connect()).call("ZADD", HERE, 1, "a")
+        assert (await client.receive())[1] == b"a"
+
+
 def has_spare(upstream: Upstream) -> bool:
     return any(lane.key[3] == SPARE_NUMBER and lane.is_ready for lane in upstream.lanes.values())
