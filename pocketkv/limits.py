@@ -208,6 +208,11 @@ LOG_TRACE_CHARACTERS_MAX: Final = 16 * 1024
 # values, so that the requests of many leave in one send; the others for large values, which hold
 # up who is behind them.
 UPSTREAM_LANES: Final = 4
+# While a router has fewer connections to servers, it keeps one in reserve for each job and server,
+# for the next client that needs one of its own (a blocking command, a transaction): so that this
+# costs no time, and comes to the server before what was sent later. With few, from the beginning.
+SPARE_LANE_MAX: Final = 1024
+EARLY_SPARE_LANE_MAX: Final = 64
 # So many requests after a large value its client is still taken to move large ones.
 BULKY_REQUESTS: Final = 32
 # A shared connection that nobody used for so long is closed.

@@ -159,7 +159,8 @@ class Database:
         if value is None:
             return None
         if self.expires_count and self._is_due(key, slot):
-            self._expire(key)
+            if not self.space.keeps_expired:
+                self._expire(key)
             return None
         self.accessed_s[slot] = self.clock.now_s
         if self.uses is not None:

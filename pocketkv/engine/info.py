@@ -32,7 +32,7 @@ Fields: TypeAlias = "dict[str, object]"
 _DAY_S: Final = 24 * 3600
 _LRU_CLOCK_MASK: Final = 2**24 - 1
 _NO_REPLICATION_ID: Final = "0" * 40
-_PERCENTILES: Final = (50.0, 99.0, 99.9)
+_PERCENTILES: Final = b"50 99 99.9"
 
 
 def human_bytes(amount: int) -> str:
@@ -293,11 +293,14 @@ def _error_stats(session: Session) -> Fields:
 
 def _latency_stats(session: Session) -> Fields:
     fields: Fields = {}
+    chosen = session.node.settings.unused
+    if chosen.get("latency-tracking", b"yes") == b"no":
+        return fields
+    shown = chosen.get("latency-tracking-info-percentiles", _PERCENTILES)
+    shares = [float(share) for share in shown.split()]
     for name, stats in sorted(session.node.command_stats.items()):
-        if stats.calls:
-            percentiles = [
-                f"p{share:g}={percentile_us(stats, share):.3f}" for share in _PERCENTILES
-            ]
+        if stats.calls and shares:
+            percentiles = [f"p{share:g}={percentile_us(stats, share):.3f}" for share in shares]
             fields[f"latency_percentiles_usec_{name}"] = ",".join(percentiles)
     return fields
 

@@ -16,6 +16,9 @@ cdef class JobSpace:
     cdef public set expiring
     cdef public str job_id
     cdef public object quota_bytes
+    cdef public object granted_bytes
+    cdef public long long limit_bytes
+    cdef public bint keeps_expired
     cdef public Keyspace keyspace
     cdef public bytearray given, owned
     cdef public object acl, observer, notifier, pubsub, scripts, tracking, waiters, watchers

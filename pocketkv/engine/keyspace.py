@@ -78,6 +78,7 @@ class JobSpace:
     Attributes:
         job_id: The job.
         quota_bytes: What it may use here; ``None``: as much as the server has.
+        granted_bytes, limit_bytes: Where that comes from (see `quotas`).
         used_bytes: What it uses here (see `sizes`).
         incoming_bytes: What it uses beside that, for large strings that are no values yet.
         spilled_keys, spilled_bytes: Keys whose values were moved out of memory to a spill medium,
@@ -86,7 +87,8 @@ class JobSpace:
         owned: The same where it is served now: but for those that are held, or to be emptied yet.
         owns_all: Whether all slots are served here, so that nothing has to be checked.
         epoch: Of the placement that `owned` follows.
-        expires_actively: Whether expired keys are removed before they are asked for.
+        expires_actively, keeps_expired: Whether expired keys are removed before they are asked
+            for, and whether not even then.
         read_only: Whether the job has ended, and what it left behind is only read.
         retains: Whether the controller knows that keys are to outlive the job.
         adopting: Values that come from another server in pieces, by database and key.
@@ -126,12 +128,15 @@ class JobSpace:
         "flips",
         "foreign_bytes",
         "given",
+        "granted_bytes",
         "holds",
         "incoming",
         "incoming_bytes",
         "job_id",
+        "keeps_expired",
         "kept",
         "keyspace",
+        "limit_bytes",
         "notifier",
         "notify_flags",
         "observer",
@@ -161,6 +166,8 @@ class JobSpace:
         self.clock = keyspace.clock
         self.job_id = job_id
         self.quota_bytes: int | None = None
+        self.granted_bytes: int | None = None
+        self.limit_bytes = 0
         self.used_bytes = 0
         self.incoming_bytes = 0
         self.spilled_keys = 0
@@ -187,10 +194,9 @@ class JobSpace:
         self.epoch = 0
         self.databases: dict[int, Database] = {}
         self.expiring: set[Database] = set()
-        self.expires_actively = True
+        self.expires_actively, self.keeps_expired = True, False
         self.replaying = False
-        self.read_only = False
-        self.retains = False
+        self.read_only = self.retains = False
         self.adopting: dict[tuple[int, bytes], Partial] = {}
         self.kept: KeptStore | None = None
         self.opening: PendingRead | None = None
@@ -199,10 +205,9 @@ class JobSpace:
 
     def database(self, index: int) -> Database:
         """Database number `index`, made when it is first asked for."""
-        database = self.databases.get(index)
-        if database is None:
-            database = self.databases[index] = Database(self, index)
-        return database
+        if index not in self.databases:
+            self.databases[index] = Database(self, index)
+        return self.databases[index]
 
     # --- which slots are served ----------------------------------------------------------------
 
@@ -254,10 +259,7 @@ class JobSpace:
 
     def held(self, slot: int) -> Hold | None:
         """The hold that a slot is in."""
-        for hold in self.holds:
-            if hold.start <= slot <= hold.end:
-                return hold
-        return None
+        return next((hold for hold in self.holds if hold.start <= slot <= hold.end), None)
 
     def own_everything(self) -> None:
         """Serve all slots: a server without a controller does."""
@@ -280,8 +282,7 @@ class JobSpace:
 
     def was_cleared(self, database: Database) -> None:
         """All keys of a database are removed, at once."""
-        for incoming in self.incoming.values():
-            # What was copied of it is gone as well.
+        for incoming in self.incoming.values():  # What was copied of it is gone as well.
             incoming.failure = CLEARED
         if self.observer is not None:
             self.observer.cleared(database)
@@ -563,7 +564,7 @@ class Keyspace:
         """One slice of active expiry; whether there is more to do now."""
         left = limits.EXPIRE_KEYS_PER_SLICE
         for space in self.spaces.values():
-            if not space.expires_actively:
+            if not space.expires_actively or space.keeps_expired:
                 continue
             for database in list(space.expiring):
                 left -= database.expire_due(left)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pocketkv.engine.stats import shown
 from pocketkv.resp.encoder import encode_reply
-from pocketkv.resp.replies import Encoded, Simple
+from pocketkv.resp.replies import Encoded, Push, Simple
 
 if TYPE_CHECKING:
     from pocketkv.engine.commands import Command
@@ -48,7 +48,10 @@ def show(session: Session, command: Command, request: list[bytes], source: bytes
         request: Its arguments.
         source: What is shown in place of the client's address: ``lua``, for a script.
     """
-    if "admin" not in command.flags and command.name != "exec" and not session.proxied:
+    if "admin" in command.flags or command.name == "exec":
+        return
+    # What clients of a router ask, the router shows; it does not know what their scripts call.
+    if not session.proxied or source:
         _send(session, command, request, source)
 
 
@@ -58,11 +61,16 @@ def _send(session: Session, command: Command, request: list[bytes], source: byte
     for monitor in session.node.monitors:
         if monitor.job_id != job_id and not monitor.admin:
             continue
+        if monitor.proxied != session.proxied:
+            continue
         if monitor is session and command.name == "reset":
             # It is shown nothing any more when this is done.
             continue
         if line is None:
             line = _line(session, shown(command, request), source)
+            if session.proxied:
+                # A router tells a line from a reply.
+                line = Encoded(encode_reply(Push([b"monitor", line.raw[1:-2]]), 3))
         monitor.transport.push(line)
 
 

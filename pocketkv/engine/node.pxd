@@ -27,7 +27,7 @@ cdef class Node:
     cdef public bint require_auth, clustered, lacks_replicas
     cdef public int port
     cdef public long long started_ms, commands_processed, connections_received
-    cdef public long long connections_rejected, bulk_bytes_max, value_bytes_max, memory_bytes, blocked_clients
+    cdef public long long connections_rejected, bulk_bytes_max, request_bytes_max, value_bytes_max, memory_bytes, blocked_clients
     cdef long long _next_session_id, _changes_seen
     cdef public list monitors, ready_waiters, unsettled
     cdef public dict sessions, command_stats, error_stats, long_runs, pauses

@@ -163,6 +163,7 @@ class Node:
         self._start_without_plane()
         self._start_writing()
         self.bulk_bytes_max = limits.BULK_BYTES_MAX
+        self.request_bytes_max = limits.REQUEST_BYTES_MAX
         # How long a string may become that is written in pieces; 0: no longer than one argument.
         self.value_bytes_max = 0
         self._next_session_id = 0
@@ -270,7 +271,9 @@ class Node:
         for server in self.topology.job_servers(job_id):
             quota_bytes = None if placement is None else placement.quotas.get(server.id)
             limit_bytes += server.capacity_bytes if quota_bytes is None else quota_bytes
-        return limit_bytes
+        # What the job's clients have set through this router.
+        own_bytes = self.keyspace.open(job_id).limit_bytes
+        return min(own_bytes, limit_bytes) if own_bytes else limit_bytes
 
     def sessions_of(self, job_id: str) -> list[Session]:
         """The clients of one job."""
@@ -395,6 +398,15 @@ class Node:
         # A negative threshold logs nothing.
         if 0 <= log.threshold_us * 1000 < duration_ns and command.name not in _NEVER_SLOW:
             self.record_slow(session, shown(command, request), duration_ns)
+
+    def count_inner(self, command: Command, duration_ns: int) -> None:
+        """Count a call that another node has executed within a transaction."""
+        stats = self.command_stats.get(command.name)
+        if stats is None:
+            stats = self.command_stats[command.name] = CommandStats()
+        stats.calls += 1
+        stats.total_ns += duration_ns
+        stats.buckets[min(duration_ns.bit_length(), _LAST_BUCKET)] += 1
 
     def record_slow(self, session: Session, request: list[bytes], duration_ns: int) -> None:
         """Keep a call in the slow log, if it is slow."""

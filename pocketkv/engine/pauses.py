@@ -67,6 +67,7 @@ def pause(node: Node, job_id: str, until_ms: int, *, writes_only: bool) -> None:
         current.writes_only = current.writes_only and writes_only
         if current.timer is not None:
             node.timers.cancel(current.timer)
+    node.keyspace.open(job_id).keeps_expired = True
     current.timer = node.timers.at(current.until_ms, lambda: unpause(node, job_id))
 
 
@@ -75,6 +76,7 @@ def unpause(node: Node, job_id: str) -> None:
     ended = node.pauses.pop(job_id, None)
     if ended is None:
         return
+    node.keyspace.open(job_id).keeps_expired = False
     if ended.timer is not None:
         node.timers.cancel(ended.timer)
     for deferred, (session, request, resume) in list(ended.held.items()):

@@ -94,7 +94,7 @@ class _NoTransport:
     def restrict_input(self) -> None:
         """Nothing comes in."""
 
-    def unrestrict_input(self, bulk_bytes_max: int) -> None:
+    def unrestrict_input(self, bulk_bytes_max: int, request_bytes_max: int) -> None:
         """Nothing comes in."""
 
     def limit_pushes(self, unread_bytes_max: int) -> None:
@@ -295,9 +295,14 @@ class ScriptCalls:
         if command.no_script and not self._node.settings.scripts_may_all:
             return _NOT_ALLOWED
         if self._user is not None:
-            reason = self._user.denial(command, request)[0]
+            reason, what = self._user.denial(command, request)
             if reason is not Denied.NO:
+                self._user.note(self._session, reason, what)
                 return _DENIED[reason]
+            try:
+                self._user.check_patterns(command, request)
+            except CommandError as error:
+                return error.text
         if self._reads_only and (command.is_write or command.name in _MAY_REPLICATE):
             return _READS_ONLY
         if command.is_local:

@@ -48,8 +48,8 @@ class Transport(Protocol):
         """Apply the limits for a client that has not authenticated although it must."""
         ...
 
-    def unrestrict_input(self, bulk_bytes_max: int) -> None:
-        """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
+    def unrestrict_input(self, bulk_bytes_max: int, request_bytes_max: int) -> None:
+        """Lift `restrict_input`; arguments and requests may be of such sizes."""
         ...
 
     def limit_pushes(self, unread_bytes_max: int) -> None:
@@ -212,7 +212,8 @@ class Session:
     def limit_input(self) -> None:
         """Have the connection take no more than this client may send."""
         if self.authenticated:
-            self.transport.unrestrict_input(self.node.bulk_bytes_max)
+            node = self.node
+            self.transport.unrestrict_input(node.bulk_bytes_max, node.request_bytes_max)
         else:
             self.transport.restrict_input()
 
@@ -274,7 +275,9 @@ class Session:
     def update_guard(self) -> None:
         """What the client may do, or wants minded, has changed."""
         self.attended = self.no_touch or self.tracking is not None
-        self.guarded = self.user is not None or (bool(self.subscriptions) and not self.proxied)
+        # What a router passes on, it has looked at, but for what scripts call.
+        is_limited = self.user is not None or bool(self.subscriptions)
+        self.guarded = is_limited and not self.proxied
 
     def enter_job(self, job_id: str) -> None:
         """Be in a job, on its database 0; nothing is told of the one before.

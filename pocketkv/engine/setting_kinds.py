@@ -126,6 +126,8 @@ class AmountOrPercent:
         amount = parse_amount(text)
         if not is_percent and amount is None:
             raise SettingError("argument must be a memory or percent value")
+        if is_percent and int(text[:-1]) > 100:
+            raise SettingError("percentage argument must be less or equal to 100")
         return text if amount is None else b"%d" % amount
 
 
@@ -140,3 +142,22 @@ class SavePoints:
         ):
             raise SettingError("Invalid save parameters")
         return b" ".join(text.split())
+
+
+class Percentiles:
+    """Numbers from 0 to 100."""
+
+    def shown(self, text: bytes) -> bytes:
+        """As `Kind.shown`."""
+        shares = []
+        for word in text.split():
+            try:
+                share = float(word)
+            except ValueError:
+                raise SettingError("Invalid latency-tracking-info-percentiles parameters") from None
+            if not 0 <= share <= 100:
+                raise SettingError(
+                    "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]"
+                )
+            shares.append(b"%g" % share)
+        return b" ".join(shares)

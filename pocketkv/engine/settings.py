@@ -1,8 +1,7 @@
 """Settings: what CONFIG GET shows and CONFIG SET changes, over a table of those that exist.
 
 Redis's settings of what PocketKV does not have are taken and shown, and nothing comes of them (see
-`unused_settings`); where that would mislead, a setting is fixed: it shows what is true and takes no
-other value. Settings are a node's, so changing one takes an administrator; what
+`unused_settings`). Settings are a node's, so changing one takes an administrator; what
 a job may know of its own (its quota) is read through its session.
 
 The values that handlers ask for are attributes of `Settings`, called like the setting with ``_``.
@@ -21,6 +20,7 @@ from pocketkv.engine.errors import SYNTAX, CommandError
 from pocketkv.engine.key_eviction import NO_EVICTION, POLICIES, KeyEviction
 from pocketkv.engine.notifications import flag_letters, parse_flags
 from pocketkv.engine.pubsub import pubsub_in
+from pocketkv.engine.quotas import limit
 from pocketkv.engine.setting_kinds import Choice, Number, SettingError, parse_amount, parse_flag
 from pocketkv.engine.unused_settings import HIDDEN, UNUSED, UNUSED_ALIASES
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # What goes when memory is made smaller; the rest goes with the writes that come.
 _EVICTED_AT_ONCE: Final = 10_000
 _IMMUTABLE: Final = "can't set immutable config"
+_NOT_MOVED: Final = "Unable to listen on this port: the server stays on the one it began with"
 # How often connections are looked at that may have been idle for too long.
 _IDLE_SWEEP_MS: Final = 1000
 
@@ -188,21 +189,6 @@ def _immutable(name: str, read: Callable[[Session], bytes | str | int]) -> Setti
     return Setting(name, shown, bytes, None)
 
 
-def _fixed(name: str, value: str, refusal: str) -> Setting:
-    """A setting that may be set, as clients and configuration tools do, but to its value only."""
-
-    def parse(text: bytes) -> str:
-        if text.decode("latin-1").lower() != value:
-            raise SettingError(refusal)
-        return value
-
-    return Setting(name, lambda session: value.encode(), parse, _nothing_changes)
-
-
-def _nothing_changes(node: Node, value: str) -> None:
-    """What a fixed setting is set to is what it is."""
-
-
 _BAD_OUTPUT_LIMITS: Final = (
     "Error in hard, soft or soft_seconds setting in buffer limit configuration."
 )
@@ -257,9 +243,14 @@ def _write_maxmemory(node: Node, memory_bytes: int) -> None:
     # In Redis 0 means no limit; here it means what the server was started with.
     node.keyspace.memory_bytes = memory_bytes or node.memory_bytes
     node.settings.is_maxmemory_zero = memory_bytes == 0
+    for space in node.keyspace.spaces.values():
+        _evict_some(node, space)
+
+
+def _evict_some(node: Node, space: JobSpace) -> None:
+    """Have some of what is too much go at once, if it may."""
     if node.keyspace.eviction is not None:
-        for space in node.keyspace.spaces.values():
-            node.keyspace.eviction.make_room(space, 0, keys_max=_EVICTED_AT_ONCE)
+        node.keyspace.eviction.make_room(space, 0, keys_max=_EVICTED_AT_ONCE)
 
 
 def _read_policy(session: Session) -> bytes:
@@ -282,6 +273,16 @@ def _write_bulk_bytes_max(node: Node, value: int) -> None:
 
 def _read_bulk_bytes_max(session: Session) -> bytes:
     return _number(session.node.bulk_bytes_max)
+
+
+def _write_request_bytes_max(node: Node, value: int) -> None:
+    node.request_bytes_max = value
+    for session in node.sessions.values():
+        session.limit_input()
+
+
+def _read_request_bytes_max(session: Session) -> bytes:
+    return _number(session.node.request_bytes_max)
 
 
 def _read_slow_threshold(session: Session) -> bytes:
@@ -353,9 +354,7 @@ def _write_notify_flags(node: Node, space: JobSpace, flags: int) -> None:
 
 
 # What is so for as long as the server runs, and Redis would let clients change.
-_MAY_BE_REPEATED: Final = frozenset(
-    ("bind", "client-query-buffer-limit", "maxclients", "maxmemory", "port", "tls-port")
-)
+_MAY_BE_REPEATED: Final = frozenset(("bind", "maxclients", "maxmemory", "port", "tls-port"))
 
 _LIVE: Final = (
     Setting("maxmemory", _read_maxmemory, _parse_maxmemory, _write_maxmemory),
@@ -389,7 +388,12 @@ _LIVE: Final = (
     _immutable("maxclients", lambda session: limits.CONNECTIONS_MAX),
     _immutable("cluster-enabled", _read_clustered),
     _immutable("tcp-backlog", lambda session: limits.LISTEN_BACKLOG),
-    _immutable("client-query-buffer-limit", lambda session: limits.REQUEST_BYTES_MAX),
+    Setting(
+        "client-query-buffer-limit",
+        _read_request_bytes_max,
+        Number(limits.MIB, INT64_MAX, is_amount=True).parse,
+        _write_request_bytes_max,
+    ),
     _immutable("io-threads", lambda session: 1),
     _immutable("unixsocket", lambda session: ""),
     _immutable("tls-port", lambda session: 0),
@@ -412,7 +416,6 @@ _LIVE: Final = (
         write_in_job=_write_notify_flags,
         initial="",
     ),
-    _fixed("latency-tracking", "yes", "latencies are always tracked"),
     Setting("activedefrag", _read_defragment, parse_flag, _write_defragment),
 )
 
@@ -487,7 +490,11 @@ def change_settings(
             left.append((setting.name.encode(), text))
         elif setting.write_in_job is not None:
             setting.write_in_job(node, session.space, value)
-        elif setting.write is not None and (setting.name != "maxmemory" or node.alone):
+        elif setting.name == "maxmemory" and not node.alone:
+            # The server's memory is what all of its jobs have; this is the job's own.
+            limit(session.space, value)
+            _evict_some(node, session.space)
+        elif setting.write is not None:
             setting.write(node, value)
     return left
 
@@ -512,8 +519,8 @@ def _settings_to_change(session: Session, pairs: list[tuple[bytes, bytes]]) -> l
         is_fixed = setting.write is None and setting.write_in_job is None
         # Programs put back what they have seen.
         is_same = real_name in _MAY_BE_REPEATED and value == setting.read(session)
-        if not is_same and (is_fixed or (real_name == "maxmemory" and not node.alone)):
-            refusal = _failed(name, _IMMUTABLE)
+        if not is_same and is_fixed:
+            refusal = _failed(name, _NOT_MOVED if real_name == "port" else _IMMUTABLE)
         elif setting in settings:
             refusal = _failed(name, "duplicate parameter")
         elif is_same:

@@ -33,6 +33,10 @@ class Topology:
         # Epochs at which jobs ended, so that an older map does not bring one back.
         self._ended: dict[str, int] = {}
 
+    def hear(self, epoch: int) -> None:
+        """Everything up to this epoch was heard: what it changed may be no server and no map."""
+        self.epoch = max(self.epoch, epoch)
+
     def set_servers(self, servers: list[Server], epoch: int) -> bool:
         """Take the list of servers; false if a newer one is known."""
         if epoch < self.epoch:

@@ -2,8 +2,8 @@
 
 Programs and tools set them, as they must where Redis runs. They are checked as Redis checks them
 and shown as they were set; nothing comes of them, which `docs/commands.md` says. But for
-`min-replicas-to-write`: as in Redis, nothing is written while there are fewer replicas. Bounds and
-defaults are Redis 7.0's.
+`min-replicas-to-write`: as in Redis, nothing is written while there are fewer replicas; and for
+`latency-tracking` and its percentiles, which INFO follows. Bounds and defaults are Redis 7.0's.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pocketkv.engine.setting_kinds import (
     Flag,
     Kind,
     Number,
+    Percentiles,
     SavePoints,
     Text,
 )
@@ -60,7 +61,8 @@ UNUSED: Final[dict[str, tuple[Kind, bytes]]] = {
     "hz": (_COUNT, b"10"),
     "jemalloc-bg-thread": (_FLAG, b"yes"),
     "key-load-delay": (Number(-INT32_MAX - 1, INT32_MAX), b"0"),
-    "latency-tracking-info-percentiles": (_TEXT, b"50 99 99.9"),
+    "latency-tracking": (_FLAG, b"yes"),
+    "latency-tracking-info-percentiles": (Percentiles(), b"50 99 99.9"),
     "lazyfree-lazy-eviction": (_FLAG, b"no"),
     "lazyfree-lazy-expire": (_FLAG, b"no"),
     "lazyfree-lazy-server-del": (_FLAG, b"no"),

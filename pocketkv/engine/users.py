@@ -275,6 +275,11 @@ class Selector:
         return glob
 
     @property
+    def reads_all_keys(self) -> bool:
+        """Whether there is no key that it may not read."""
+        return self.all_keys or self.keys.get(b"*", 0) & _READ != 0
+
+    @property
     def allows_everything(self) -> bool:
         """Whether there is nothing to be checked."""
         return self.rules == ["+@all"] and self.all_keys and self.all_channels
@@ -418,9 +423,9 @@ class User:
         """
         reason, what = self.denial(command, request)
         if reason is Denied.NO:
+            self.check_patterns(command, request)
             return
-        if session.space.acl is not None:
-            session.space.acl.note(session, _REASONS[reason], what, self.name)
+        self.note(session, reason, what)
         if session.in_script:
             raise CommandError(_IN_SCRIPT[reason])
         if reason is Denied.COMMAND:
@@ -431,6 +436,28 @@ class User:
         raise CommandError(
             b"NOPERM this user has no permissions to access one of the %b used as arguments" % kind
         )
+
+    def note(self, session: Session, reason: Denied, what: bytes) -> None:
+        """Have the job's log tell of a refusal."""
+        if session.space.acl is not None:
+            session.space.acl.note(session, _REASONS[reason], what, self.name)
+
+    def check_patterns(self, command: Command, request: list[bytes]) -> None:
+        """Refuse that SORT reads keys which nobody can name before, unless all may be read.
+
+        Raises:
+            CommandError: It is refused.
+        """
+        if command.name not in _SORTS:
+            return
+        option = _option_with_pattern(request)
+        if option is not None and not any(
+            selector.reads_all_keys and selector.check(command, request)[0] is Denied.NO
+            for selector in self.selectors
+        ):
+            raise CommandError(
+                b"ERR %b option of SORT denied due to insufficient ACL permissions." % option
+            )
 
     def allows_channel(self, channel: bytes, *, is_pattern: bool) -> bool:
         """Whether any of its selectors allows a channel."""
@@ -453,6 +480,17 @@ class User:
         parts.append(self.selectors[0].text())
         parts += [b"(" + selector.text() + b")" for selector in self.selectors[1:]]
         return b" ".join(parts)
+
+
+def _option_with_pattern(request: list[bytes]) -> bytes | None:
+    """The first option of a SORT that has it read other keys than the one that it names."""
+    i = 2
+    while i + 1 < len(request):
+        option = request[i].upper()
+        if option == b"GET" or (option == b"BY" and b"*" in request[i + 1]):
+            return option
+        i += {b"BY": 2, b"STORE": 2, b"LIMIT": 3}.get(option, 1)
+    return None
 
 
 def merged_rules(rules: Iterable[bytes]) -> list[bytes]:
@@ -523,4 +561,5 @@ _IN_SCRIPT: Final = {
     Denied.CHANNEL: b"ERR The user executing the script can't publish to the channel mentioned "
     b"in the command",
 }
+_SORTS: Final = frozenset(("sort", "sort_ro"))
 _REASONS: Final = {Denied.COMMAND: b"command", Denied.KEY: b"key", Denied.CHANNEL: b"channel"}

@@ -92,9 +92,9 @@ class ClientConnection(Connection):
         """Apply the limits for a client that has not authenticated although it must."""
         self.parser.restrict()
 
-    def unrestrict_input(self, bulk_bytes_max: int) -> None:
-        """Lift `restrict_input`; arguments may be of `bulk_bytes_max`."""
-        self.parser.unrestrict(bulk_bytes_max)
+    def unrestrict_input(self, bulk_bytes_max: int, request_bytes_max: int) -> None:
+        """Lift `restrict_input`; arguments and requests may be of such sizes."""
+        self.parser.unrestrict(bulk_bytes_max, request_bytes_max)
 
     def limit_pushes(self, unread_bytes_max: int) -> None:
         """Drop it when it leaves so many bytes unread and is to be sent one more message."""

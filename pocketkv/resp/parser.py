@@ -125,8 +125,9 @@ class RequestParser:
         self.arguments_max = limits.UNAUTHENTICATED_ARGUMENTS_MAX
         self.bulk_bytes_max = limits.UNAUTHENTICATED_BULK_BYTES_MAX
 
-    def unrestrict(self, bulk_bytes_max: int) -> None:
-        """Lift `restrict`."""
+    def unrestrict(self, bulk_bytes_max: int, request_bytes_max: int) -> None:
+        """Lift `restrict`, and have requests be of such sizes."""
+        self._request_bytes_max = request_bytes_max
         self.arguments_max = limits.ARGUMENTS_MAX
         self.bulk_bytes_max = bulk_bytes_max
 

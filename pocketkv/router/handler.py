@@ -32,6 +32,7 @@ from pocketkv.router.private import WaitingForward, may_block
 from pocketkv.router.private_lane import PrivateBinding
 from pocketkv.router.publishing import PublishForward, PubSubGather
 from pocketkv.router.scripts import (
+    BusyPing,
     FunctionForward,
     KillGather,
     LoadedGather,
@@ -40,6 +41,7 @@ from pocketkv.router.scripts import (
     OneGather,
     SameGather,
     ScriptForward,
+    StatsGather,
 )
 from pocketkv.router.settings import ConfigSetGather, DigestGather, OkGather
 from pocketkv.router.split import AllGather, RandomKey, SplitForward, SplitGather
@@ -81,8 +83,9 @@ _ASKED: Final[dict[str, type[Exchange]]] = {
     "debug|set-disable-deny-scripts": OkGather,
     "function|dump": LongestGather,
     "function|list": LongestGather,
-    "function|stats": LongestGather,
+    "function|stats": StatsGather,
     "info": InfoGather,
+    "ping": BusyPing,
     "publish": PublishForward,
     "pubsub|channels": PubSubGather,
     "pubsub|numpat": PubSubGather,
@@ -235,7 +238,7 @@ class RouterHandler(Asker):
                 return WaitingForward(self, command, request)
             kind = _KEYED.get(command.name)
             if kind is not None:
-                if kind.may_last and not self._is_scripting:
+                if kind.may_last and not self._is_scripting and self.session.user is None:
                     self._is_scripting = self.is_unsettled = True
                 return kind(self, command, request)
             return None if command.name in _HERE else Forward(self, command, request)
@@ -246,9 +249,18 @@ class RouterHandler(Asker):
         if route is not _NODE:
             return (_OF_ALL.get(command.name) or _KINDS[route])(self, command, request)
         asked = _ASKED.get(command.name)
-        if asked is None or not _is_askable(asked, request):
+        if asked is None or not self._is_askable(asked, request):
             return None
         return asked(self, command, request)
+
+    def _is_askable(self, kind: type[Exchange], request: list[bytes]) -> bool:
+        """Whether servers are asked; if not, the engine answers here, or says what is wrong."""
+        if kind is BusyPing:
+            return bool(self.router.lasting_scripts_at(self.session.job_id))
+        if kind is not SlotForward:
+            return True
+        digits = request[2]
+        return digits.isdigit() and len(digits) <= 5 and int(digits) < SLOT_COUNT
 
     def _show(self, command: Command, request: list[bytes], exchange: Exchange) -> None:
         """Show a request to those who monitor, and those that a transaction consists of."""
@@ -308,7 +320,9 @@ class RouterHandler(Asker):
             unwatches = ends_watch(request, in_transaction=self.session.transaction is not None)
             reply = run(self.session, request)
             if (
-                self._own.binding is not None or self.session.tracking is not None
+                self._own.binding is not None
+                or self.session.tracking is not None
+                or self.session.monitoring
             ) and self._own.follow(self.session, unwatches=unwatches):
                 self.is_unsettled = True
                 reply = self._own.settled(reply)
@@ -485,11 +499,3 @@ class RouterHandler(Asker):
         self._barrier = None
         self._own.close()
         self.node.close_session(self.session)
-
-
-def _is_askable(kind: type[Exchange], request: list[bytes]) -> bool:
-    """Whether the storage servers can be asked; what is wrong is refused by the engine here."""
-    if kind is not SlotForward:
-        return True
-    digits = request[2]
-    return digits.isdigit() and len(digits) <= 5 and int(digits) < SLOT_COUNT

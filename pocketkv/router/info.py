@@ -19,7 +19,7 @@ from pocketkv.router.wire import bulk_body
 # Sections by name, each with its fields in order.
 Sections: TypeAlias = dict[str, dict[str, str]]
 
-_QUESTION: Final = [b"INFO", b"memory", b"stats", b"keyspace", b"pocketkv"]
+_QUESTION: Final = [b"INFO", b"memory", b"persistence", b"stats", b"keyspace", b"pocketkv"]
 _KEYSPACE: Final = "Keyspace"
 # The fields that are about keys and values; all others of these sections are the router's own.
 _SUMMED: Final = {
@@ -30,6 +30,7 @@ _SUMMED: Final = {
         "used_memory_dataset",
         "maxmemory",
     ),
+    "Persistence": ("rdb_changes_since_last_save",),
     "Stats": ("expired_keys", "evicted_keys", "keyspace_hits", "keyspace_misses"),
     "Pocketkv": (
         "pocketkv_job_used_bytes",
@@ -38,6 +39,9 @@ _SUMMED: Final = {
         "pocketkv_job_slots",
     ),
 }
+
+# Of what every server has a copy.
+_LARGEST: Final = ("number_of_cached_scripts",)
 
 
 class InfoGather(AllGather):
@@ -123,6 +127,8 @@ def merge_sections(own: Sections, answers: list[Sections], silent: int) -> Secti
         silent: How many servers have not answered.
     """
     merged = {section: dict(fields) for section, fields in own.items()}
+    if "Memory" in merged:
+        _take_largest(merged["Memory"], [a.get("Memory", {}) for a in answers], _LARGEST)
     for section, names in _SUMMED.items():
         if section in merged:
             _sum_fields(merged[section], [a.get(section, {}) for a in answers], names)
@@ -144,6 +150,15 @@ def _sum_fields(
         fields[name] = str(total)
         if f"{name}_human" in fields:
             fields[f"{name}_human"] = human_bytes(total)
+
+
+def _take_largest(
+    fields: dict[str, str], answers: list[dict[str, str]], names: tuple[str, ...]
+) -> None:
+    for name in names:
+        numbers = [int(a[name]) for a in answers if a.get(name, "").isdigit()]
+        if numbers:
+            fields[name] = str(max(numbers))
 
 
 def _sum_databases(answers: list[dict[str, str]]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pocketkv.engine.pubsub import all_of
-from pocketkv.resp.replies import Reply
+from pocketkv.resp.replies import Reply, Simple
 from pocketkv.router.private_lane import PrivateBinding
 from pocketkv.router.transactions import unwatch
 from pocketkv.router.wire import push_items
@@ -29,13 +29,15 @@ class OwnLanes:
         binding: Its lanes, once it has needed any in its job.
     """
 
-    __slots__ = ("_client", "_connection", "_tracking", "binding")
+    __slots__ = ("_client", "_connection", "_shows", "_tracking", "binding")
 
     def __init__(self, client: Asker, connection: ClientConnection) -> None:
         self._client = client
         self._connection = connection
         # What was in force when it was last looked at.
         self._tracking: list[bytes] | None = None
+        # Whether the client is shown what scripts call.
+        self._shows = False
         self.binding: PrivateBinding | None = None
 
     @property
@@ -49,10 +51,8 @@ class OwnLanes:
         binding = self.binding
         if binding is None or binding.key[0] != session.job_id:
             self.close()
-            binding = PrivateBinding(
-                self._client, session.job_id, session.db.index, session.protocol
-            )
-            self.binding = binding
+            key = (session.job_id, session.db.index, session.protocol, -session.id)
+            binding = self.binding = PrivateBinding(self._client, key)
         return binding
 
     def follow(self, session: Session, *, unwatches: bool) -> bool:
@@ -71,6 +71,10 @@ class OwnLanes:
                 self.close()
             elif unwatches:
                 unwatch(binding)
+        if session.monitoring and not self._shows:
+            self._shows = True
+            self._open_for_good()
+            return True
         if session.tracking is None and self._tracking is None:
             return False
         wanted = None if session.tracking is None else _request(session.tracking)
@@ -83,14 +87,17 @@ class OwnLanes:
         broadcasting = self._client.router.broadcasting
         if session.tracking is not None and session.tracking.broadcast:
             # Nobody asks there before something is told.
-            broadcasting[self] = None
-            self.open_all()
-        else:
+            self._open_for_good()
+        elif not self._shows:
             broadcasting.pop(self, None)
         if wanted is None:
             for lane in binding.own():
                 lane.follow()
         return True
+
+    def _open_for_good(self) -> None:
+        self._client.router.broadcasting[self] = None
+        self.open_all()
 
     def open_all(self) -> None:
         """Have a lane to each of the job's servers: any of them may have something to tell."""
@@ -113,7 +120,7 @@ class OwnLanes:
         return all_of([lane.set_up(b"PING") for lane in self.binding.own()], reply)
 
     def pushed(self, frame: bytes) -> None:
-        """A server has told of keys that have changed.
+        """A server has told of keys that have changed, or shows what a script calls.
 
         Raises:
             ProtocolError: It has told something else.
@@ -122,6 +129,8 @@ class OwnLanes:
         if items[0] == b"invalidate":
             keys = [key for key in items[1:] if key is not None]
             self._tell(None if None in items else keys)
+        elif items[0] == b"monitor" and len(items) == 2 and items[1] is not None:
+            self._connection.push(Simple(items[1]))
 
     def lost(self) -> None:
         """A server has forgotten what the client has read: whatever it has may be out of date."""
@@ -142,6 +151,7 @@ class OwnLanes:
         """Close them, and have the servers forget the client."""
         self._client.router.broadcasting.pop(self, None)
         self._tracking = None
+        self._shows = False
         if self.binding is not None:
             binding, self.binding = self.binding, None
             binding.close()

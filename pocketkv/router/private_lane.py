@@ -24,7 +24,7 @@ from pocketkv.router.wire import error_text, request_cost
 if TYPE_CHECKING:
     from pocketkv.resp.reactor import Reactor
     from pocketkv.router.transactions import Watched
-    from pocketkv.router.upstream import Upstream
+    from pocketkv.router.upstream import LaneKey, Upstream
 
 # With so many lanes of single clients, one that has nothing to do is not kept open.
 _KEPT_OPEN_MAX: Final = 1024
@@ -43,8 +43,8 @@ class PrivateBinding(Binding):
 
     __slots__ = ("client", "tracking", "tracking_changes", "watched")
 
-    def __init__(self, client: Asker, job_id: str, database: int, protocol: int) -> None:
-        super().__init__((job_id, database, protocol, -client.session.id))
+    def __init__(self, client: Asker, key: LaneKey) -> None:
+        super().__init__(key)
         self.client = client
         self.watched: Watched | None = None
         self.tracking: list[bytes] | None = None
@@ -53,7 +53,8 @@ class PrivateBinding(Binding):
     @property
     def keeps(self) -> bool:
         """Whether the servers know something of the client, so that idle lanes stay open."""
-        return self.watched is not None or self.tracking is not None
+        is_told = self.tracking is not None or self.client.session.monitoring
+        return self.watched is not None or is_told
 
     def own(self) -> list[PrivateLane]:
         """The lanes that are open."""
@@ -65,6 +66,20 @@ class PrivateBinding(Binding):
         for lane in list(self.lanes.values()):
             lane.give_up(Failure.CLOSED, "it is used no more")
         self.lanes.clear()
+
+
+class SpareBinding(PrivateBinding):
+    """The lane that a server has for whichever client needs one next: it need not be opened then.
+
+    So a command that blocks does not come to the server after others that were sent later.
+    """
+
+    __slots__ = ()
+
+    @property
+    def keeps(self) -> bool:
+        """Nobody's lane may close."""
+        return False
 
 
 class SetUp(Forward):
@@ -97,7 +112,9 @@ class PrivateLane(Lane):
     Attributes:
         client: Whose it is.
         database, protocol: What was asked for last.
+        is_monitoring: Whether the server shows what scripts call.
         is_tracking: Whether the server tells which keys have changed.
+        user: Which of the job's users the server takes the client for; empty: one who may all.
         session_id: The client's number at the server; 0: not known yet.
     """
 
@@ -106,24 +123,34 @@ class PrivateLane(Lane):
         "_tracking_changes",
         "client",
         "database",
+        "is_monitoring",
         "is_tracking",
         "protocol",
         "session_id",
+        "user",
     )
 
     def __init__(
         self, reactor: Reactor, sock: socket.socket, upstream: Upstream, binding: PrivateBinding
     ) -> None:
-        session = binding.client.session
         self._binding = binding
         self.client = binding.client
-        self.database = session.db.index
-        self.protocol = session.protocol
+        # What the client is by now, it becomes with the first request.
+        _, self.database, self.protocol, _ = binding.key
         self.session_id = 0
+        self.user = ""
+        self.is_monitoring = False
         self.is_tracking = False
         self._tracking_changes = 0
-        key = (binding.key[0], self.database, self.protocol, binding.key[3])
-        super().__init__(reactor, sock, upstream, key)
+        super().__init__(reactor, sock, upstream, binding.key)
+
+    def become(self, binding: PrivateBinding) -> None:
+        """Be a client's, from being nobody's."""
+        del self.upstream.lanes[self.key]
+        self._binding = binding
+        self.client = binding.client
+        self.key = binding.key
+        self.upstream.lanes[self.key] = self
 
     # --- greeting ------------------------------------------------------------------------------
 
@@ -157,6 +184,10 @@ class PrivateLane(Lane):
         if session.db.index != self.database:
             self.database = session.db.index
             self.set_up(b"SELECT", b"%d" % self.database)
+        user = "" if session.user is None else session.user.name
+        if user != self.user:
+            self.user = user
+            self.set_up(b"POCKETKV.USER", user.encode("utf-8", "surrogateescape"))
         binding = self._binding
         if binding.tracking_changes != self._tracking_changes:
             self._tracking_changes = binding.tracking_changes
@@ -165,6 +196,9 @@ class PrivateLane(Lane):
             self.is_tracking = binding.tracking is not None
             if binding.tracking is not None:
                 self.set_up(*binding.tracking)
+        if session.monitoring and not self.is_monitoring:
+            self.is_monitoring = True
+            self.set_up(b"MONITOR")
         caching = self.client.caching()
         if caching and self.is_tracking:
             self.set_up(b"CLIENT", b"CACHING", caching)

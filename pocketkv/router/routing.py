@@ -29,10 +29,10 @@ from pocketkv.router.counters import RouterCounters
 from pocketkv.router.errands import Errand, Nobody, errand_binding
 from pocketkv.router.lane import Lane, begin_connect
 from pocketkv.router.listening import ListenBinding, ListenLane, RouterListening
-from pocketkv.router.private_lane import PrivateBinding, PrivateLane
+from pocketkv.router.private_lane import PrivateBinding, PrivateLane, SpareBinding
 from pocketkv.router.relay import Relay
 from pocketkv.router.settings import SharedSettings
-from pocketkv.router.upstream import SCRIPTING_NUMBER, Failure, Upstream
+from pocketkv.router.upstream import SCRIPTING_NUMBER, SPARE_NUMBER, Failure, Upstream
 from pocketkv.router.view import JobView
 from pocketkv.router.wire import bulk_body
 
@@ -44,10 +44,15 @@ if TYPE_CHECKING:
     from pocketkv.resp.reactor import Reactor
     from pocketkv.router.exchange import Asker, Forward
     from pocketkv.router.own_lanes import OwnLanes
-    from pocketkv.router.upstream import Binding
+    from pocketkv.router.upstream import Binding, LaneKey
     from pocketkv.serving.membership import Membership
 
 _RESOLVE_TIMEOUT_S: Final = 2.0
+
+
+def _spare_key(job_id: str) -> LaneKey:
+    """Of the lane that a server has for whichever client of a job needs one next."""
+    return job_id, 0, 2, SPARE_NUMBER
 
 
 def _ignore(_reply: Reply) -> None:
@@ -100,6 +105,8 @@ class Router:
         self.settings = SharedSettings(self)
         self.listening = RouterListening(self)
         node.listening = self.listening
+        # Scripts under way, by job, the oldest first.
+        self._scripts: dict[str, dict[Forward, None]] = {}
         self._errand_bindings: dict[str, Binding] = {}
         self._views: dict[str, JobView] = {}
         self._resolving: set[Upstream] = set()
@@ -135,8 +142,11 @@ class Router:
         Raises:
             OSError: There can be no connection.
         """
-        is_private = isinstance(binding, PrivateBinding)
-        lane = None if is_private else upstream.lanes.get(binding.key)
+        lane: Lane | None
+        if isinstance(binding, PrivateBinding):
+            lane = self._spare_for(upstream, binding)
+        else:
+            lane = upstream.lanes.get(binding.key)
         if lane is None:
             sock = begin_connect(upstream)
             if isinstance(binding, PrivateBinding):
@@ -150,7 +160,30 @@ class Router:
             self.counters.lanes_opened += 1
             self.lanes_open += 1
         binding.lanes[upstream] = lane
+        self._keep_spare(upstream, binding)
         return lane
+
+    @staticmethod
+    def _spare_for(upstream: Upstream, binding: PrivateBinding) -> PrivateLane | None:
+        """Give a client the lane that is kept for whoever needs one, if there is one."""
+        spare = upstream.lanes.get(_spare_key(binding.key[0]))
+        if not isinstance(spare, PrivateLane) or spare.closed:
+            return None
+        spare.become(binding)
+        return spare
+
+    def _keep_spare(self, upstream: Upstream, binding: Binding) -> None:
+        """Have a lane ready for the next client that needs one of its own."""
+        key = _spare_key(binding.key[0])
+        lanes_max = limits.SPARE_LANE_MAX
+        if not isinstance(binding, PrivateBinding):
+            lanes_max = limits.EARLY_SPARE_LANE_MAX
+        if key in upstream.lanes or binding.key == key or self.lanes_open >= lanes_max:
+            return
+        try:
+            self.open_lane(upstream, SpareBinding(self.nobody, key))
+        except OSError:
+            pass  # Whoever needs one will be told.
 
     # --- maps ----------------------------------------------------------------------------------
 
@@ -315,6 +348,9 @@ class Router:
             lost: Requests that were sent, and may have been.
         """
         upstream = lane.upstream
+        if lane.failure in (Failure.BROKEN, Failure.UNREACHABLE, Failure.SILENT):
+            # What is asked again must not go on a connection that has ended as well.
+            upstream.close_spares()
         if lane.failure in (Failure.UNREACHABLE, Failure.SILENT):
             upstream.suspend(lane.reason)
         if lane.failure is Failure.UNREACHABLE:
@@ -372,6 +408,36 @@ class Router:
                 b"ERR The connection to storage server %b broke: %b%b"
                 % (name, lane.reason.encode(), outcome)
             )
+
+    # --- scripts -------------------------------------------------------------------------------
+
+    def note_script(self, forward: Forward) -> None:
+        """A script is on its way to a server."""
+        self._scripts.setdefault(forward.binding.key[0], {})[forward] = None
+
+    def forget_script(self, forward: Forward) -> None:
+        """It is answered."""
+        job_id = forward.binding.key[0]
+        under_way = self._scripts.get(job_id)
+        if under_way is not None:
+            under_way.pop(forward, None)
+            if not under_way:
+                del self._scripts[job_id]
+
+    def lasting_scripts_at(self, job_id: str) -> list[Upstream]:
+        """The servers whose answers to scripts of a job are overdue: they may be busy."""
+        under_way = self._scripts.get(job_id)
+        threshold_ms = self.node.settings.busy_reply_threshold
+        if not under_way or not threshold_ms:
+            return []
+        since_ns = self.node.stopwatch.now_ns() - threshold_ms * 1_000_000
+        found: dict[Upstream, None] = {}
+        for forward in under_way:
+            if forward.started_ns > since_ns:
+                break
+            if forward.upstream is not None:
+                found[forward.upstream] = None
+        return list(found)
 
     # --- errands -------------------------------------------------------------------------------
 

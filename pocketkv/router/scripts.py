@@ -16,7 +16,7 @@ from pocketkv.engine.functions import NO_FUNCTION
 from pocketkv.resp.encoder import encode_reply
 from pocketkv.resp.errors import ProtocolError
 from pocketkv.resp.replies import Encoded, ErrorReply, Reply
-from pocketkv.router.exchange import Asker, Forward
+from pocketkv.router.exchange import Asker, Exchange, Forward
 from pocketkv.router.merge import elements_of
 from pocketkv.router.split import AllGather
 from pocketkv.router.upstream import KILLING_NUMBER, Binding
@@ -32,11 +32,64 @@ _BY_CODE: Final = {"evalsha": b"EVAL", "evalsha_ro": b"EVAL_RO"}
 
 
 class LongForward(Forward):
-    """A request that may be executed for long: EVAL."""
+    """A request that may be executed for long: EVAL.
+
+    What it calls, the server looks at: of a user who may not do everything it takes a lane of the
+    client alone, on which the server knows who that is.
+    """
 
     __slots__ = ()
 
     may_last: ClassVar[bool] = True
+
+    def __init__(self, client: Asker, command: Command, request: list[bytes]) -> None:
+        super().__init__(client, command, request)
+        self.exclusive = client.session.user is not None
+
+    def start(self) -> None:
+        """Send it, and have it known that it is under way."""
+        if self.exclusive:
+            self.binding = self.client.private()
+        self.client.router.note_script(self)
+        super().start()
+
+    def finish(self, reply: Reply, size_bytes: int) -> None:
+        """It is over."""
+        self.client.router.forget_script(self)
+        super().finish(reply, size_bytes)
+
+
+class BusyPing(Exchange):
+    """PING while a script of the job takes long: those who execute it say whether they are busy."""
+
+    __slots__ = ("_missing",)
+
+    def start(self) -> None:
+        """Ask the servers."""
+        job_id = self.binding.key[0]
+        router = self.client.router
+        asked = router.lasting_scripts_at(job_id)
+        self._missing = len(asked)
+        if not asked:
+            self._pong()
+        for upstream in asked:
+            # What a router asks about the server itself is answered all the same.
+            router.ask(upstream, job_id, [b"DBSIZE"], self._on_answer)
+
+    def _on_answer(self, reply: Reply) -> None:
+        self._missing -= 1
+        if self.done:
+            return
+        if isinstance(reply, ErrorReply) and reply.text.startswith(b"BUSY"):
+            self.finish(reply, 0)
+        elif not self._missing:
+            self._pong()
+
+    def _pong(self) -> None:
+        """Nobody is busy: answer as ever."""
+        session = self.client.session
+        reply = self.command.handler(session, self.request)
+        self.finish(Encoded(encode_reply(reply, session.protocol)), 0)
 
 
 class LackingForward(LongForward):
@@ -194,8 +247,7 @@ class KillGather(OneGather):
 
     def start(self) -> None:
         """Ask every server of the job."""
-        job_id, _, protocol, _ = self.binding.key
-        self.binding = Binding((job_id, 0, protocol, KILLING_NUMBER))
+        self.binding = _killing_binding(self)
         super().start()
 
 
@@ -235,6 +287,23 @@ class LongestGather(AllGather):
             self.finish(max(answers, key=lambda answer: len(answer.raw)), self.size_bytes)
         else:
             super().gathered()
+
+
+class StatsGather(LongestGather):
+    """FUNCTION STATS: asked where nothing waits for the function to end that it may tell of."""
+
+    __slots__ = ()
+
+    def start(self) -> None:
+        """Ask every server of the job."""
+        self.binding = _killing_binding(self)
+        super().start()
+
+
+def _killing_binding(exchange: Exchange) -> Binding:
+    """Lanes that take nothing that lasts."""
+    job_id, _, protocol, _ = exchange.binding.key
+    return Binding((job_id, 0, protocol, KILLING_NUMBER))
 
 
 def _codes(frame: bytes) -> list[bytes]:

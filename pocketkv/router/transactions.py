@@ -201,8 +201,19 @@ class ExecForward(PrivateForward):
 
     def finish(self, reply: Reply, size_bytes: int) -> None:
         """The transaction is over, and nothing is watched any more."""
+        is_null = reply is NULL_ARRAY or (isinstance(reply, Encoded) and reply.raw in _NULLS)
+        if not is_null and not isinstance(reply, ErrorReply):
+            self._count()
         unwatch(self.client.private(), is_told=not isinstance(reply, Encoded | list))
         super().finish(reply, size_bytes)
+
+    def _count(self) -> None:
+        """Have INFO tell of what was executed, each with its share of the time."""
+        inner = self.inner()
+        node = self.client.session.node
+        duration_ns = (node.stopwatch.now_ns() - self.started_ns) // max(1, len(inner))
+        for command, _ in inner:
+            node.count_inner(command, duration_ns)
 
     def _selects(self) -> bool:
         return any(inner.name == _SELECT for inner, _ in self._queue)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LISTENING_NUMBER: Final = limits.UPSTREAM_LANES
 SCRIPTING_NUMBER: Final = limits.UPSTREAM_LANES + 1
 KILLING_NUMBER: Final = limits.UPSTREAM_LANES + 2
+SPARE_NUMBER: Final = limits.UPSTREAM_LANES + 3
 LaneKey: TypeAlias = tuple[str, int, int, int]
 Address: TypeAlias = tuple[socket.AddressFamily, tuple[str, int]]
 
@@ -160,6 +161,12 @@ class Upstream:
     def unreachable(self, reason: str) -> bytes:
         """The error of a request that was certainly not executed."""
         return f"CLUSTERDOWN Storage server {self.name} does not answer: {reason}".encode()
+
+    def close_spares(self) -> None:
+        """Close lanes that are nobody's."""
+        for key, lane in list(self.lanes.items()):
+            if key[3] == SPARE_NUMBER:
+                lane.give_up(Failure.CLOSED, "it is used no more")
 
     def close_lanes(self, job_id: str | None = None) -> None:
         """Close all lanes, or those of one job; what they still owe fails."""

@@ -210,4 +210,6 @@ def apply_update(topology: Topology, text: Any) -> tuple[list[str], list[str]]:
         for job_id in set(topology.terms) - stated:
             topology.set_terms(Terms(job_id, epoch))
         ended += [job_id for job_id in topology.placements if job_id not in listed]
-    return changed, [job_id for job_id in ended if topology.end_job(job_id, epoch)]
+    gone = [job_id for job_id in ended if topology.end_job(job_id, epoch)]
+    topology.hear(epoch)
+    return changed, gone

@@ -32,6 +32,7 @@ from pocketkv.engine.gate import GateHandler
 from pocketkv.engine.job_terms import follow_terms
 from pocketkv.engine.keyspace import DEFAULT_JOB, Clock, JobSpace, Keyspace
 from pocketkv.engine.node import Node
+from pocketkv.engine.quotas import grant
 from pocketkv.engine.topology import Topology, standalone_topology
 from pocketkv.limits import STALL_CONFIRM_TIMEOUT_S
 from pocketkv.observability.process import ProcessSampler
@@ -339,7 +340,7 @@ class StorageServer:
                     "keys dropped with their slots", extra={"job": placement.job_id, "keys": lost}
                 )
         tell_left(space, before)
-        space.quota_bytes = placement.quotas.get(self.node.id)
+        grant(space, placement.quotas.get(self.node.id))
         space.epoch = placement.epoch
         if self.retirer is not None:
             self.retirer.follow(placement)

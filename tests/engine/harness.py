@@ -93,7 +93,7 @@ class FakeTransport:
     def restrict_input(self) -> None:
         self.restricted = True
 
-    def unrestrict_input(self, bulk_bytes_max: int) -> None:
+    def unrestrict_input(self, bulk_bytes_max: int, request_bytes_max: int) -> None:
         self.restricted = False
         self.bulk_bytes_max = bulk_bytes_max
 

@@ -161,3 +161,30 @@ def test_a_transaction_is_shown_as_it_is_executed(engine: Engine) -> None:
     client("SET", "a", "1")
     client("EXEC")
     assert [line.split('"')[1] for line in lines(monitor)] == ["MULTI", "SET", "EXEC"]
+
+
+def test_sort_reads_keys_by_patterns_only_for_who_may_read_all(engine: Engine) -> None:
+    client, one = engine.connect(), engine.connect()
+    client("SET", "v1", 1)
+    client("RPUSH", "mylist", 1)
+    client("ACL", "SETUSER", "one", "on", "nopass", "+eval", "(+sort ~mylist)")
+    assert one("AUTH", "one", "x") == "OK"
+    refused = "ERR %s option of SORT denied due to insufficient ACL permissions."
+    for rules in ((), ("(+sort ~mylist ~v*)",), ("(+sort ~mylist %W~*)",)):
+        client("ACL", "SETUSER", "one", *rules)
+        assert one("SORT", "mylist", "BY", "v*") == Error(refused % "BY")
+        assert one("SORT", "mylist", "LIMIT", 0, 1, "GET", "v*") == Error(refused % "GET")
+        assert one("SORT", "mylist", "BY", "nosort") == [b"1"]
+    client("ACL", "SETUSER", "one", "(+sort ~mylist %R~*)")
+    assert one("SORT", "mylist", "BY", "v*", "GET", "v*") == [b"1"]
+
+
+def test_what_a_script_is_refused_is_in_the_log(engine: Engine) -> None:
+    client, one = engine.connect(), engine.connect()
+    client("ACL", "SETUSER", "one", "on", "nopass", "+eval")
+    assert one("AUTH", "one", "x") == "OK"
+    assert isinstance(one("EVAL", "return redis.call('incr', 'foo')", 0), Error)
+    (entry,) = client("ACL", "LOG")
+    shown = dict(zip(entry[::2], entry[1::2], strict=True))
+    assert (shown[b"context"], shown[b"object"]) == (b"lua", b"incr")
+    assert shown[b"username"] == b"one"

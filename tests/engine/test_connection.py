@@ -313,6 +313,21 @@ def test_a_pause_of_writes_holds_a_transaction_that_may_write(
         assert len(second.result()) == 1
 
 
+def test_no_key_is_removed_by_its_time_while_clients_are_paused(engine: Engine) -> None:
+    client = engine.connect()
+    client("SET", "soon", "v", "PX", 10)
+    client("SET", "later", "v", "PX", 10)
+    client("CLIENT", "PAUSE", 100_000, "WRITE")
+    engine.advance(20)
+    assert client("GET", "soon") is None
+    assert not engine.node.keyspace.expire_some()
+    assert (client("DBSIZE"), engine.space.stats.expired) == (2, 0)
+    assert client("CLIENT", "UNPAUSE") == "OK"
+    assert client("GET", "soon") is None
+    engine.node.keyspace.expire_some()
+    assert (client("DBSIZE"), engine.space.stats.expired) == (0, 2)
+
+
 def test_a_second_pause_makes_the_first_only_stricter(engine: Engine) -> None:
     client, second = engine.connect(), engine.connect()
     client("CLIENT", "PAUSE", 1000, "WRITE")

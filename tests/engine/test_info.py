@@ -17,6 +17,7 @@ from pocketkv.engine.stats import CommandStats
 from pocketkv.resp.encoder import encode_request
 from tests.engine.harness import Client, Engine
 from tests.engine.media import FakeMedium
+from tests.replies import Error
 
 DEFAULT = (
     "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster Keyspace"
@@ -241,3 +242,16 @@ def test_percentiles() -> None:
     stats.buckets[20] = 2
     assert percentile_us(stats, 50) == 1.024
     assert percentile_us(stats, 99) == 1048.576
+
+
+def test_latencies_are_shown_as_they_are_wanted(client: Client) -> None:
+    client("SET", "k", "v")
+    assert "latency_percentiles_usec_set:p50=" in text_of(client, "latencystats")
+    for bad in ("10 a", "10 101"):
+        reply = client("CONFIG", "SET", "latency-tracking-info-percentiles", bad)
+        assert isinstance(reply, Error)
+    assert client("CONFIG", "SET", "latency-tracking-info-percentiles", "0.0 100.0") == "OK"
+    (line,) = [line for line in text_of(client, "latencystats").splitlines() if "_set:" in line]
+    assert re.fullmatch(r"latency_percentiles_usec_set:p0=[0-9.]+,p100=[0-9.]+", line)
+    assert client("CONFIG", "SET", "latency-tracking", "no") == "OK"
+    assert "_set:" not in text_of(client, "latencystats")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pocketkv import limits
+from pocketkv.engine.quotas import grant
 from tests.engine.harness import Client, Engine
 from tests.replies import Error
 
@@ -38,10 +39,36 @@ def test_maxmemory_of_a_server_by_itself_can_be_changed(engine: Engine, client: 
     assert client("SET", "k2", "x") == "OK"
 
 
-def test_maxmemory_of_a_member_of_a_cluster_is_the_controller_s(engine: Engine) -> None:
+def test_in_a_cluster_maxmemory_is_the_job_s_own(engine: Engine) -> None:
     engine.node.clustered = True
-    reply = engine.connect()("CONFIG", "SET", "maxmemory", "1kb")
-    assert reply.text.endswith("'maxmemory') - can't set immutable config")
+    client = engine.connect()
+    granted = get(client, "maxmemory")
+    server_bytes = engine.node.keyspace.memory_bytes
+    assert client("CONFIG", "SET", "maxmemory", "2kb") == "OK"
+    assert get(client, "maxmemory") == "2048"
+    assert engine.node.keyspace.memory_bytes == server_bytes
+    assert client("SET", "k", "x" * 4000).text.startswith("OOM")
+    # It is for all of the job's servers: half of the slots, half of the memory.
+    engine.own_only([(0, 8191)])
+    grant(engine.space, None)
+    assert get(client, "maxmemory") == "1024"
+    # What the map grants is never exceeded.
+    assert client("CONFIG", "SET", "maxmemory", "1000gb") == "OK"
+    assert get(client, "maxmemory") == granted
+    assert client("CONFIG", "SET", "maxmemory", "0") == "OK"
+    assert get(client, "maxmemory") == granted
+
+
+def test_the_largest_request_and_percentages(engine: Engine, client: Client) -> None:
+    assert client("CONFIG", "SET", "client-query-buffer-limit", "2mb") == "OK"
+    assert get(client, "client-query-buffer-limit") == str(2 * limits.MIB)
+    assert engine.node.request_bytes_max == 2 * limits.MIB
+    reply = client("CONFIG", "SET", "maxmemory-clients", "200%")
+    assert reply.text.endswith("percentage argument must be less or equal to 100")
+    assert client("CONFIG", "SET", "maxmemory-clients", "20%") == "OK"
+    reply = client("CONFIG", "SET", "timeout", 9, "port", 1)
+    assert "'port') - Unable to listen on this port" in reply.text
+    assert get(client, "timeout") == "0"
 
 
 def test_all_or_nothing_is_changed(client: Client) -> None:

@@ -197,7 +197,7 @@ def test_the_reference_knows_the_tighter_limits() -> None:
 
 def test_limits_are_lifted_by_authentication() -> None:
     parser = restricted()
-    parser.unrestrict(limits.BULK_BYTES_MAX)
+    parser.unrestrict(limits.BULK_BYTES_MAX, limits.REQUEST_BYTES_MAX)
     request = [bytes(20_000)] * 11
     assert parse([encode_request(request)], parser) == ([request], None)
 
@@ -207,7 +207,7 @@ def test_limits_are_lifted_for_requests_that_were_received_before() -> None:
     request = [b"DEL", *[b"k"] * 20]
     parser.feed(encode_request([b"AUTH", b"x"]) + encode_request(request))
     assert parser.next_request() == [b"AUTH", b"x"]
-    parser.unrestrict(limits.BULK_BYTES_MAX)
+    parser.unrestrict(limits.BULK_BYTES_MAX, limits.REQUEST_BYTES_MAX)
     assert parser.next_request() == request
 
 

@@ -9,6 +9,7 @@ from trio.testing import trio_test
 from pocketkv import limits
 from pocketkv.engine.commands import COMMANDS
 from pocketkv.router.private import may_block, with_time_left
+from pocketkv.router.upstream import SPARE_NUMBER, Upstream
 from tests.replies import Error
 from tests.router.support import Client, Cluster, answered, eventually, run_cluster, to_bytes
 from tests.router.test_routing import key_of_server
@@ -238,3 +239,42 @@ def test_every_blocking_command_is_known() -> None:
             request[1] = b"7000"
         assert may_block(COMMANDS[name.encode()], request)
         assert with_time_left(name, request, 1) != request
+
+
+@trio_test
+async def test_a_client_that_blocks_is_there_before_what_others_ask_later() -> None:
+    wait = ("XREADGROUP", "GROUP", "g", "c", "BLOCK", 0, "STREAMS", HERE, ">")
+    async with run_cluster(1) as cluster:
+        other = await cluster.connect()
+        await other.call("PING")
+        for database in (0, 3):
+            # A lane of its own, which it has not had before.
+            client = await cluster.connect()
+            for one in (client, other):
+                await one.call("SELECT", database)
+            await other.call("XGROUP", "CREATE", HERE, "g", "$", "MKSTREAM")
+            await eventually(lambda: any(map(has_spare, cluster.router.upstreams.values())))
+            await client.send(*wait)
+            assert await other.call("DEL", HERE) == 1
+            # Had it come later, there would have been no such group.
+            assert "no longer exists" in (await client.receive()).text
+
+
+@trio_test
+async def test_a_client_that_waits_is_not_sent_on_where_its_server_has_died() -> None:
+    async with run_cluster(2) as cluster:
+        client = await waiting(cluster)
+        (lane,) = private_lanes(cluster)
+        upstream = lane.upstream
+        await eventually(lambda: has_spare(upstream))
+        spare = next(one for one in upstream.lanes.values() if one.key[3] == SPARE_NUMBER)
+        lane.fail(ConnectionResetError(104, "reset"))
+        # Whoever asks again does so on a new connection: the others may have ended as well.
+        assert spare.closed
+        await until_blocked(cluster, 1)
+        await (await cluster.connect()).call("ZADD", HERE, 1, "a")
+        assert (await client.receive())[1] == b"a"
+
+
+def has_spare(upstream: Upstream) -> bool:
+    return any(lane.key[3] == SPARE_NUMBER and lane.is_ready for lane in upstream.lanes.values())

@@ -21,6 +21,13 @@ from tests.replies import Error
 from tests.router.support import Client, Cluster, run_cluster
 from tests.router.test_routing import key_of_server
 
+
+@pytest.fixture(autouse=True)
+def no_early_spares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is played here has only the connections that are asked for."""
+    monkeypatch.setattr(limits, "EARLY_SPARE_LANE_MAX", 0)
+
+
 # Of two servers, the first one stays well.
 WELL, ILL = key_of_server(0, 2), key_of_server(1, 2)
 ILL_ID = "1" * 40

@@ -8,8 +8,9 @@ import pytest
 import trio
 from trio.testing import trio_test
 
+from pocketkv.engine.acl import follow_users
 from tests.replies import Error
-from tests.router.support import run_cluster
+from tests.router.support import Cluster, run_cluster
 from tests.router.test_routing import key_of_server
 from tests.router.test_transactions import execute
 
@@ -103,6 +104,26 @@ async def test_a_script_that_does_not_end_is_killed(protocol: int) -> None:
 
 
 @trio_test
+async def test_ping_says_that_a_script_takes_long() -> None:
+    async with run_cluster(2) as cluster:
+        client, other = await cluster.connect(), await cluster.connect()
+        assert await client.call("CONFIG", "SET", "busy-reply-threshold", 10) == "OK"
+        assert await other.call("PING") == "PONG"
+        # It has used scripts before, as the other one.
+        assert await other.call("EVAL", "return 1", 1, KEYS[0]) == 1
+        await client.send("EVAL", "while true do end", 1, KEYS[0])
+        with trio.fail_after(20):
+            while (reply := await other.call("PING")) == "PONG":  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.01)
+            assert isinstance(reply, Error)
+            assert reply.text.startswith("BUSY")
+            assert (await other.call("FUNCTION", "STATS"))[0] == b"running_script"
+            assert await other.call("SCRIPT", "KILL") == "OK"
+        assert isinstance(await client.receive(), Error)
+        assert await other.call("PING", "hello") == b"hello"
+
+
+@trio_test
 async def test_a_router_that_has_no_connection_yet_can_end_a_script() -> None:
     async with run_cluster(1) as cluster:
         client = await cluster.connect()
@@ -121,3 +142,33 @@ async def test_a_router_that_has_no_connection_yet_can_end_a_script() -> None:
             assert await other.call("SCRIPT", "KILL") == "OK"
         assert isinstance(await client.receive(), Error)
         assert await other.call("GET", KEYS[0]) is None
+
+
+def have_bob(cluster: Cluster, *rules: str) -> None:
+    """Have everybody know of a user, as the controller would."""
+    text = " ".join(("on", "nopass", "~x*", "+@scripting", "+get", *rules))
+    for node in (cluster.router.node, *(storage.node for storage in cluster.storages)):
+        follow_users(node, "default", {"bob": text})
+
+
+@trio_test
+async def test_scripts_call_only_what_their_user_may() -> None:
+    async with run_cluster(2) as cluster:
+        bob = await cluster.connect()
+        have_bob(cluster, "+multi", "+exec", "+select", "+auth")
+        assert await bob.call("AUTH", "bob", "any") == "OK"
+        write = "return redis.call('set', KEYS[1], 'v')"
+        denied = "The user executing the script can't run this command"
+        for database in (0, 2):
+            assert await bob.call("SELECT", database) == "OK"
+            assert denied in (await bob.call("EVAL", write, 1, "x")).text
+            assert await bob.call("EVAL", "return redis.call('get', KEYS[1])", 1, "x") is None
+            may = "return redis.acl_check_cmd('set', KEYS[1], 'v')"
+            assert await bob.call("EVAL", may, 1, "x") is None
+            replies = await bob.call_all([("MULTI",), ("EVAL", write, 1, "x"), ("EXEC",)])
+            assert denied in replies[-1][0].text
+        # What it may, is followed at once.
+        have_bob(cluster, "+set", "+auth")
+        assert await bob.call("EVAL", write, 1, "x") == "OK"
+        assert await bob.call("AUTH", "default", "") == "OK"
+        assert await bob.call("EVAL", write, 1, "y") == "OK"

@@ -19,6 +19,13 @@ from tests.replies import Error
 from tests.router.support import Client, Cluster, run_cluster, to_bytes
 from tests.router.test_failures import ILL, WELL, FakeStorage, run_with_fake, until
 
+
+@pytest.fixture(autouse=True)
+def no_early_spares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is played here has only the connections that are asked for."""
+    monkeypatch.setattr(limits, "EARLY_SPARE_LANE_MAX", 0)
+
+
 KIB = 1024
 MIB = 1024 * KIB
 SIZES = (

@@ -161,3 +161,19 @@ async def test_what_clients_ask_is_shown(protocol: int) -> None:
         shown = [(await monitor.receive()).split("] ", 1)[1] for _ in range(5)]
         one = [f'"SET" "{KEYS[0]}" "value"', '"PING"']
         assert shown == [*one, '"MULTI"', f'"GET" "{KEYS[0]}"', '"EXEC"']
+
+
+@trio_test
+async def test_monitor_shows_what_scripts_call() -> None:
+    async with run_cluster(2) as cluster:
+        monitor, client = await cluster.connect(), await cluster.connect()
+        assert await monitor.call("MONITOR") == "OK"
+        script = "return redis.call('set', KEYS[1], ARGV[1])"
+        for key in KEYS[:2]:
+            assert await client.call("EVAL", script, 1, key, "value") == "OK"
+            shown = [await monitor.receive() for _ in range(2)]
+            assert '"EVAL"' in shown[0]
+            assert shown[1].endswith(f'[0 lua] "set" "{key}" "value"')
+        await monitor.call("RESET")
+        await client.call("EVAL", script, 1, KEYS[0], "value")
+        assert await monitor.call("PING") == "PONG"

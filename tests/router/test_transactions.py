@@ -6,6 +6,7 @@ import pytest
 from trio.testing import trio_test
 
 from pocketkv.router.private_lane import PrivateLane
+from pocketkv.router.upstream import SPARE_NUMBER
 from tests.replies import Error
 from tests.router.support import Client, Cluster, eventually, run_cluster
 from tests.router.test_routing import key_of_server
@@ -27,7 +28,7 @@ def private_lanes(cluster: Cluster) -> list[PrivateLane]:
         lane
         for upstream in cluster.router.upstreams.values()
         for lane in upstream.lanes.values()
-        if isinstance(lane, PrivateLane)
+        if isinstance(lane, PrivateLane) and lane.key[3] != SPARE_NUMBER
     ]
 
 

@@ -122,6 +122,14 @@ def test_random_bytes_raise_nothing_else(text: bytes) -> None:
         pass
 
 
+def test_what_changes_terms_alone_is_heard() -> None:
+    topology = Topology()
+    apply_update(topology, update(2, placement("x", 2), full=True))
+    # Whoever changed them waits until all members have said that they know of this epoch.
+    apply_update(topology, update(3, terms=[Terms("x", 3, {"bob": "on"}).as_json()]))
+    assert topology.epoch == 3
+
+
 def test_terms_follow_their_epochs() -> None:
     topology = Topology()
     first = Terms("x", 2, {"alice": "on"}).as_json()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pocketkv.engine import arrivals, retention, script_transfer
+from pocketkv.engine.acl import acl_of
 from pocketkv.engine.arguments import parse_int
 from pocketkv.engine.commands import Command, Handler, Route, command, find_command
 from pocketkv.engine.errors import (
@@ -30,6 +31,7 @@ from pocketkv.resp.replies import OK, Reply
 from pocketkv.tokens import verify_member_proof
 
 _NO_SECRET: Final = b"ERR this server is in no cluster that has a secret"
+_NO_USER: Final = b"ERR there is no such user here"
 _NOT_PROVEN: Final = b"NOPERM the proof is not one of this cluster"
 _CHALLENGE_ARGUMENTS: Final = 1
 _PROOF_ARGUMENTS: Final = 3
@@ -61,6 +63,28 @@ def proxy(session: Session, request: list[bytes]) -> Reply:
     session.authenticated = True
     session.become(None)
     session.transport.hand_over(FencedHandler(session))
+    return OK
+
+
+@command(
+    "POCKETKV.USER",
+    arity=2,
+    flags="admin noscript loading stale",
+    group="pocketkv",
+    since="0.1.0",
+    complexity="O(1)",
+    summary="Tells as which user a router's client calls commands in scripts; empty: any.",
+    usage="name",
+)
+def be_user(session: Session, request: list[bytes]) -> Reply:
+    """OK; an error as long as the user is not known here."""
+    if not session.proxied:
+        raise unknown_command(request)
+    name = request[1].decode("utf-8", "surrogateescape")
+    user = acl_of(session).users.get(name) if name else None
+    if name and user is None:
+        raise CommandError(_NO_USER)
+    session.user = user
     return OK
 
 
