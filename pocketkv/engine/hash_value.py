@@ -18,7 +18,7 @@ from pocketkv.engine.sizes import bytes_object
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
-    from pocketkv.engine.keyspace import Randomness
+    from pocketkv.engine.randomness import Randomness
     from pocketkv.engine.regions import Evacuation, Survey
 
 # Fields and values that are built at a time, in about a millisecond.

@@ -20,7 +20,8 @@ from pocketkv.slots import SLOT_COUNT, key_slot
 
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
-    from pocketkv.engine.keyspace import JobSpace, Randomness
+    from pocketkv.engine.keyspace import JobSpace
+    from pocketkv.engine.randomness import Randomness
 
 NO_EVICTION: Final = "noeviction"
 POLICIES: Final = (

@@ -6,7 +6,7 @@ everything here is a function of its inputs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from pocketkv import limits
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pocketkv.engine.moving import Hold, Incoming
     from pocketkv.engine.notifications import Notifier
     from pocketkv.engine.pubsub import PubSub
+    from pocketkv.engine.randomness import Randomness
     from pocketkv.engine.scripts import Scripts
     from pocketkv.engine.sinks import ExtentSink
     from pocketkv.engine.tracking import Tracking
@@ -48,14 +49,6 @@ CLEARED: Final = b"CLEARED all keys were removed here meanwhile"
 DEFAULT_JOB: Final = DEFAULT_JOB_ID
 # What it takes to free a part of a collection, in keys.
 _SHED_EFFORT: Final = 2000
-
-
-class Randomness(Protocol):
-    """What the engine asks of `random.Random`."""
-
-    def randrange(self, stop: int, /) -> int:
-        """A number from 0 to `stop` - 1."""
-        ...
 
 
 class Clock:
@@ -194,9 +187,11 @@ class JobSpace:
         self.epoch = 0
         self.databases: dict[int, Database] = {}
         self.expiring: set[Database] = set()
-        self.expires_actively, self.keeps_expired = True, False
+        self.expires_actively = True
+        self.keeps_expired = False
         self.replaying = False
-        self.read_only = self.retains = False
+        self.read_only = False
+        self.retains = False
         self.adopting: dict[tuple[int, bytes], Partial] = {}
         self.kept: KeptStore | None = None
         self.opening: PendingRead | None = None

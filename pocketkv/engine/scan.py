@@ -25,7 +25,7 @@ from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
     from pocketkv.engine.database import Database
-    from pocketkv.engine.keyspace import Randomness
+    from pocketkv.engine.randomness import Randomness
 
 POSITION_BITS: Final = 48
 POSITION_MAX: Final = (1 << POSITION_BITS) - 1

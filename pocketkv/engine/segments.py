@@ -18,7 +18,7 @@ from zlib import crc32
 from pocketkv.engine.sizes import DICT_ENTRY_BYTES, bytes_object
 
 if TYPE_CHECKING:
-    from pocketkv.engine.keyspace import Randomness
+    from pocketkv.engine.randomness import Randomness
     from pocketkv.engine.regions import Evacuation, Survey
 
 # Members per segment, on average, above which the next segment is split and below which the last

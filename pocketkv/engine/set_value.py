@@ -19,7 +19,7 @@ from pocketkv.engine.segments import SegmentMap, move_numbers, sample
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
-    from pocketkv.engine.keyspace import Randomness
+    from pocketkv.engine.randomness import Randomness
     from pocketkv.engine.regions import Evacuation, Survey
 
 # What is built at a time, in about a millisecond.

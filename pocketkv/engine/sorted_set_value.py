@@ -17,7 +17,7 @@ from pocketkv.engine.segments import SegmentMap, member_cost, move_numbers
 from pocketkv.engine.values import Collection
 
 if TYPE_CHECKING:
-    from pocketkv.engine.keyspace import Randomness
+    from pocketkv.engine.randomness import Randomness
     from pocketkv.engine.regions import Evacuation, Survey
 
 # What `put` did.

@@ -39,8 +39,8 @@ from pocketkv.router.wire import bulk_body
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pocketkv.engine.keyspace import Randomness
     from pocketkv.engine.node import Node
+    from pocketkv.engine.randomness import Randomness
     from pocketkv.resp.reactor import Reactor
     from pocketkv.router.exchange import Asker, Forward
     from pocketkv.router.own_lanes import OwnLanes

@@ -12,7 +12,7 @@ from pocketkv.engine.errors import CROSS_SLOT, CommandError
 from pocketkv.slots import SLOT_COUNT
 
 if TYPE_CHECKING:
-    from pocketkv.engine.keyspace import Randomness
+    from pocketkv.engine.randomness import Randomness
     from pocketkv.placement import PlacementMap
     from pocketkv.router.upstream import Upstream
 
