@@ -200,9 +200,10 @@ class JobSpace:
 
     def database(self, index: int) -> Database:
         """Database number `index`, made when it is first asked for."""
-        if index not in self.databases:
-            self.databases[index] = Database(self, index)
-        return self.databases[index]
+        database = self.databases.get(index)
+        if database is None:
+            database = self.databases[index] = Database(self, index)
+        return database
 
     # --- which slots are served ----------------------------------------------------------------
 
@@ -254,7 +255,10 @@ class JobSpace:
 
     def held(self, slot: int) -> Hold | None:
         """The hold that a slot is in."""
-        return next((hold for hold in self.holds if hold.start <= slot <= hold.end), None)
+        for hold in self.holds:
+            if hold.start <= slot <= hold.end:
+                return hold
+        return None
 
     def own_everything(self) -> None:
         """Serve all slots: a server without a controller does."""
@@ -392,7 +396,7 @@ class Keyspace:
         index_bytes: Memory of keys whose values may be elsewhere (see `Shelf`).
         residents: Collections in memory that could be left, by shelf and key, and whether each
             was used since somebody last looked; in the order in which they came.
-        unwritten, writings: Shelves with changes that the store was not told yet; what is written.
+        unwritten, writings: Shelves with changes that the store was not told; wholes under way.
         changes: How often something was changed that the store has to be told.
         evictions: Collections that were left to the store so far.
         memory_is_full: Whether memory is used up and nothing can be moved out any more.
